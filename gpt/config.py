@@ -1,0 +1,131 @@
+"""The description of one model, checked when it is made."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gpt.activation import ACTIVATIONS
+from gpt.norm import NORMS
+from gpt.registry import ConfigError, choice_hint
+
+# The book's model: Raschka, Build a Large Language Model (From Scratch), chapter 4.
+GPT_CONFIG_124M: dict[str, Any] = {
+    "vocab_size": 50257,
+    "context_length": 1024,
+    "emb_dim": 768,
+    "n_heads": 12,
+    "n_layers": 12,
+    "drop_rate": 0.1,
+    "qkv_bias": False,
+}
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """One GPT: its seven book names first, then the choices this project is about.
+
+    vocab_size      number of tokens the model can read and write
+    context_length  longest sequence, in tokens
+    emb_dim         width of the residual stream
+    n_heads         attention heads; must divide emb_dim
+    n_layers        transformer blocks; 0 leaves embeddings and head
+    drop_rate       dropout probability, in [0, 1]
+    qkv_bias        whether query, key and value projections have a bias
+
+    placement       where the norms stand, see gpt/placement.py
+    shortcut        whether each sublayer adds its input
+    norm            the kind of norm, see gpt/norm.py
+    norm_eps        added to the variance or mean square under the root
+    final_norm      whether a norm precedes the head; None leaves it to the placement
+    activation      see gpt/activation.py
+    ff_ratio        feed-forward width over emb_dim
+    tie_head        whether the head shares the token embedding's weight
+    init            initialisation scheme, see gpt/init.py
+    init_std        standard deviation of the gpt2 schemes
+
+    Raises ConfigError, naming the field, the value and what would be valid.
+    """
+
+    vocab_size: int
+    context_length: int
+    emb_dim: int
+    n_heads: int
+    n_layers: int
+    drop_rate: float = 0.0
+    qkv_bias: bool = False
+    placement: str = "pre_ln"
+    shortcut: bool = True
+    norm: str = "layer_norm"
+    norm_eps: float = 1e-5
+    final_norm: bool | None = None
+    activation: str = "gelu"
+    ff_ratio: float = 4.0
+    tie_head: bool = False
+    init: str = "torch"
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        # Placements and schemes build on this class, so they are imported when it is used.
+        from gpt.init import INITS
+        from gpt.placement import PLACEMENTS
+
+        for field in ("vocab_size", "context_length", "emb_dim", "n_heads"):
+            check_whole(field, getattr(self, field), at_least=1)
+        check_whole("n_layers", self.n_layers, at_least=0)
+        check_number("drop_rate", self.drop_rate, 0.0, 1.0)
+        check_number("norm_eps", self.norm_eps, 0.0)
+        check_number("init_std", self.init_std, 0.0)
+        check_number("ff_ratio", self.ff_ratio, 0.0)
+        for field in ("qkv_bias", "shortcut", "tie_head"):
+            check_flag(field, getattr(self, field))
+        if self.final_norm is not None:
+            check_flag("final_norm", self.final_norm)
+        check_choice("placement", self.placement, PLACEMENTS)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("init", self.init, INITS)
+        if self.emb_dim % self.n_heads:
+            raise ConfigError("n_heads", self.n_heads, f"must divide emb_dim={self.emb_dim}")
+        if self.ff_dim < 1 or self.ff_dim != self.ff_ratio * self.emb_dim:
+            raise ConfigError(
+                "ff_ratio",
+                self.ff_ratio,
+                f"times emb_dim={self.emb_dim} must be a whole number of at least 1",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.emb_dim // self.n_heads
+
+    @property
+    def ff_dim(self) -> int:
+        """Width of the feed-forward layer's hidden side."""
+        return int(self.ff_ratio * self.emb_dim)
+
+
+def check_whole(field: str, value: object, at_least: int) -> None:
+    """Raise ConfigError unless `value` is an integer of at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ConfigError(field, value, f"must be a whole number of at least {at_least}")
+
+
+def check_number(field: str, value: object, low: float, high: float = float("inf")) -> None:
+    """Raise ConfigError unless `value` is a finite number in [low, high]."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and low <= value <= high and value != float("inf")):  # type: ignore[operator]
+        bounds = f"in [{low:g}, {high:g}]" if high < float("inf") else f"of at least {low:g}"
+        raise ConfigError(field, value, f"must be a finite number {bounds}")
+
+
+def check_flag(field: str, value: object) -> None:
+    """Raise ConfigError unless `value` is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigError(field, value, "must be true or false")
+
+
+def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+    """Raise ConfigError with the nearest names unless `value` is one of `known`."""
+    names = set(known)
+    if not isinstance(value, str) or value not in names:
+        raise ConfigError(field, value, choice_hint(value, names))

@@ -1,0 +1,52 @@
+"""The GPT: embeddings, a stack of blocks under the chosen placement, a head."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gpt.block import Block
+from gpt.config import GPTConfig
+from gpt.init import INITS
+from gpt.placement import PLACEMENTS
+from gpt.registry import ConfigError
+
+
+class GPT(nn.Module):
+    """Maps token ids (B, T) to logits (B, T, vocab_size). T is at most context_length.
+
+    Parameters are drawn in the order in which the lines below stand, on which every seeded
+    figure depends. Radford et al. 2019 for the architecture, with the placement left open.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        placement = PLACEMENTS[config.placement]
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
+        self.dropout = nn.Dropout(config.drop_rate)
+        blocks = nn.ModuleList(placement.build(config, layer) for layer in range(config.n_layers))
+        self.blocks = cast(Sequence[Block], blocks)
+        self.enter = placement.enter
+        self.final_norm = placement.make_final(config)
+        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        if config.tie_head:
+            self.head.weight = self.token_embedding.weight
+        INITS[config.init](self)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        length = tokens.shape[-1]
+        if length > self.config.context_length:
+            raise ConfigError(
+                "sequence length",
+                length,
+                f"must be at most context_length={self.config.context_length}",
+            )
+        positions = torch.arange(length, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, T, emb_dim)
+        state = self.enter(self.dropout(x))
+        for block in self.blocks:
+            state = block(state)
+        return self.head(self.final_norm(state))

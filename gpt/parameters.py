@@ -1,0 +1,88 @@
+"""Where each parameter belongs, and how many there are."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from gpt.config import GPTConfig
+from gpt.model import GPT
+from gpt.norm import NORM_TYPES
+from gpt.placement import PLACEMENTS
+
+# The parts of the model outside its blocks: the layer that stands for them, before or after.
+EMBEDDINGS = ("token_embedding", "position_embedding")
+OUTPUTS = ("final_norm", "head")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One parameter and where it stands.
+
+    layer      0 .. n_layers - 1 for the blocks, -1 for the embeddings, n_layers for the final
+               norm and the head
+    component  token_embedding, position_embedding, attention, feed_forward, norm, final_norm, head
+    """
+
+    name: str
+    parameter: nn.Parameter
+    layer: int
+    component: str
+
+
+def places(model: GPT) -> Iterator[Place]:
+    """Every parameter once; a head tied to the token embedding is counted with the embeddings."""
+    seen: set[nn.Parameter] = set()
+
+    def unseen(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield name, parameter
+
+    def outside(parts: tuple[str, ...], layer: int) -> Iterator[Place]:
+        for part in parts:
+            for prefix, module in model.get_submodule(part).named_modules(prefix=part):
+                for name, parameter in unseen(prefix, module):
+                    yield Place(name, parameter, layer, part)
+
+    yield from outside(EMBEDDINGS, -1)
+    for layer, block in enumerate(model.blocks):
+        for part, child in block.named_children():
+            for prefix, module in child.named_modules(prefix=f"blocks.{layer}.{part}"):
+                component = "norm" if isinstance(module, NORM_TYPES) else part
+                for name, parameter in unseen(prefix, module):
+                    yield Place(name, parameter, layer, component)
+    yield from outside(OUTPUTS, len(model.blocks))
+
+
+def parameter_table(model: GPT) -> list[dict[str, int | str]]:
+    """Rows of layer, component and parameters, counted from the modules, in the model's order."""
+    counts: Counter[tuple[int, str]] = Counter()
+    for place in places(model):
+        counts[place.layer, place.component] += place.parameter.numel()
+    return [
+        {"layer": layer, "component": component, "parameters": count}
+        for (layer, component), count in counts.items()
+    ]
+
+
+def closed_form(config: GPTConfig) -> int:
+    """The number of parameters from the sizes alone.
+
+    V d + T d for the embeddings; for each block 3 d^2 [+ 3 d] + d^2 + d for attention,
+    2 r d^2 + r d + d for the feed-forward layer and the norms; the final norm; V d for a head
+    that is not tied. V vocab_size, T context_length, d emb_dim, r ff_ratio. A layer_norm has
+    2 d, an rms_norm d.
+    """
+    d, hidden = config.emb_dim, config.ff_dim
+    placement = PLACEMENTS[config.placement]
+    final = placement.final_norm if config.final_norm is None else config.final_norm
+    norm = {"layer_norm": 2 * d, "rms_norm": d}[config.norm]
+    attention = 3 * d * d + 3 * d * config.qkv_bias + d * d + d
+    feed_forward = 2 * hidden * d + hidden + d
+    block = attention + feed_forward + len(placement.norms) * norm
+    embeddings = (config.vocab_size + config.context_length) * d
+    head = 0 if config.tie_head else config.vocab_size * d
+    return embeddings + config.n_layers * block + final * norm + head
