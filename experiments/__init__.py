@@ -1,0 +1,1 @@
+"""What is done with a model: runners, probes, sinks, pictures."""

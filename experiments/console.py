@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on, and at its end."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+console = Console(highlight=False, markup=False)
+error_console = Console(stderr=True, highlight=False, markup=False)
+
+PLAIN_LINES = 10  # progress lines of one run where there is no terminal
+
+
+def printable(text: str) -> str:
+    """`text` with control characters shown as escapes, so that none reaches the terminal."""
+    return "".join(c if c.isprintable() or c in "\n " else repr(c)[1:-1] for c in text)
+
+
+def say(text: str = "") -> None:
+    """Print a line, never wrapped or interpreted."""
+    console.print(printable(text), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print one line to stderr."""
+    error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
+
+
+def show_values(title: str, values: Mapping[str, str]) -> None:
+    """Print names and values in two columns, under a title."""
+    say(f"\n{title}")
+    width = max(map(len, values))
+    for name, value in values.items():
+        say(f"  {name:<{width}}  {value}")
+
+
+def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows of equal keys as a table, numbers to the right."""
+    table = RichTable(box=None, pad_edge=False)
+    for name, value in rows[0].items():
+        justify = "left" if isinstance(value, str) and not value[:1].isdigit() else "right"
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*(Text(printable(str(value))) for value in row.values()))
+    say(f"\n{title}")
+    console.print(table)
+
+
+class Report(Protocol):
+    """Tell how far the work is: units done, and what to show beside."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Report]:
+    """A bar with the time left on a terminal, a few plain lines elsewhere."""
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=total, note="")
+            yield lambda done, note="": bar.update(task, completed=done, note=note)
+        return
+    started = time.monotonic()
+    every = -(-total // PLAIN_LINES)
+
+    def plain(done: int, note: str = "") -> None:
+        if done % every == 0 or done == total:
+            left = (time.monotonic() - started) / done * (total - done)
+            say(f"{what} {done}/{total}  {note}  {left:.0f} s left")
+
+    yield plain
+
+
+def follow(what: str, items: Iterable[int], total: int) -> Iterator[int]:
+    """The items, with progress."""
+    with progress(what, total) as report:
+        for done, item in enumerate(items, start=1):
+            yield item
+            report(done)
+
+
+def megabytes(count: int | float | None) -> str:
+    """Bytes in MB of 2^20, or `not measured`."""
+    return "not measured" if count is None else f"{count / 2**20:,.1f} MB"

@@ -1,0 +1,132 @@
+"""One open run: its directory, its sinks and its summary."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from experiments.files import write_atomically
+from experiments.records import Metrics, Row, Table
+from experiments.settings import Settings
+from experiments.sinks import CsvSink, Sink, WandbSink
+from gpt import ConfigError
+
+PACKAGES = (
+    "normscope",
+    "torch",
+    "hydra-core",
+    "wandb",
+    "tiktoken",
+    "numpy",
+    "pandas",
+    "matplotlib",
+)
+
+
+class Recorder:
+    """Everything that a runner records goes through here, to every sink alike."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.started = time.time()
+        self.tables: dict[str, Table] = {}
+        self.sinks: list[Sink] = [CsvSink(directory)]
+        self.summary: dict[str, Any] = {
+            "status": "running",
+            "runner": settings.runner,
+            "seed": settings.seed,
+            "settings_sha256": settings.digest(),
+        }
+        self.write_summary()
+
+    def open_wandb(self) -> None:
+        """Start W&B, when it is wanted: late, so that a run refused early leaves none."""
+        if self.settings.wandb.mode != "disabled":
+            config = dataclasses.asdict(self.settings)
+            settings = self.settings
+            self.sinks.append(WandbSink(settings.wandb, self.directory, settings.runner, config))
+
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row] = ()) -> None:
+        """Record one step's single values and its values by layer."""
+        for sink in self.sinks:
+            sink.step(step, metrics, rows)
+
+    def table(self, name: str, table: Table) -> None:
+        """Record a whole table, as NAME.csv."""
+        self.tables[name] = table
+        for sink in self.sinks:
+            sink.table(name, table)
+
+    def text(self, name: str, text: str) -> None:
+        """Record a text file."""
+        write_atomically(self.directory / name, text.encode())
+
+    def close(self, status: str, pictures: Sequence[Path], **more: Any) -> None:
+        """End the run: summary, then every sink, whatever the status."""
+        self.summary |= {
+            "status": status,
+            "seconds": round(time.time() - self.started, 3),
+            "versions": versions(),
+            **more,
+        }
+        self.write_summary()
+        for sink in self.sinks:
+            sink.finish(self.summary, pictures)
+
+    def write_summary(self) -> None:
+        text = json.dumps(as_json(self.summary), indent=2, allow_nan=False)
+        write_atomically(self.directory / "summary.json", f"{text}\n".encode())
+
+
+def as_json(value: Any) -> Any:
+    """`value` with each number that is not finite as a string, since JSON has none."""
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def block_summary(rows: Sequence[Row]) -> dict[str, float]:
+    """Gradient norms of the first and the last block; empty for a model without blocks."""
+    blocks = {r.layer: r.value for r in rows if (r.component, r.stat) == ("block", "grad_norm")}
+    if not blocks:
+        return {}
+    return {"first_block": blocks[min(blocks)], "last_block": blocks[max(blocks)]}
+
+
+def versions() -> dict[str, str]:
+    """What computed the numbers."""
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        **packages,
+    }
+
+
+def claim_directory(directory: Path, config: Any, overrides: Sequence[str]) -> None:
+    """Make `directory` this run's own and write there what was asked for.
+
+    Raises ConfigError where another run or anything else is already in it.
+    """
+    valid = "must be a new or empty directory; nothing in it was changed"
+    if any(directory.iterdir()):
+        raise ConfigError("hydra.run.dir", str(directory), valid)
+    asked = directory / ".hydra"
+    try:
+        asked.mkdir()  # fails for the second of two runs that start at once
+    except FileExistsError:
+        raise ConfigError("hydra.run.dir", str(directory), valid) from None
+    OmegaConf.save(config, asked / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), asked / "overrides.yaml")

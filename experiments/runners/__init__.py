@@ -1,0 +1,24 @@
+"""The runners. Importing this package enters each in `experiments.runner.RUNNERS`."""
+
+from experiments.runner import RUNNERS, Outcome
+from experiments.runners import (
+    activations,
+    generate,
+    init_gradients,
+    memory,
+    parameters,
+    shortcut,
+    train,
+)
+
+__all__ = [
+    "RUNNERS",
+    "Outcome",
+    "activations",
+    "generate",
+    "init_gradients",
+    "memory",
+    "parameters",
+    "shortcut",
+    "train",
+]

@@ -1,0 +1,37 @@
+"""The activations and their derivatives, as curves."""
+
+import torch
+
+from experiments.console import show_table
+from experiments.recorder import Recorder
+from experiments.runner import RUNNERS, Outcome
+from experiments.settings import Settings
+from gpt import ACTIVATIONS
+
+REACH, POINTS = 4.0, 401  # from -4 to 4 in steps of 0.02
+SHOWN_AT = (-2.0, -0.5, 0.0, 0.5, 2.0)
+
+
+@RUNNERS("activations")
+def activations(settings: Settings, recorder: Recorder) -> Outcome:
+    """Value and derivative of every activation: what the gradient is multiplied by."""
+    recorder.open_wandb()
+    x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, requires_grad=True)
+    table: list[dict[str, float | str]] = []
+    for name, activation in ACTIVATIONS.items():
+        y = activation(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        table += [
+            {"activation": name, "x": a, "value": b, "derivative": c}
+            for a, b, c in zip(x.tolist(), y.tolist(), slope.tolist(), strict=True)
+        ]
+    recorder.table("activations", table)
+    at = {(row["activation"], round(float(row["x"]), 2)): row["derivative"] for row in table}
+    show_table(
+        "Derivative: what the gradient is multiplied by",
+        [
+            {"activation": name, **{f"x = {x:g}": f"{at[name, x]:.3f}" for x in SHOWN_AT}}
+            for name in ACTIVATIONS
+        ],
+    )
+    return Outcome()

@@ -1,0 +1,25 @@
+"""What a training step should take in memory, beside what it takes."""
+
+from experiments.console import megabytes, show_table
+from experiments.recorder import Recorder
+from experiments.runner import RUNNERS, Outcome
+from experiments.runners.train import prepare, run_trainer
+from experiments.settings import Settings
+
+
+@RUNNERS("memory")
+def memory(settings: Settings, recorder: Recorder) -> Outcome:
+    """A few training steps, for memory.csv: predicted against measured bytes."""
+    outcome = run_trainer(prepare(settings, recorder))
+    show_table(
+        "Memory of one training step",
+        [
+            {
+                "kind": row["kind"],
+                "predicted": megabytes(row["predicted_bytes"]),  # type: ignore[arg-type]
+                "measured": megabytes(row["measured_bytes"]),  # type: ignore[arg-type]
+            }
+            for row in recorder.tables["memory"]
+        ],
+    )
+    return outcome

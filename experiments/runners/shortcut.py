@@ -1,0 +1,47 @@
+"""The book's small network: what a shortcut does to the gradient."""
+
+import torch
+
+from experiments.console import show_table
+from experiments.recorder import Recorder
+from experiments.records import Row
+from experiments.runner import RUNNERS, Outcome
+from experiments.settings import Settings
+from gpt import DeepShortcutNet
+from gpt.shortcut import mean_abs_gradients
+
+ARMS = {"without_shortcut": False, "with_shortcut": True}
+
+
+@RUNNERS("shortcut")
+def shortcut(settings: Settings, recorder: Recorder) -> Outcome:
+    """Mean absolute gradient of each layer's weight, without and with shortcuts.
+
+    Input (1, 0, -1), target 0, mean squared error; both networks start from the same seed.
+    Raschka, Build a Large Language Model (From Scratch), chapter 4.
+    """
+    recorder.open_wandb()
+    gradients = {}
+    for arm, on in ARMS.items():
+        torch.manual_seed(settings.seed)
+        net = DeepShortcutNet(shortcut=on, activation=settings.activation)
+        gradients[arm] = mean_abs_gradients(net, torch.tensor([[1.0, 0.0, -1.0]]))
+    table = [
+        {"layer": layer, **{arm: gradients[arm][layer] for arm in ARMS}}
+        for layer in range(len(gradients["with_shortcut"]))
+    ]
+    recorder.table("shortcut", table)
+    recorder.step(
+        0,
+        {},
+        [
+            Row(layer, arm, "mean_abs_grad", value)
+            for arm, values in gradients.items()
+            for layer, value in enumerate(values)
+        ],
+    )
+    show_table(
+        "Mean absolute gradient of each layer's weight",
+        [{k: f"{v:.3g}" if k in ARMS else v for k, v in row.items()} for row in table],
+    )
+    return Outcome()

@@ -1,0 +1,103 @@
+"""The main job: train one model and record everything about it."""
+
+import torch
+
+from experiments.console import megabytes, say
+from experiments.data import Corpus, load_corpus
+from experiments.device import pick_device
+from experiments.memory import MB, PeakMeter
+from experiments.recorder import Recorder
+from experiments.runner import RUNNERS, Outcome
+from experiments.runners.generate import prompt_tokens, write_text
+from experiments.runners.parameters import describe_model, record_parameters
+from experiments.settings import Settings
+from experiments.trainer import Diverged, Trainer
+from gpt import GPT
+
+
+@RUNNERS("train")
+def train(settings: Settings, recorder: Recorder) -> Outcome:
+    """Train, evaluate, measure; leaves every record of a run."""
+    trainer = prepare(settings, recorder)
+    prompt = prompt_tokens(settings.generate, trainer.corpus.tokenizer, trainer.corpus)
+    outcome = run_trainer(trainer)
+    if outcome.status == "finished":
+        outcome.sample = write_text(
+            trainer.model, trainer.corpus.tokenizer, prompt, settings, recorder
+        )
+    return outcome
+
+
+def prepare(settings: Settings, recorder: Recorder) -> Trainer:
+    """Corpus, model and trainer, with what is known before the first step recorded."""
+    device = pick_device(settings.device)
+    corpus = load_corpus(settings)
+    config = settings.model_config(corpus.tokenizer.vocab_size)
+    recorder.open_wandb()
+    meter = PeakMeter(device)
+    torch.manual_seed(settings.seed)
+    model = GPT(config).to(device)
+    recorder.summary |= {
+        "device": str(device),
+        "corpus": corpus.statistics(),
+        "optimizer": settings.optimizer.name,
+        "lr": settings.optimizer.lr,
+        "warmup_steps": settings.schedule.warmup_steps,
+    }
+    describe_model(recorder, config)
+    parameters = record_parameters(model, recorder)
+    recorder.write_summary()
+    announce(settings, corpus, parameters, device)
+    return Trainer(model, corpus, settings, recorder, device, meter)
+
+
+def announce(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
+    """Say what is about to run."""
+    say(
+        f"{settings.norm.placement}, {settings.model.n_layers} blocks of width "
+        f"{settings.model.emb_dim}, {parameters:,} parameters, init {settings.init.scheme}, "
+        f"on {device}; {corpus.name}: {len(corpus.train):,} training tokens, "
+        f"{corpus.tokenizer.vocab_size:,} in the vocabulary"
+    )
+
+
+def run_trainer(trainer: Trainer) -> Outcome:
+    """Train; record how it ended, memory and the final figures."""
+    outcome, recorder = Outcome(), trainer.recorder
+    try:
+        trainer.run()
+    except Diverged as diverged:
+        outcome.status = "diverged"
+        recorder.summary |= {"diverged_at_step": diverged.step, "reason": str(diverged)}
+    recorder.table("memory", trainer.memory_table())
+    summary = recorder.summary
+    val_loss = list(trainer.val_losses.values())[-1]
+    summary |= {
+        "steps": trainer.options.steps,
+        "log_every": trainer.log_every,
+        "train_loss": trainer.train_loss,
+        "val_loss": val_loss,
+        "initial_val_loss": trainer.val_losses[0],
+        "training_seconds": round(trainer.training_seconds, 3),
+        "tokens_per_s": trainer.tokens_per_s(),
+        "peak_memory_mb": round(trainer.meter.highest() / MB, 1),
+        "grad_norm": trainer.block_norms,
+    }
+    frequencies = summary["corpus"]["unigram_validation_loss"]
+    outcome.shown = {
+        "train loss": shown(trainer.train_loss),
+        "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
+        "parameters": f"{summary['parameters']:,}",
+        "peak memory": megabytes(trainer.meter.highest()),
+    }
+    for when, blocks in trainer.block_norms.items():
+        if blocks:
+            outcome.shown[f"gradient norm, {when.replace('_', ' ')}"] = (
+                f"first block {blocks['first_block']:.4g}, last block {blocks['last_block']:.4g}"
+            )
+    return outcome
+
+
+def shown(value: float | None) -> str:
+    """A loss in nats."""
+    return "not measured" if value is None else f"{value:.3f} nats"

@@ -1,0 +1,163 @@
+"""Where records go: CSV files always, W&B beside them. The sinks know records, not models."""
+
+import csv
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Concatenate, ParamSpec, Protocol
+
+from experiments.records import Metrics, Row, Table, Value
+from experiments.settings import WandbSettings
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+METRIC_COLUMNS = (
+    "step",
+    "tokens",
+    "train_loss",
+    "val_loss",
+    "lr",
+    "grad_norm",
+    "clip_factor",
+    "tokens_per_s",
+    "memory_mb",
+)
+GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
+
+
+class Sink(Protocol):
+    """Takes what a run records. `step` is the number of updates made before the measurement."""
+
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None: ...
+
+    def table(self, name: str, table: Table) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None: ...
+
+
+def written(value: Value) -> str:
+    """As it stands in a CSV file: empty where not measured, nine digits, enough for float32."""
+    if value is None:
+        return ""
+    return format(value, ".9g") if isinstance(value, float) else str(value)
+
+
+class CsvSink:
+    """metrics.csv and gradients.csv, flushed as they grow, and one CSV file for each table."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: dict[str, IO[str]] = {}
+
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
+        if metrics:
+            values = {"step": step, **metrics}
+            self._append("metrics.csv", METRIC_COLUMNS, [[values.get(c) for c in METRIC_COLUMNS]])
+        if rows:
+            self._append("gradients.csv", GRADIENT_COLUMNS, [[step, *row] for row in rows])
+
+    def _append(self, name: str, columns: Sequence[str], lines: Sequence[Sequence[Value]]) -> None:
+        if name not in self.files:
+            self.files[name] = (self.directory / name).open("w", newline="")
+            csv.writer(self.files[name], lineterminator="\n").writerow(columns)
+        writer = csv.writer(self.files[name], lineterminator="\n")
+        writer.writerows([written(value) for value in line] for line in lines)
+        self.files[name].flush()
+
+    def table(self, name: str, table: Table) -> None:
+        with (self.directory / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table[0])
+            writer.writerows([written(value) for value in row.values()] for row in table)
+
+    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+def harmless(
+    method: Callable[Concatenate["WandbSink", P], None],
+) -> Callable[Concatenate["WandbSink", P], None]:
+    """A failure inside W&B costs one warning and the rest of its record, never the run."""
+
+    def guarded(self: "WandbSink", *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.run is None:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.give_up(error)
+
+    return guarded
+
+
+class WandbSink:
+    """The same records as a W&B run: offline by default, to be synced when the user likes.
+
+    Metrics keep their CSV names; a value of layer 3's attention is `grad_norm/layer_3/attention`.
+    """
+
+    def __init__(
+        self, settings: WandbSettings, directory: Path, job_type: str, config: dict[str, Any]
+    ) -> None:
+        self.run: Any = None
+        try:
+            import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
+
+            self.wandb = wandb
+            # W&B would stage its tables in the home directory.
+            os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(directory / "wandb")
+            self.run = wandb.init(
+                mode="online" if settings.mode == "online" else "offline",
+                project=settings.project,
+                entity=settings.entity,
+                group=settings.group,
+                job_type=job_type,
+                tags=settings.tags,
+                name=directory.name,
+                dir=directory,
+                config=config,
+                reinit="finish_previous",
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=60,
+                    finish_timeout=60,
+                    disable_git=True,
+                    disable_code=True,
+                    disable_job_creation=True,
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                    x_disable_machine_info=True,
+                    x_save_requirements=False,
+                ),
+            )
+            self.run.define_metric("*", step_metric="step")
+        except Exception as error:
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("W&B failed and is left out from here on; the CSV files go on: %s", reason)
+        self.run = None
+
+    @harmless
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
+        values = {name: value for name, value in metrics.items() if value is not None}
+        layers = {f"{row.stat}/layer_{row.layer}/{row.component}": row.value for row in rows}
+        self.run.log({"step": step, **values, **layers})
+
+    @harmless
+    def table(self, name: str, table: Table) -> None:
+        rows: list[Iterable[Value]] = [list(row.values()) for row in table]
+        self.run.log({f"tables/{name}": self.wandb.Table(columns=list(table[0]), data=rows)})
+
+    @harmless
+    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        for picture in pictures:
+            self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
+        self.run.summary.update(dict(summary))
+        failed = summary["status"] in ("failed", "interrupted")
+        self.run.finish(exit_code=1 if failed else 0)

@@ -1,0 +1,282 @@
+"""The training loop: one model, one corpus, one measured step after the other."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.checkpoint import save_checkpoint
+from experiments.console import progress
+from experiments.data import Corpus
+from experiments.loss import language_model_loss
+from experiments.memory import (
+    MB,
+    PeakMeter,
+    optimizer_bytes,
+    predict,
+    saved_activations,
+    tensor_bytes,
+)
+from experiments.optimizer import make_optimizer
+from experiments.probes import ParameterNorms, UpdateProbe, stream_rows
+from experiments.recorder import Recorder, block_summary
+from experiments.records import Row
+from experiments.schedule import learning_rate
+from experiments.settings import Settings
+from gpt import GPT
+
+GRADIENTS_CSV_LIMIT = 45e6  # bytes; leaves room below 50 MB
+BYTES_PER_ROW = 45  # of gradients.csv, generously: 40 were seen
+
+
+class Diverged(Exception):
+    """A loss or a gradient was not finite: an answer, not a failure."""
+
+    def __init__(self, step: int, what: str) -> None:
+        self.step = step
+        super().__init__(f"{what} was not finite at step {step}")
+
+
+@dataclass
+class Measured:
+    """One step's values, still on the device."""
+
+    step: int
+    loss: Tensor
+    grad_norms: Tensor  # (number of parameters,)
+
+
+class Trainer:
+    """Trains `model` as the settings say and records what it measures.
+
+    `step` in every record is the number of updates made before the measurement: step 0 is the
+    model as initialised. Gradient norms are those of the mean loss over the step's whole batch,
+    after accumulation and before clipping.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        corpus: Corpus,
+        settings: Settings,
+        recorder: Recorder,
+        device: torch.device,
+        meter: PeakMeter,
+    ) -> None:
+        self.model, self.corpus, self.recorder = model, corpus, recorder
+        self.settings, self.options, self.device = settings, settings.trainer, device
+        self.meter = meter
+        self.length = settings.sequence_length
+        self.optimizer = make_optimizer(model, settings.optimizer)
+        self.norms = ParameterNorms(model)
+        self.updates = UpdateProbe(self.norms)
+        self.log_every = self.options.log_every or automatic_log_every(settings, self.norms)
+        self.pending: list[Measured] = []
+        self.measured_bytes: dict[str, int | None] = {}
+        self.training_seconds = 0.0
+        self.logged_seconds, self.logged_step = 0.0, 0
+        self.train_loss: float | None = None
+        self.speed = 0.0  # tokens per second since the last recorded step
+        self.val_losses: dict[int, float] = {}
+        self.block_norms: dict[str, dict[str, float]] = {}  # at the first and the last logged step
+
+    def run(self) -> None:
+        """All steps, then a last evaluation and the checkpoint. Raises Diverged."""
+        steps = self.options.steps
+        with progress("train", steps) as report:
+            for step in range(steps):
+                last = step == steps - 1
+                self._step(step, last)
+                if step % self.log_every == 0 or last:
+                    report(step + 1, self._note())
+                every = self.options.checkpoint_every
+                if every and (step + 1) % every == 0 and not last:
+                    self.save(step + 1)
+        self.recorder.step(
+            steps,
+            {"tokens": self._tokens(steps), "val_loss": self._evaluate(steps)},
+            self._stream_rows() if self.options.probe_every else (),
+        )
+        self.save(steps)
+
+    def _step(self, step: int, last: bool) -> None:
+        """Measure at `step`, record it where it is due, and update."""
+        logged = step % self.log_every == 0 or last
+        probing = bool(self.options.probe_every) and step % (self.options.probe_every or 1) == 0
+        metrics: dict[str, float | None] = {}
+        rows: list[Row] = []
+        if step % self.options.eval_every == 0:
+            metrics["val_loss"] = self._evaluate(step)
+        if probing:
+            rows += self._stream_rows()
+
+        if step == 1:  # the first with the optimizer's state in place
+            self.meter.restart()
+        started = time.perf_counter()
+        rate = learning_rate(
+            self.settings.schedule, self.settings.optimizer.lr, step, self.options.steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.pending.append(Measured(step, self._gradients(step), self.norms.gradients()))
+        # Elsewhere than on a CPU each look at a number waits for the device.
+        due = logged or bool(metrics) or probing or self.device.type == "cpu"
+        if due:
+            loss, norms, total = self._take_pending()
+            metrics |= {
+                "tokens": self._tokens(step),
+                "train_loss": loss,
+                "lr": rate,
+                "grad_norm": total,
+            }
+            rows = self.norms.gradient_rows(norms) + rows
+            if not math.isfinite(loss) or not math.isfinite(total):
+                self.recorder.step(step, metrics, rows)
+                raise Diverged(step, "gradient" if math.isfinite(loss) else "loss")
+        if self.options.clip is not None:
+            metrics["clip_factor"] = self._clip(self.options.clip)
+        if probing:
+            self.updates.before()
+        self.optimizer.step()
+        if step == 0:
+            self.measured_bytes["optimizer"] = optimizer_bytes(self.optimizer)
+        if step == 1:
+            self.measured_bytes["peak"] = self.meter.rise()
+        if probing:
+            rows += self.updates.after()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.training_seconds += time.perf_counter() - started
+
+        if logged or probing or "val_loss" in metrics:
+            self._record(step, metrics, rows)
+
+    def _record(self, step: int, metrics: dict[str, float | None], rows: list[Row]) -> None:
+        """Write a row for `step`, with the speed since the last one and the memory so far."""
+        seconds = self.training_seconds - self.logged_seconds
+        done = step + 1
+        speed = (self._tokens(done) - self._tokens(self.logged_step)) / seconds
+        self.logged_seconds, self.logged_step = self.training_seconds, done
+        self.train_loss, self.speed = metrics["train_loss"], speed
+        self.block_norms.setdefault("first_step", block_summary(rows))
+        self.block_norms["last_step"] = block_summary(rows)
+        memory = self.meter.highest() / MB
+        self.recorder.step(step, metrics | {"tokens_per_s": speed, "memory_mb": memory}, rows)
+
+    def _gradients(self, step: int) -> Tensor:
+        """Accumulate the gradients of one step; returns its mean loss, on the device."""
+        parts = self.options.accumulate
+        rows = self.options.batch_size * parts
+        tokens, targets = self.corpus.batch(self.settings.seed, step, rows, self.length)
+        total = torch.zeros((), device=self.device)
+        for part_tokens, part_targets in zip(
+            tokens.chunk(parts), targets.chunk(parts), strict=True
+        ):
+            if step == 0 and "activations" not in self.measured_bytes:
+                with saved_activations(self.model) as activation_bytes:
+                    loss = self._loss(part_tokens, part_targets) / parts
+                    self.measured_bytes["activations"] = activation_bytes()
+            else:
+                loss = self._loss(part_tokens, part_targets) / parts
+            loss.backward()
+            total += loss.detach()
+        if step == 0:
+            parameters = list(self.model.parameters())
+            self.measured_bytes["parameters"] = tensor_bytes(iter(parameters))
+            self.measured_bytes["gradients"] = tensor_bytes(
+                p.grad for p in parameters if p.grad is not None
+            )
+        return total
+
+    def _loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return language_model_loss(
+            self.model, tokens.to(self.device), targets.to(self.device), self.options.precision
+        )
+
+    def _take_pending(self) -> tuple[float, Tensor, float]:
+        """Loss, norms and total norm of the newest step, or of the first that is not finite.
+
+        One copy from the device for all steps since the last. Raises Diverged for an earlier step.
+        """
+        table = torch.stack([torch.cat([m.loss[None].float(), m.grad_norms]) for m in self.pending])
+        numbers = table.cpu().double()
+        newest = self.pending[-1].step
+        for measured, line in zip(self.pending, numbers, strict=True):
+            if measured.step < newest and not bool(line.isfinite().all()):
+                raise Diverged(measured.step, "loss or gradient")
+        self.pending = []
+        line = numbers[-1]
+        return float(line[0]), line[1:], float(line[1:].norm())
+
+    def _clip(self, limit: float) -> float:
+        """Scale all gradients to a total norm of at most `limit`; returns the factor."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        factor = (limit / (torch.nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(grads, factor)
+        return float(factor)
+
+    @torch.no_grad()
+    def _evaluate(self, step: int) -> float:
+        """Mean loss over a fixed set of validation windows."""
+        self.model.eval()
+        tokens, targets = self.corpus.fixed_windows(self.options.eval_tokens, self.length)
+        total = 0.0
+        for part_tokens, part_targets in zip(
+            tokens.split(self.options.batch_size),
+            targets.split(self.options.batch_size),
+            strict=True,
+        ):
+            total += float(self._loss(part_tokens, part_targets)) * len(part_tokens)
+        self.model.train()
+        self.val_losses[step] = total / len(tokens)
+        return self.val_losses[step]
+
+    def _stream_rows(self) -> list[Row]:
+        most = self.options.batch_size * self.length  # no more memory than training takes
+        windows = self.corpus.fixed_windows(min(self.options.probe_tokens, most), self.length)
+        return stream_rows(self.model, self._loss, *windows)
+
+    def _tokens(self, steps: int) -> int:
+        """Tokens trained on after `steps` updates."""
+        return steps * self.options.batch_size * self.options.accumulate * self.length
+
+    def tokens_per_s(self) -> float:
+        """Mean speed of all steps so far, evaluation and probes aside."""
+        return self._tokens(self.logged_step) / max(self.training_seconds, 1e-9)
+
+    def _note(self) -> str:
+        return f"loss {self.train_loss:.3f}  {self.speed:,.0f} tokens/s"
+
+    def memory_table(self) -> list[dict[str, Any]]:
+        """Rows of kind, predicted_bytes, measured_bytes."""
+        predicted, measured = predict(self.settings, self.model.config), self.measured_bytes
+        return [
+            {"kind": kind, "predicted_bytes": count, "measured_bytes": measured.get(kind)}
+            for kind, count in predicted.items()
+        ]
+
+    def save(self, step: int) -> None:
+        save_checkpoint(
+            self.recorder.directory / "checkpoint.pt",
+            self.model,
+            self.corpus.tokenizer,
+            self.optimizer,
+            step,
+            dataclasses.asdict(self.settings),
+        )
+
+
+def automatic_log_every(settings: Settings, norms: ParameterNorms) -> int:
+    """1, or the smallest interval that keeps gradients.csv below its limit."""
+    steps, probe_every = settings.trainer.steps, settings.trainer.probe_every
+    # A probe writes two rows per group for weights and updates, and twelve per block.
+    probes = (
+        steps / probe_every * (2 * len(norms.groups) + 12 * settings.model.n_layers)
+        if (probe_every)
+        else 0
+    )
+    room = GRADIENTS_CSV_LIMIT / BYTES_PER_ROW - probes
+    return max(1, math.ceil(steps * 2 * len(norms.groups) / max(room, 1)))

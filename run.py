@@ -1,0 +1,86 @@
+"""Compose the config and hand it to a runner: `python run.py norm=post_ln`."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.console import complain
+from experiments.launch import INTERRUPTED, launch, one_line, wants_traceback
+from experiments.settings import setting_names, unknown_setting
+from gpt.registry import choice_hint
+
+BAD_INPUT = 1
+CONF = str(Path(__file__).parent.resolve() / "conf")
+
+
+def file_name(text: str) -> str:
+    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Bad input costs one line on stderr."""
+    # Hydra then raises its errors, so that they can be put in one line here.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    exit_codes: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
+    def task(config: DictConfig) -> None:
+        job = HydraConfig.get()
+        directory = Path(job.runtime.output_dir)
+        exit_codes.append(launch(config, list(job.overrides.task), directory))
+        if exit_codes[-1] == INTERRUPTED:
+            raise KeyboardInterrupt  # a sweep stops here
+
+    saved = sys.argv
+    if arguments is not None:
+        sys.argv = [saved[0], *arguments]
+    try:
+        task()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as done:  # --help and its like
+        return int(done.code or 0)
+    except Exception as error:  # all that Hydra raises for a command line or a YAML file
+        if wants_traceback():
+            raise
+        complain(f"error: {explain(error)}")
+        return BAD_INPUT
+    finally:
+        sys.argv = saved
+    return max(exit_codes, default=0)
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error in the command line or in a YAML file."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name!r} is not valid: {choice_hint(name, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is not valid: must read name=value"
+    absent = re.match(r"Could not override '(.*?)'", str(error))
+    if absent and absent[1] not in setting_names():
+        return f"{absent[1]!r} is not valid: {unknown_setting(absent[1])}"
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    lines = [str(cause).strip().splitlines()[0] for cause in causes if str(cause).strip()]
+    if not isinstance(error, HydraException):  # then Hydra does not say where
+        lines.append(f"in {' '.join(sys.argv[1:])}")
+    return ": ".join(dict.fromkeys(lines)) or one_line(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
