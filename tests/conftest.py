@@ -1,0 +1,72 @@
+"""Shared ground of the tests: toy sizes, and a way to run the command line in this process."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import run
+
+ROOT = Path(__file__).parent.parent
+
+# A model and a schedule on which every code path takes a second.
+TOY = (
+    "model.emb_dim=16",
+    "model.n_heads=2",
+    "model.n_layers=2",
+    "model.context_length=16",
+    "trainer.steps=3",
+    "trainer.batch_size=2",
+    "trainer.eval_every=2",
+    "trainer.eval_tokens=32",
+    "trainer.probe_every=2",
+    "trainer.probe_tokens=32",
+    "schedule.warmup_steps=1",
+    "init_gradients.seeds=2",
+    "init_gradients.batches=2",
+    "generate.tokens=4",
+    "device=cpu",
+    "wandb.mode=disabled",
+)
+
+Cli = Callable[..., tuple[int, Path]]
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 26 letters, spaces and line ends, about 6,000 characters long."""
+    words = ["".join(chr(97 + (i * j + j) % 26) for j in range(1, 7)) for i in range(900)]
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text("\n".join(" ".join(words[i : i + 9]) for i in range(0, 900, 9)) + "\n")
+    return path
+
+
+@pytest.fixture
+def toy(text_file: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Overrides that make any runner take a second, on a text of letters."""
+    return (
+        *TOY,
+        "data=text",
+        f"data.path={text_file}",
+        "tokenizer=char",
+        f"data.cache_dir={tmp_path}/cache",
+    )
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run `python run.py ...` in this process; gives the exit code and the run's directory."""
+    count = iter(range(100))
+
+    def call(*arguments: str) -> tuple[int, Path]:
+        directory = tmp_path / f"run{next(count)}"
+        return run.main([f"hydra.run.dir={directory}", *arguments]), directory
+
+    return call

@@ -1,0 +1,186 @@
+"""Corpora, tokenizers, the token cache and the batches."""
+
+import hashlib
+import logging
+from collections import Counter
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.data import KJV_SHA256, Corpus, cached_tokens, kjv, text, windows
+from experiments.settings import DataSettings
+from experiments.tokenizer import TOKENIZERS, ByteTokenizer, CompactTokenizer
+from gpt import ConfigError
+
+SAMPLE = "Bread, wine and 3 figs;\nthe wine was d\u00e9j\u00e0 vu \U0001f347.\n" * 3
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def settings(path: Path | None) -> DataSettings:
+    return DataSettings("text", None if path is None else str(path), 0.9, "unused")
+
+
+def test_kjv_is_the_text_it_should_be(tmp_path: Path) -> None:
+    bible = kjv(settings(None))
+    digest = hashlib.sha256(bible.encode()).hexdigest()
+    assert digest == KJV_SHA256
+    assert bible.startswith("In the beginning God created the heavens and the earth.\nAnd the")
+    assert bible.endswith("Amen.")
+    lines = bible.split("\n")
+    order = ["Now these are the names of the children of Israel", "The book of the generation of"]
+    places = [next(i for i, line in enumerate(lines) if line.startswith(o)) for o in order]
+    assert places == sorted(places)
+    tokenizer, tokens = cached_tokens(bible, digest, "gpt2_compact", str(tmp_path))
+    assert tokenizer.vocab_size == len(np.unique(tokens)) == 9835
+    assert round(len(tokens) / 1e6, 2) == 1.02
+    assert round(len(bible.encode()) / 1e6, 2) == 4.14
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers_give_the_text_back(name: str) -> None:
+    tokenizer, tokens = TOKENIZERS[name].fit(SAMPLE)
+    assert tokenizer.decode(tokens.tolist()) == SAMPLE
+    assert tokenizer.encode(SAMPLE) == tokens.tolist()
+    assert max(tokens.tolist()) < tokenizer.vocab_size
+    restored = TOKENIZERS[name].restore(tokenizer.state())
+    assert restored.encode(SAMPLE) == tokens.tolist()
+    assert restored.vocab_size == tokenizer.vocab_size
+    assert tokenizer.name == name
+
+
+def test_compact_keeps_gpt2_order_and_leaves_no_gaps() -> None:
+    tokenizer, tokens = CompactTokenizer.fit(SAMPLE)
+    assert isinstance(tokenizer, CompactTokenizer)
+    assert tokenizer.gpt2_ids == sorted(set(TOKENIZERS["gpt2"].fit(SAMPLE)[1].tolist()))
+    assert sorted(set(tokens.tolist())) == list(range(tokenizer.vocab_size))
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "words"),
+    [
+        ("gpt2_compact", "Bread and submarines", r"its token '.*' does not occur in the corpus"),
+        ("char", "Bread & wine", "its character '&' does not occur"),
+    ],
+)
+def test_unknown_text_is_named(name: str, prompt: str, words: str) -> None:
+    tokenizer, _ = TOKENIZERS[name].fit(SAMPLE)
+    with pytest.raises(ConfigError, match=words):
+        tokenizer.encode(prompt)
+
+
+def test_gpt2_pattern_agrees_with_tiktoken_on_hard_text() -> None:
+    """White space runs, contractions and a special token's text survive the round trip."""
+    hard = "  I'll  \t go\n\n\n now <|endoftext|> 12345 \u00a0don't  "
+    tokenizer, tokens = TOKENIZERS["gpt2"].fit(hard)
+    assert tokenizer.decode(tokens.tolist()) == hard
+    assert 50256 not in tokens
+
+
+def test_cache_is_used_checked_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = hashlib.sha256(SAMPLE.encode()).hexdigest()
+    _, first = cached_tokens(SAMPLE, digest, "byte", str(tmp_path))
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+
+    def fit(text: str) -> tuple[ByteTokenizer, np.ndarray]:
+        raise AssertionError("the cache was not used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ByteTokenizer, "fit", fit)
+        tokenizer, again = cached_tokens(SAMPLE, digest, "byte", str(tmp_path))
+    assert again.tolist() == first.tolist()
+    assert tokenizer.decode(again.tolist()) == SAMPLE
+
+    for damaged in (content[:-7], content[:200] + b"x" + content[201:], b""):
+        file.write_bytes(damaged)
+        with caplog.at_level(logging.WARNING):
+            assert (
+                cached_tokens(SAMPLE, digest, "byte", str(tmp_path))[1].tolist() == first.tolist()
+            )
+        assert "damaged" in caplog.text
+        assert file.read_bytes() == content
+        caplog.clear()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def corpus(count: int = 1000) -> Corpus:
+    tokens = torch.arange(count, dtype=torch.int32) % 251
+    return Corpus("text", "0" * 64, count, ByteTokenizer(), tokens[:900], tokens[900:])
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    whole = corpus()
+    x, y = whole.batch(seed=3, step=7, rows=4, length=10)
+    whole.batch(seed=3, step=8, rows=4, length=10)
+    again = whole.batch(seed=3, step=7, rows=4, length=10)
+    assert torch.equal(x, again[0])
+    assert torch.equal(y, again[1])
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert x.shape == y.shape == (4, 10)
+    for seed, step in ((3, 8), (4, 7), (7, 3)):
+        assert not torch.equal(x, whole.batch(seed, step, 4, 10)[0])
+
+
+def test_batches_reach_both_ends_and_fixed_windows_stay() -> None:
+    short = corpus()
+    starts = {int(short.batch(0, step, 64, 890)[0][0, 0]) for step in range(40)}
+    assert starts == set(range(10))  # 2,560 draws miss one of ten with probability below 1e-100
+    x, y = short.fixed_windows(tokens=30, length=10)
+    assert x.shape == (3, 10)
+    assert torch.equal(x, short.fixed_windows(30, 10)[0])
+    assert x[0, 0] == short.validation[0]
+    assert y[-1, -1] == short.validation[-1]
+    assert len(short.fixed_windows(tokens=1, length=10)[0]) == 1
+
+
+def test_windows_shift_by_one() -> None:
+    x, y = windows(torch.arange(20), np.array([0, 16]), 3)
+    assert x.tolist() == [[0, 1, 2], [16, 17, 18]]
+    assert y.tolist() == [[1, 2, 3], [17, 18, 19]]
+
+
+def test_statistics() -> None:
+    tokens = torch.tensor([0, 0, 0, 1, 1, 2, 0, 3], dtype=torch.int32)
+    facts = Corpus("text", "0", 8, ByteTokenizer(), tokens[:6], tokens[6:]).statistics()
+    counts = Counter(tokens.tolist())
+    entropy = -sum(n / 8 * log(n / 8) for n in counts.values())
+    assert facts["unigram_entropy"] == pytest.approx(entropy)
+    assert facts["unigram_validation_loss"] == pytest.approx(-(log(4 / 262) + log(1 / 262)) / 2)
+    assert (facts["tokens"], facts["train_tokens"], facts["distinct_tokens"]) == (8, 6, 4)
+
+
+def test_folder_is_read_in_order_without_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_bytes(b"\xff")
+    (tmp_path / "b" / "one.txt").write_text("one", encoding="utf-8-sig")
+    (tmp_path / "a.md").write_text("zero")
+    assert text(settings(tmp_path)) == "zero\none"
+
+
+def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
+    empty, binary = tmp_path / "empty.txt", tmp_path / "binary.txt"
+    empty.write_text(" \n")
+    binary.write_bytes(b"fine so far \xff\xfe")
+    for path, words in (
+        (None, "data.path=None .* must name"),
+        (tmp_path / "absent.txt", "cannot be read: No such file"),
+        (empty, "it is empty"),
+        (binary, "must be UTF-8 text; its byte 12 is not"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            text(settings(path))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the texts are not beside this checkout")
+def test_characters_of_tinyshakespeare() -> None:
+    """65 characters and a unigram entropy of 3.3 nats, as usually reported for this text."""
+    tokenizer, tokens = TOKENIZERS["char"].fit(text(settings(SHARED / "tinyshakespeare.txt")))
+    assert tokenizer.vocab_size == 65
+    whole = Corpus("text", "0", 0, tokenizer, torch.from_numpy(tokens), torch.tensor([0]))
+    assert whole.statistics()["unigram_entropy"] == pytest.approx(3.3, abs=0.05)

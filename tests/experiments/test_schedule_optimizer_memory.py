@@ -1,0 +1,111 @@
+"""Learning rates by hand, who is decayed, and predicted against counted memory."""
+
+import pytest
+import torch
+
+from experiments.loss import language_model_loss
+from experiments.memory import optimizer_bytes, predict, saved_activations, tensor_bytes
+from experiments.optimizer import make_optimizer
+from experiments.schedule import SCHEDULES, learning_rate
+from experiments.settings import OptimizerSettings, ScheduleSettings, Settings, TrainerSettings
+from gpt import GPT, GPTConfig
+
+CONFIG = GPTConfig(50, 16, 24, 3, 2)
+ADAMW = OptimizerSettings("adamw", 1e-3, 0.5, [0.9, 0.95], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "middle", "last"),
+    [("constant", 1.0, 1.0), ("linear", 0.55, 0.19), ("cosine", 0.55, 0.1220246)],
+)
+def test_schedules_by_hand(name: str, middle: float, last: float) -> None:
+    """Ten steps of warm-up, ten of decay to a tenth: the ends and the middle of each curve."""
+    schedule = ScheduleSettings(name, 10, 0.1)
+    rates = [learning_rate(schedule, 2.0, step, 20) for step in range(20)]
+    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[15] == pytest.approx(2.0 * middle)
+    assert rates[19] == pytest.approx(2.0 * last)
+    assert set(SCHEDULES) == {"constant", "linear", "cosine"}
+
+
+def test_no_warmup_starts_at_the_peak() -> None:
+    assert learning_rate(ScheduleSettings("cosine", 0, 0.1), 3.0, 0, 5) == 3.0
+
+
+def test_only_matrices_are_decayed() -> None:
+    """With zero gradients AdamW and SGD move what they decay, by lr x decay, and nothing else."""
+    for settings in (ADAMW, OptimizerSettings("sgd", 1e-3, 0.5, None, 0.9)):
+        model = GPT(CONFIG)
+        for parameter in model.parameters():
+            torch.nn.init.ones_(parameter)
+            parameter.grad = torch.zeros_like(parameter)
+        make_optimizer(model, settings).step()
+        for name, parameter in model.named_parameters():
+            expected = 1 - 1e-3 * 0.5 if parameter.ndim >= 2 else 1.0
+            torch.testing.assert_close(
+                parameter.detach(), torch.full_like(parameter, expected), msg=name
+            )
+
+
+def settings(optimizer: OptimizerSettings, precision: str = "float32") -> Settings:
+    made = Settings()
+    made.trainer = TrainerSettings(batch_size=3, sequence_length=8, accumulate=1)
+    made.trainer.precision = precision
+    made.optimizer = optimizer
+    return made
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [
+        (ADAMW, 2),
+        (OptimizerSettings("sgd", 0.1, 0.0, None, 0.9), 1),
+        (OptimizerSettings("sgd", 0.1, 0.0, None, None), 0),
+    ],
+)
+@pytest.mark.parametrize("placement", ["pre_ln", "post_ln", "no_norm"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+def test_prediction_equals_what_a_step_leaves(
+    optimizer: OptimizerSettings, copies: int, placement: str, precision: str, drop_rate: float
+) -> None:
+    config = GPTConfig(50, 16, 24, 3, 2, placement=placement, drop_rate=drop_rate)
+    told = settings(optimizer, precision)
+    predicted = predict(told, config)
+    model = GPT(config)
+    count = sum(p.numel() for p in model.parameters())
+    tokens = torch.randint(0, 50, (3, 8))
+    with saved_activations(model) as activation_bytes:
+        loss = language_model_loss(model, tokens, tokens, precision)
+        assert predicted["activations"] == activation_bytes()
+    loss.backward()
+    made = make_optimizer(model, optimizer)
+    made.step()
+    assert predicted["parameters"] == tensor_bytes(iter(model.parameters())) == 4 * count
+    assert predicted["gradients"] == tensor_bytes(p.grad for p in model.parameters())  # type: ignore
+    assert predicted["optimizer"] == optimizer_bytes(made)
+    steps = 4 * len(list(model.parameters())) if optimizer.name == "adamw" else 0
+    assert predicted["optimizer"] == copies * 4 * count + steps
+    assert predicted["peak"] > predicted["parameters"] + predicted["activations"]
+
+
+def test_activations_by_hand() -> None:
+    """Pre-LN in float32 without dropout: what the equation must keep for its gradient.
+
+    Per block, in numbers kept for each token: both norms' inputs x and h (2 d), their means and
+    deviations (4), their outputs (2 d), query, key and value (3 d), the attention's output (d) and
+    its log-normaliser (one for each head), the feed-forward layer before and after its activation
+    (2 x 4 d). Outside: the last norm's input, mean, deviation and output, the log-probabilities.
+    The loss keeps one number more, its weight.
+    """
+    d, heads, layers, vocabulary, tokens = 24, 3, 2, 50, 24
+    block = 2 * d + 4 + 2 * d + 3 * d + d + heads + 8 * d
+    outside = 2 * d + 2 + vocabulary
+    expected = 4 * (tokens * (layers * block + outside) + 1)
+    assert predict(settings(ADAMW), CONFIG)["activations"] == expected
+
+
+def test_shared_storage_counts_once() -> None:
+    x = torch.zeros(10)
+    assert tensor_bytes(iter([x, x.view(2, 5), x[3:]])) == 40

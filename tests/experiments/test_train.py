@@ -1,0 +1,359 @@
+"""Whole runs at toy size: what they leave, that they repeat, and that the records are true."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from conftest import Cli
+from experiments.data import load_corpus
+from experiments.probes import ParameterNorms
+from experiments.settings import ModelSettings, Settings, TrainerSettings, build
+from experiments.sinks import METRIC_COLUMNS, WandbSink
+from experiments.trainer import BYTES_PER_ROW, Trainer, automatic_log_every
+from gpt import GPT, GPTConfig
+
+TIMED = ["tokens_per_s", "memory_mb"]
+
+
+def summary_of(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "summary.json").read_text())
+
+
+def metrics_of(directory: Path) -> pd.DataFrame:
+    return pd.read_csv(directory / "metrics.csv")
+
+
+def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli(*toy, "norm=post_ln")
+    assert code == 0
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    plots = ("loss", "gradient_by_layer", "gradient_heatmap", "activations_by_layer")
+    assert files == {
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        "metrics.csv",
+        "gradients.csv",
+        "parameters.csv",
+        "memory.csv",
+        "summary.json",
+        "checkpoint.pt",
+        "sample.txt",
+        *(f"plots/{name}.png" for name in (*plots, "parameters", "memory")),
+    }
+    metrics = metrics_of(run)
+    assert tuple(metrics.columns) == METRIC_COLUMNS
+    assert metrics["step"].tolist() == [0, 1, 2, 3]
+    assert metrics["tokens"].tolist() == [0, 32, 64, 96]
+    assert metrics["val_loss"].notna().tolist() == [True, False, True, True]
+    assert metrics["train_loss"].notna().tolist() == [True, True, True, False]
+    assert metrics["clip_factor"].isna().all()
+    assert metrics["lr"].tolist()[:2] == pytest.approx([1e-3, 1e-3])
+
+    gradients = pd.read_csv(run / "gradients.csv")
+    assert list(gradients.columns) == ["step", "layer", "component", "stat", "value"]
+    assert not gradients.duplicated(["step", "layer", "component", "stat"]).any()
+    assert gradients["value"].map(math.isfinite).all()
+    norms = gradients[gradients["stat"] == "grad_norm"]
+    assert norms["step"].value_counts().to_dict() == dict.fromkeys(range(3), 2 + 2 * 4 + 1)
+    parts = norms[(norms["component"] != "block") & (norms["step"] == 1)]["value"]
+    assert math.hypot(*parts) == pytest.approx(metrics["grad_norm"][1], rel=1e-6)
+    probed = gradients[gradients["stat"].isin(["activation_rms", "attention_entropy"])]
+    assert set(probed["step"]) == {0, 2, 3}
+
+    counts = pd.read_csv(run / "parameters.csv")
+    summary = summary_of(run)
+    assert counts["parameters"].sum() == summary["parameters"]
+    assert (counts["bytes"] == 4 * counts["parameters"]).all()
+    memory = pd.read_csv(run / "memory.csv").set_index("kind")
+    for kind in ("parameters", "gradients", "optimizer", "activations"):
+        assert memory.loc[kind, "predicted_bytes"] == memory.loc[kind, "measured_bytes"]
+    assert memory.loc["peak", "measured_bytes"] >= 0
+
+    assert summary["status"] == "finished"
+    assert (summary["placement"], summary["final_norm"]) == ("post_ln", False)
+    assert summary["val_loss"] == pytest.approx(metrics["val_loss"][3])
+    assert summary["corpus"]["distinct_tokens"] == 28
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["grad_norm"]["last_step"]["last_block"] > 0
+    # 16 tokens of the validation text, then four of the model's.
+    assert len((run / "sample.txt").read_text()) == 16 + 4 + 1
+
+
+def test_first_row_is_the_model_as_initialised(cli: Cli, toy: tuple[str, ...]) -> None:
+    """Loss and gradient norm at step 0, computed again without any of the runner's code."""
+    _, run = cli(*toy, "seed=5", "init=gpt2")
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    settings = build(Settings, state["settings"])
+    corpus = load_corpus(settings)
+    torch.manual_seed(5)
+    model = GPT(GPTConfig(**state["model_config"]))
+    x, y = corpus.batch(seed=5, step=0, rows=2, length=16)
+    loss = nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    loss.backward()
+    total = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    first = metrics_of(run).iloc[0]
+    assert first["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert first["grad_norm"] == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_same_seed_same_csv_other_seed_another(cli: Cli, toy: tuple[str, ...]) -> None:
+    runs = [cli(*toy, f"seed={seed}", "model.drop_rate=0.1")[1] for seed in (1, 1, 2)]
+    gradients = [(run / "gradients.csv").read_bytes() for run in runs]
+    metrics = [metrics_of(run).drop(columns=TIMED).to_csv() for run in runs]
+    assert gradients[0] == gradients[1] != gradients[2]
+    assert metrics[0] == metrics[1] != metrics[2]
+    weights = [torch.load(run / "checkpoint.pt", weights_only=True)["model"] for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_accumulation_equals_one_large_batch(cli: Cli, toy: tuple[str, ...]) -> None:
+    """The same windows in parts: equal to rounding in float32 over three steps."""
+    _, whole = cli(*toy, "trainer.batch_size=4")
+    _, parts = cli(*toy, "trainer.batch_size=1", "trainer.accumulate=4")
+    for column in ("tokens", "train_loss", "val_loss", "grad_norm"):
+        assert metrics_of(parts)[column].tolist() == pytest.approx(
+            metrics_of(whole)[column].tolist(), rel=1e-4, nan_ok=True
+        )
+
+
+def test_clipping_scales_after_the_norm_is_measured(cli: Cli, toy: tuple[str, ...]) -> None:
+    sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1", "schedule=constant")
+    _, free = cli(*toy, *sgd)
+    _, clipped = cli(*toy, *sgd, "trainer.clip=0.01")
+    first, clipped_first = metrics_of(free).iloc[0], metrics_of(clipped).iloc[0]
+    assert clipped_first["grad_norm"] == first["grad_norm"] > 0.01
+    assert clipped_first["clip_factor"] == pytest.approx(0.01 / first["grad_norm"], rel=1e-3)
+    _, loose = cli(*toy, *sgd, "trainer.clip=1e6")
+    assert metrics_of(loose)["clip_factor"].dropna().tolist() == [1.0] * 3
+    ratio = pd.read_csv(clipped / "gradients.csv").query("stat == 'update_ratio' and step == 0")
+    free_ratio = pd.read_csv(free / "gradients.csv").query("stat == 'update_ratio' and step == 0")
+    scale = clipped_first["clip_factor"]
+    assert ratio["value"].tolist() == pytest.approx(
+        [scale * value for value in free_ratio["value"]], rel=0.05
+    )  # single updates of the clipped run are near float32's resolution of the weights
+
+
+def test_bf16_stays_near_float32(cli: Cli, toy: tuple[str, ...]) -> None:
+    """bf16 keeps eight bits: losses agree to a few parts in a thousand, and are not the same."""
+    losses = [
+        metrics_of(cli(*toy, f"trainer.precision={precision}")[1])["train_loss"][0]
+        for precision in ("float32", "bf16")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
+    assert losses[0] != losses[1]
+
+
+def test_coarser_logging_keeps_first_and_last_step(cli: Cli, toy: tuple[str, ...]) -> None:
+    settings = ("trainer.steps=8", "trainer.log_every=3", "trainer.eval_every=100")
+    _, run = cli(*toy, *settings, "trainer.probe_every=null")
+    assert metrics_of(run)["step"].tolist() == [0, 3, 6, 7, 8]
+    _, fine = cli(*toy, "trainer.steps=8", "trainer.eval_every=100", "trainer.probe_every=null")
+    every = metrics_of(fine).set_index("step")["grad_norm"]
+    assert metrics_of(run).set_index("step")["grad_norm"].dropna().to_dict() == {
+        step: every[step] for step in (0, 3, 6, 7)
+    }
+
+
+def test_log_interval_keeps_gradients_csv_small() -> None:
+    def interval(steps: int, layers: int) -> tuple[int, int]:
+        settings = Settings()
+        settings.trainer = TrainerSettings(steps=steps, probe_every=500)
+        settings.model = ModelSettings(n_layers=layers)
+        with torch.device("meta"):
+            norms = ParameterNorms(GPT(GPTConfig(11, 8, 12, 3, layers)))
+        every = automatic_log_every(settings, norms)
+        return every, steps // every * 2 * len(norms.groups) * BYTES_PER_ROW
+
+    assert interval(400, 8)[0] == 1
+    for steps, layers in ((100_000, 8), (20_000, 48), (1_000_000, 12)):
+        every, size = interval(steps, layers)
+        assert every > 1
+        assert 15e6 < size < 50e6
+
+
+def test_divergence_is_recorded_with_its_step(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, run = cli(*toy, "trainer.steps=60", "optimizer=sgd", "optimizer.lr=1e12", "norm=no_norm")
+    summary = summary_of(run)
+    assert code == 0
+    assert summary["status"] == "diverged"
+    step = summary["diverged_at_step"]
+    assert 0 < step < 60
+    last = metrics_of(run).iloc[-1]
+    assert last["step"] == step
+    assert not (math.isfinite(last["train_loss"]) and math.isfinite(last["grad_norm"]))
+    assert metrics_of(run)["train_loss"].iloc[:-1].map(math.isfinite).all()
+    assert f"not finite at step {step}" in capsys.readouterr().out
+    assert (run / "plots" / "loss.png").is_file()
+    assert not (run / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("where", ["first", "later"])
+def test_one_infinite_gradient_is_seen(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A finite loss with one infinite gradient diverges at that very step, before an update."""
+    at = 0 if where == "first" else 4
+    original = Trainer._gradients
+
+    def gradients(self: Trainer, step: int) -> torch.Tensor:
+        loss = original(self, step)
+        if step == at:
+            grad = self.model.blocks[1].attention.out_proj.weight.grad
+            assert grad is not None
+            grad[0, 0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    code, run = cli(*toy, "trainer.steps=8", "trainer.log_every=3")
+    summary = summary_of(run)
+    assert (code, summary["status"], summary["diverged_at_step"]) == (0, "diverged", at)
+    assert "gradient" in summary["reason"]
+    rows = pd.read_csv(run / "gradients.csv").query(f"step == {at} and stat == 'grad_norm'")
+    bad = rows[~rows["value"].map(math.isfinite)]
+    assert sorted(zip(bad["layer"], bad["component"], strict=True)) == [
+        (1, "attention"),
+        (1, "block"),
+    ]
+
+
+def test_interruption_keeps_the_rows(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer._step
+
+    def step(self: Trainer, number: int, last: bool) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        original(self, number, last)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    code, run = cli(*toy)
+    assert code == 130
+    assert summary_of(run)["status"] == "interrupted"
+    assert metrics_of(run)["step"].tolist() == [0, 1]
+
+
+def test_failure_is_recorded_and_exits_with_one(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def broken(self: Trainer, step: int) -> torch.Tensor:
+        raise RuntimeError("the kernel\nhas gone")
+
+    monkeypatch.setattr(Trainer, "_gradients", broken)
+    code, run = cli(*toy)
+    assert code == 1
+    assert summary_of(run)["status"] == "failed"
+    assert summary_of(run)["error"].startswith("RuntimeError: the kernel has gone")
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "the kernel has gone" in error
+
+
+def wandb_records(run: Path) -> list[dict[str, Any]]:
+    """What the offline file holds, read by W&B's own tool."""
+    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    tool = Path(sys.executable).with_name("wandb")
+    command = [str(tool), "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def test_wandb_file_holds_what_the_csv_holds(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli(*toy, "wandb.mode=offline", "wandb.tags=[a,b]", "norm=post_ln")
+    assert code == 0
+    records = wandb_records(run)
+    logged: dict[tuple[int, str], float] = {}
+    for record in records:
+        items = record.get("history", {}).get("item", {})
+        if "step" in items:
+            step = int(items["step"])
+            logged |= {(step, k): float(v) for k, v in items.items() if isinstance(v, float | int)}
+    expected: dict[tuple[int, str], float] = {}
+    for row in csv.DictReader((run / "metrics.csv").open()):
+        step = int(row["step"])
+        expected |= {(step, k): float(v) for k, v in row.items() if v != ""}
+    for row in csv.DictReader((run / "gradients.csv").open()):
+        name = f"{row['stat']}/layer_{row['layer']}/{row['component']}"
+        expected[int(row["step"]), name] = float(row["value"])
+    foreign = ("_", "tables/", "plots/")  # W&B's own, and files
+    found = {key: value for key, value in logged.items() if not key[1].startswith(foreign)}
+    assert found == pytest.approx(expected, rel=1e-8)  # the CSV keeps nine digits
+    started = next(record["run"] for record in records if record["type"] == "run")
+    assert started["job_type"] == "train"
+    assert started["config"]["update"]["norm"]["placement"] == "post_ln"
+    assert any(record["type"] == "exit" for record in records)
+    assert list(run.glob("wandb/**/media/images/plots/loss*.png"))
+    assert list(run.glob("wandb/**/media/table/tables/parameters*.json"))
+
+
+def test_failures_of_wandb_cost_a_warning(
+    cli: Cli,
+    toy: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At the start, in the middle and at the end: the run and its CSV files are whole."""
+    import wandb
+
+    class Broken:
+        def __init__(self, at: str) -> None:
+            self.at, self.summary = at, {}
+
+        def define_metric(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def log(self, values: Any) -> None:
+            if self.at == "log":
+                raise OSError("no space")
+
+        def finish(self, **kwargs: Any) -> None:
+            raise TimeoutError("never ends")
+
+    def start(at: str) -> Any:
+        if at == "init":
+            raise wandb.errors.CommError("service is away")
+        return Broken(at)
+
+    _, plain = cli(*toy)
+    for at in ("init", "log", "finish"):
+        monkeypatch.setattr(wandb, "init", lambda at=at, **kwargs: start(at))
+        code, run = cli(*toy, "wandb.mode=offline")
+        assert code == 0
+        assert summary_of(run)["status"] == "finished"
+        assert (run / "gradients.csv").read_bytes() == (plain / "gradients.csv").read_bytes()
+        warnings = [r for r in caplog.records if r.name == WandbSink.__module__]
+        assert len(warnings) == 1
+        caplog.clear()
+
+
+def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file: Path) -> None:
+    _, trained = cli(*toy, "tokenizer=gpt2_compact")
+    prompt = text_file.read_text()[:20]
+    told = (f"generate.checkpoint={trained}", f"generate.prompt='{prompt}'", "seed=3")
+    common = ("experiment=generate", "wandb.mode=disabled", "generate.tokens=5", "device=cpu")
+    samples = []
+    for _ in range(2):
+        code, run = cli(*common, *told)
+        assert code == 0
+        samples.append((run / "sample.txt").read_text())
+    assert samples[0] == samples[1]
+    assert samples[0].startswith(prompt)
+    assert len(samples[0]) > len(prompt) + 1
+
+
+def test_token_cache_is_shared_between_runs(cli: Cli, toy: tuple[str, ...], tmp_path: Path) -> None:
+    cli(*toy)
+    (file,) = (tmp_path / "cache").iterdir()
+    before = file.stat().st_mtime_ns
+    cli(*toy, "seed=1")
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()] == [before]

@@ -1,0 +1,203 @@
+"""Norms, activations and attention against their equations; config; initialisation; generation."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gpt import ACTIVATIONS, GPT, INITS, NORMS, ConfigError, GPTConfig, generate
+from gpt.attention import CausalSelfAttention
+from gpt.norm import NORM_TYPES
+
+SMALL = GPTConfig(11, 8, 12, 3, 2)
+
+# The equations, written out. Each holds to rounding in float64.
+NORM_EQUATIONS = {
+    "layer_norm": lambda x, m: (
+        m.weight
+        * (x - x.mean(-1, keepdim=True))
+        / torch.sqrt(((x - x.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True) + 1e-5)
+        + m.bias
+    ),
+    "rms_norm": lambda x, m: m.weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
+}
+ACTIVATION_EQUATIONS = {
+    "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu_exact": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+    "relu": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "squared_relu": lambda x: torch.where(x > 0, x * x, torch.zeros_like(x)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norm_is_its_equation(name: str) -> None:
+    torch.manual_seed(0)
+    module = NORMS[name](12, 1e-5).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = 3 * torch.randn(4, 12, dtype=torch.float64) + 1
+    torch.testing.assert_close(module(x), NORM_EQUATIONS[name](x, module), atol=1e-12, rtol=1e-12)
+    assert isinstance(module, NORM_TYPES)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_is_its_equation(name: str) -> None:
+    x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+    torch.testing.assert_close(
+        ACTIVATIONS[name](x), ACTIVATION_EQUATIONS[name](x), atol=1e-12, rtol=1e-12
+    )
+    assert (ACTIVATIONS[name](x.float()) - ACTIVATION_EQUATIONS[name](x)).abs().max() < 1e-5
+
+
+def test_gelu_in_float32_is_the_book_form() -> None:
+    x = torch.linspace(-6, 6, 1001)
+    assert (ACTIVATIONS["gelu"](x) - ACTIVATION_EQUATIONS["gelu"](x)).abs().max() < 1e-6
+
+
+def test_attention_is_its_equation() -> None:
+    """The fused kernel against the weights that `scores` gives, head by head."""
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(dataclasses.replace(SMALL, qkv_bias=True)).double()
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    query, key, value = attention.qkv(x).chunk(3, dim=-1)
+    logits, weights = attention.scores(x)
+    heads = []
+    for head in range(3):
+        part = slice(4 * head, 4 * head + 4)
+        for t in range(5):
+            row = torch.einsum("bd,bsd->bs", query[:, t, part], key[:, : t + 1, part]) / 2.0
+            torch.testing.assert_close(logits[:, head, t, : t + 1], row)
+            torch.testing.assert_close(weights[:, head, t, : t + 1], row.softmax(-1))
+        assert not weights[:, head].triu(1).any()
+        heads.append(weights[:, head] @ value[..., part])
+    torch.testing.assert_close(attention(x), attention.out_proj(torch.cat(heads, dim=-1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_heads": 5}, "n_heads=5 is not valid: must divide emb_dim=12"),
+        ({"emb_dim": 0}, "emb_dim=0 is not valid: must be a whole number of at least 1"),
+        ({"vocab_size": -3}, "vocab_size=-3"),
+        ({"context_length": 2.5}, "context_length=2.5"),
+        ({"n_layers": -1}, "n_layers=-1"),
+        ({"n_layers": True}, "n_layers=True"),
+        ({"drop_rate": 1.5}, r"drop_rate=1.5 is not valid: must be a finite number in \[0, 1\]"),
+        ({"drop_rate": float("nan")}, "drop_rate=nan"),
+        ({"norm_eps": -1.0}, "norm_eps=-1.0"),
+        ({"ff_ratio": 0.3}, "ff_ratio=0.3 is not valid: times emb_dim=12 must be a whole number"),
+        ({"qkv_bias": 1}, "qkv_bias=1 is not valid: must be true or false"),
+        ({"final_norm": "yes"}, "final_norm='yes'"),
+        ({"placement": "postln"}, "did you mean 'post_ln'.* no_norm, post_ln, pre_ln"),
+        ({"activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
+        ({"norm": "layernorm"}, "did you mean 'layer_norm'"),
+        ({"init": "xavir"}, "did you mean 'xavier'"),
+    ],
+)
+def test_config_errors_name_field_value_and_what_is_valid(
+    change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_sequence_longer_than_the_context() -> None:
+    with pytest.raises(ConfigError, match=r"sequence length=9 .* context_length=8"):
+        GPT(SMALL)(torch.zeros(1, 9, dtype=torch.long))
+
+
+def test_initialisation_schemes() -> None:
+    """Standard deviations and biases as documented; four sigma of the sampling error each."""
+    width, layers = 64, 3
+
+    def built(init: str) -> GPT:
+        torch.manual_seed(0)
+        return GPT(GPTConfig(500, 16, width, 4, layers, qkv_bias=True, init=init))
+
+    def has_std(weight: torch.Tensor, std: float) -> bool:
+        return abs(weight.std().item() / std - 1) < 4 / math.sqrt(2 * weight.numel())
+
+    gpt2, scaled, xavier, default = (
+        built(name) for name in ("gpt2", "gpt2_scaled", "xavier", "torch")
+    )
+    for block, scaled_block, xavier_block, default_block in zip(
+        gpt2.blocks, scaled.blocks, xavier.blocks, default.blocks, strict=True
+    ):
+        for weight in (block.attention.qkv.weight, block.feed_forward.fc_out.weight):
+            assert has_std(weight, 0.02)
+        assert has_std(scaled_block.attention.qkv.weight, 0.02)
+        for weight in (
+            scaled_block.attention.out_proj.weight,
+            scaled_block.feed_forward.fc_out.weight,
+        ):
+            assert has_std(weight, 0.02 / math.sqrt(2 * layers))
+        for weight in xavier_block.attention.qkv.weight.chunk(3):
+            assert has_std(weight, math.sqrt(2 / (2 * width)))
+        assert has_std(xavier_block.feed_forward.fc_in.weight, math.sqrt(2 / (5 * width)))
+        bound = 1 / math.sqrt(width)
+        default_weight = default_block.feed_forward.fc_in.weight
+        assert 0.99 * bound < default_weight.abs().max() <= bound
+        for linear in (block.attention.qkv, scaled_block.feed_forward.fc_in):
+            assert not linear.bias.any()
+        assert not xavier_block.attention.out_proj.bias.any()
+        assert default_block.attention.out_proj.bias.any()
+    assert has_std(gpt2.token_embedding.weight, 0.02)
+    assert has_std(xavier.token_embedding.weight, 1.0)
+    assert set(INITS) == {"torch", "gpt2", "gpt2_scaled", "xavier"}
+
+
+@pytest.fixture
+def writer() -> GPT:
+    torch.manual_seed(1)
+    return GPT(dataclasses.replace(SMALL, init="torch", drop_rate=0.5))
+
+
+def test_generate_batches_equal_single_rows(writer: GPT) -> None:
+    prompts = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    together = generate(writer, prompts, 12)  # runs past the context of 8
+    assert together.shape == (2, 15)
+    for row in range(2):
+        assert generate(writer, prompts[row : row + 1], 12)[0].tolist() == together[row].tolist()
+
+
+def test_generate_crops_from_the_left(writer: GPT) -> None:
+    long = torch.arange(11)[None]
+    cropped = generate(writer, long[:, -8:], 1)
+    assert generate(writer, long, 1)[0, -1] == cropped[0, -1]
+
+
+def test_generate_with_a_seed(writer: GPT) -> None:
+    prompt = torch.tensor([[1, 2]])
+    state = torch.get_rng_state()
+    draws = [
+        generate(writer, prompt, 20, temperature=2.0, seed=seed)[0].tolist() for seed in (1, 1, 2)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_top_k_draws_among_the_k_most_likely(writer: GPT) -> None:
+    prompt = torch.tensor([[1, 2]])
+    writer.eval()
+    best = writer(prompt)[0, -1].topk(3).indices.tolist()
+    drawn = {
+        int(generate(writer, prompt, 1, temperature=50.0, top_k=3, seed=seed)[0, -1])
+        for seed in range(60)  # misses one of three with probability 3 (2/3)^60 < 1e-10
+    }
+    assert drawn == set(best)
+    assert generate(writer, prompt, 5, temperature=1.0, top_k=1, seed=0).tolist() == (
+        generate(writer, prompt, 5).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1.0}, {"top_k": 0}, {"max_new_tokens": -1}, {"tokens": []}]
+)
+def test_generate_refuses(writer: GPT, options: dict[str, Any]) -> None:
+    tokens = torch.tensor([options.pop("tokens", [1])], dtype=torch.long)
+    with pytest.raises(ConfigError):
+        generate(writer, tokens, **{"max_new_tokens": 1, **options})

@@ -1,0 +1,344 @@
+"""The command line: every choice runs, bad input costs one line, the README is true."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+import run as cli_module
+from conftest import ROOT, TOY, Cli
+from experiments import plots
+from experiments.data import CORPORA
+from experiments.optimizer import OPTIMIZERS
+from experiments.runners import RUNNERS
+from experiments.schedule import SCHEDULES
+from experiments.settings import from_hydra
+from experiments.tokenizer import TOKENIZERS
+from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
+from gpt.parameters import closed_form
+
+CONF = ROOT / "conf"
+README = (ROOT / "README.md").read_text()
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY_OPTION)
+def test_every_option_composes_to_valid_settings(group: str, option: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"{group}={option}"])
+    settings = from_hydra(config)
+    assert settings.model_config(2).n_heads
+    text = (CONF / group / f"{option}.yaml").read_text()
+    if group == "experiment":
+        assert text.startswith("# @package _global_")
+        for name, value in (yaml.safe_load(text) or {}).items():  # its values win
+            for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
+                node = config[name] if key is None else config[name][key]
+                assert node == inner
+
+
+@pytest.mark.parametrize(
+    ("group", "registry"),
+    [
+        ("norm", PLACEMENTS),
+        ("init", INITS),
+        ("data", CORPORA),
+        ("tokenizer", TOKENIZERS),
+        ("optimizer", OPTIMIZERS),
+        ("schedule", SCHEDULES),
+        ("experiment", RUNNERS),
+    ],
+)
+def test_registries_and_folders_agree(group: str, registry: dict[str, object]) -> None:
+    assert options(group) == sorted(registry)
+
+
+def test_readme_table_lists_every_placement_with_its_paper() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", README, re.MULTILINE))
+    assert set(rows) == set(PLACEMENTS)
+    for name, placement in PLACEMENTS.items():
+        for paper in re.findall(r"arXiv (\d+\.\d+)", placement.__doc__ or ""):
+            assert paper in rows[name], name
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("book_124m", 163_009_536),
+        ("gpt2_124m", 124_439_808),
+        ("gpt2_355m", 354_823_168),
+        ("gpt2_774m", 774_030_080),
+        ("gpt2_1558m", 1_557_611_200),
+    ],
+)
+def test_parameters_of_published_sizes(
+    cli: Cli, capsys: pytest.CaptureFixture[str], name: str, count: int
+) -> None:
+    code, run = cli("experiment=parameters", f"model={name}", "wandb.mode=disabled")
+    assert code == 0
+    table = pd.read_csv(run / "parameters.csv")
+    assert table["parameters"].sum() == count
+    assert table["bytes"].sum() == 4 * count
+    assert table["bytes_bf16"].sum() == 2 * count
+    assert f"{count:,}" in capsys.readouterr().out
+    assert (run / "plots" / "parameters.png").is_file()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = from_hydra(compose("config", overrides=[f"model={name}"]))
+    assert closed_form(settings.model_config(settings.model.vocab_size or 0)) == count
+
+
+PICTURE_OF = {
+    "activations": "activations",
+    "init_gradients": "gradient_by_layer",
+    "memory": "memory",
+    "parameters": "parameters",
+    "shortcut": "shortcut",
+    "train": "loss",
+}
+
+
+@pytest.mark.parametrize("experiment", [e for e in options("experiment") if e != "generate"])
+def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
+    code, run = cli(f"experiment={experiment}", *toy)
+    assert code == 0
+    assert (run / "summary.json").is_file()
+    assert (run / "plots" / f"{PICTURE_OF[experiment]}.png").stat().st_size > 5000
+    assert list(run.glob("*.csv"))
+
+
+@pytest.mark.parametrize("norm", PLACEMENTS)
+@pytest.mark.parametrize("choice", ["shortcut=false", "norm.kind=rms_norm", "norm.final=true"])
+def test_choices_reach_the_model(cli: Cli, toy: tuple[str, ...], norm: str, choice: str) -> None:
+    _, plain = cli("experiment=init_gradients", *toy, f"norm={norm}")
+    code, other = cli("experiment=init_gradients", *toy, f"norm={norm}", choice)
+    assert code == 0
+    same = (plain / "gradients.csv").read_bytes() == (other / "gradients.csv").read_bytes()
+    unchanged = {("pre_ln", "norm.final=true"), ("no_norm", "norm.kind=rms_norm")}
+    assert same == ((norm, choice) in unchanged)
+
+
+def test_init_gradients_records_every_value_and_its_spread(cli: Cli, toy: tuple[str, ...]) -> None:
+    _, run = cli("experiment=init_gradients", *toy, "init_gradients.seeds=3")
+    single = pd.read_csv(run / "init_gradients.csv")
+    assert set(single["seed"]) == {0, 1, 2}
+    assert set(single["batch"]) == {0, 1}
+    block = single.query("layer == 1 and component == 'block' and stat == 'grad_norm'")
+    by_seed = block.groupby("seed")["value"].mean()
+    rows = pd.read_csv(run / "gradients.csv").query("layer == 1 and component == 'block'")
+    values = rows.set_index("stat")["value"]
+    assert values["grad_norm"] == pytest.approx(by_seed.mean(), rel=1e-6)
+    assert values["grad_norm_std"] == pytest.approx(by_seed.std(ddof=1), rel=1e-6)
+    _, trained = cli(*toy)
+    first = pd.read_csv(trained / "gradients.csv").query(
+        "step == 0 and layer == 1 and component == 'block' and stat == 'grad_norm'"
+    )
+    seed_0 = block.query("seed == 0 and batch == 0")["value"]
+    assert seed_0.tolist() == pytest.approx(first["value"].tolist())
+
+
+def test_shortcut_table(cli: Cli) -> None:
+    _, run = cli("experiment=shortcut", "wandb.mode=disabled")
+    table = pd.read_csv(run / "shortcut.csv")
+    assert table["without_shortcut"][0] == pytest.approx(0.00020173587836325169, rel=1e-5)
+    assert table["with_shortcut"][4] == pytest.approx(1.3258540630340576, rel=1e-5)
+
+
+def test_activation_curves(cli: Cli) -> None:
+    """The recorded derivative equals the slope of the recorded curve, kinks aside."""
+    _, run = cli("experiment=activations", "wandb.mode=disabled")
+    table = pd.read_csv(run / "activations.csv")
+    assert set(table["activation"]) == set(ACTIVATIONS)
+    for _, curve in table.groupby("activation"):
+        slope = (curve["value"].shift(-1) - curve["value"].shift(1)) / 0.04
+        away = curve["x"].abs().between(0.03, 3.97)
+        # Central differences of step h err by h^2/6 times the third derivative, here below 2.
+        assert (slope - curve["derivative"])[away].abs().max() < 0.02**2 / 6 * 2 * 2
+
+
+def test_a_chosen_tokenizer_of_the_larger_sizes() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=["model=gpt2_124m"])
+        assert (config.tokenizer.name, config.init.scheme) == ("gpt2", "gpt2_scaled")
+        told = ["model=gpt2_124m", "tokenizer=byte", "init=xavier"]
+        config = compose("config", overrides=told)
+        assert (config.tokenizer.name, config.init.scheme) == ("byte", "xavier")
+
+
+BAD_INPUT = {
+    "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: no_norm, post_ln",
+    "experiment=trian": r"did you mean 'train'",
+    "norm=null": r"norm=null",
+    "norn=post_ln": r"'norn' .* did you mean 'norm'",
+    "model.n_layr=3": r"'model.n_layr' .* did you mean 'model.n_layers'",
+    "+model.n_layr=3": r"model.n_layr=3 .* did you mean 'model.n_layers'",
+    "+extra=1": r"extra=1 .* no such setting",
+    "trainer.steps=abc": r"trainer.steps=abc.* could not be converted to Integer",
+    "trainer.steps=0": r"trainer.steps=0 .* at least 1",
+    "trainer.steps=null": r"trainer.steps",
+    "model.n_heads=3": r"n_heads=3 .* must divide emb_dim=16",
+    "model.drop_rate=2": r"drop_rate=2.0 .* in \[0, 1\]",
+    "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
+    "norm.placement=../../x": r"placement='../../x' .* Choose from",
+    "norm.kind=batch": r"norm='batch' .* layer_norm, rms_norm",
+    "optimizer.betas=[0.9]": r"optimizer.betas=\[0.9\] .* two numbers",
+    "optimizer.lr=nan": r"optimizer.lr=nan .* finite",
+    "schedule.final_ratio=-1": r"schedule.final_ratio=-1.0",
+    "trainer.clip=0": r"trainer.clip=0.0 .* positive, or null",
+    "trainer.sequence_length=99": r"sequence_length=99 .* model.context_length=16",
+    "data.train_share=1.0": r"data.train_share=1.0 .* between 0 and 1",
+    "data.path=/no/such/file": r"data.path='/no/such/file' .* No such file",
+    "data.path=null": r"data.path=None .* must name",
+    "data.path={empty}": r"empty.txt' .* it is empty",
+    "data.path={binary}": r"binary.txt' .* must be UTF-8",
+    "data.path={short}": r"part has \d+ tokens, and one window needs 17",
+    "model.vocab_size=5": r"model.vocab_size=5 .* tokenizer=char needs 28",
+    "generate.prompt=UPPER": r"character 'U' does not occur",
+    "generate.prompt=''": r"generate.prompt='' .* at least one token",
+    "device=cuda": r"device='cuda' .* this machine has none; choose from: auto",
+    "device=tpu": r"device='tpu' .* Choose from: auto, cpu, cuda, mps",
+    "seed=-1": r"seed=-1 .* at least 0",
+    "wandb.mode=ofline": r"wandb.mode='ofline' .* did you mean 'offline'",
+    "model={{": r"model=\{",
+    "foo": r"foo",
+    "hydra.run.dir={file}/run": r"[Nn]ot a directory",
+    "hydra.run.dir={occupied}": r"must be a new or empty directory",
+}
+
+
+@pytest.mark.parametrize("argument", BAD_INPUT)
+def test_bad_input_costs_one_line(
+    cli: Cli,
+    toy: tuple[str, ...],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    argument: str,
+) -> None:
+    files = {"empty": "", "binary": "\u00e9", "short": "a b c", "file": "x"}
+    for name, content in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(content.encode("latin-1"))
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "metrics.csv").write_text("precious\n")
+    places = {name: tmp_path / f"{name}.txt" for name in files} | {"occupied": occupied}
+    if argument.startswith("device=cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has one")
+    code, _ = cli(*toy, argument.format(**places))
+    error = capfd.readouterr().err
+    assert code != 0
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    assert re.search(BAD_INPUT[argument], error), error
+    assert [path.name for path in occupied.iterdir()] == ["metrics.csv"]
+    assert (occupied / "metrics.csv").read_text() == "precious\n"
+
+
+def test_generate_says_what_it_needs(cli: Cli, tmp_path: Path, capfd: object) -> None:
+    foreign = tmp_path / "checkpoint.pt"
+    foreign.write_bytes(b"not a checkpoint")
+    for arguments, words in (
+        ((), "generate.prompt=None"),
+        (("generate.prompt=a",), "generate.checkpoint=None"),
+        (("generate.prompt=a", f"generate.checkpoint={tmp_path}/none"), "must name a run"),
+        (("generate.prompt=a", f"generate.checkpoint={foreign}"), "is not a checkpoint"),
+    ):
+        assert cli("experiment=generate", "wandb.mode=disabled", *arguments)[0] == 1
+        error = capfd.readouterr().err  # type: ignore[attr-defined]
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_a_run_never_writes_into_another(cli: Cli, toy: tuple[str, ...]) -> None:
+    _, first = cli(*toy)
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    code, _ = cli(*toy, f"hydra.run.dir={first}")
+    assert code == 1
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_names_of_directories_hold_nothing_but_names() -> None:
+    assert cli_module.file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
+    assert cli_module.file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
+
+
+def test_sweep_runs_every_combination(
+    toy: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A job that fails does not stop the others, and the exit code says that one did."""
+    sweep = f"hydra.sweep.dir={tmp_path}/sweep"
+    code = cli_module.main(["-m", "norm=pre_ln,post_ln", "activation=relu,rellu", sweep, *toy])
+    assert code == 1
+    assert len(list((tmp_path / "sweep").glob("*/metrics.csv"))) == 2
+    assert capfd.readouterr().err.count("error: activation='rellu'") == 2
+
+
+def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_module.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("python run.py norm=post_ln", "norm: no_norm, post_ln, pre_ln", "nano"):
+        assert words in text
+    for name in itertools.chain(ACTIVATIONS, NORMS):
+        assert name in text
+    for line in text.splitlines():
+        assert len(line) <= 100
+
+
+def test_pictures_can_be_drawn_again_and_compared(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [cli(*toy, f"norm={norm}")[1] for norm in ("pre_ln", "post_ln")]
+    picture = runs[0] / "plots" / "loss.png"
+    picture.unlink()
+    capsys.readouterr()
+    assert plots.main([str(runs[0])]) == 0
+    assert picture.is_file()
+    out = tmp_path / "both.png"
+    assert plots.main([*map(str, runs), "--out", str(out)]) == 0
+    assert out.stat().st_size > 5000
+    assert plots.main([str(tmp_path / "absent")]) == 1
+    assert "must be a run directory" in capsys.readouterr().err
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")]
+
+
+RUN_COMMANDS = [c for c in readme_commands() if "run.py" in c and "-e ." not in c]
+
+
+@pytest.mark.parametrize("command", RUN_COMMANDS)
+def test_readme_commands_run(
+    cli: Cli,
+    toy: tuple[str, ...],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """Each as it stands, with toy sizes after it."""
+    (tmp_path / "my.txt").write_text(text_file.read_text())
+    if "RUN_DIR" in command:
+        _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={tmp_path}/cache")
+        command = command.replace("RUN_DIR", str(trained))
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(command.split("run.py", 1)[1])
+    if "--help" not in arguments and "--cfg" not in arguments:
+        arguments += [argument for argument in TOY if argument not in arguments]
+        arguments.append(f"data.cache_dir={tmp_path}/cache")
+    assert cli_module.main(arguments) == 0
