@@ -6,14 +6,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.console import complain
-from experiments.launch import INTERRUPTED, launch, one_line, wants_traceback
+from experiments.console import complain, one_line
+from experiments.launch import INTERRUPTED, launch, wants_traceback
 from experiments.settings import setting_names, unknown_setting
 from gpt.registry import choice_hint
 
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def task(config: DictConfig) -> None:
         job = HydraConfig.get()
         directory = Path(job.runtime.output_dir)
-        exit_codes.append(launch(config, list(job.overrides.task), directory))
+        overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
+        exit_codes.append(launch(config, cast(list[str], overrides), directory))
         if exit_codes[-1] == INTERRUPTED:
             raise KeyboardInterrupt  # a sweep stops here
 
@@ -77,6 +79,8 @@ def explain(error: BaseException) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     lines = [str(cause).strip().splitlines()[0] for cause in causes if str(cause).strip()]
+    if lines[0].startswith("Ambiguous value"):
+        lines.append("quote it, as in \"name='a,b'\", or sweep over it with -m")
     if not isinstance(error, HydraException):  # then Hydra does not say where
         lines.append(f"in {' '.join(sys.argv[1:])}")
     return ": ".join(dict.fromkeys(lines)) or one_line(error)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from experiments.console import one_line
 from experiments.files import atomic_file
 from experiments.tokenizer import TOKENIZERS, Tokenizer
 from gpt import GPT, ConfigError, GPTConfig
@@ -59,8 +60,7 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
         stored = state["tokenizer"]
         tokenizer = TOKENIZERS[stored["name"]].restore(stored["state"])
     except Exception as error:  # torch.load has no exception of its own for a foreign file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            "generate.checkpoint", path, f"is not a checkpoint of this project ({reason})"
+            "generate.checkpoint", path, f"is not a checkpoint of this project ({one_line(error)})"
         ) from error
     return model.to(device), tokenizer

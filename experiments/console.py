@@ -1,7 +1,9 @@
 """What a person sees while a run goes on, and at its end."""
 
+import math
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -10,8 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
-console = Console(highlight=False, markup=False)
-error_console = Console(stderr=True, highlight=False, markup=False)
+
+class PatientConsole(Console):
+    """Says no more when nobody reads on (`| head`), instead of ending the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+console = PatientConsole(highlight=False, markup=False)
+error_console = PatientConsole(stderr=True, highlight=False, markup=False)
 
 PLAIN_LINES = 10  # progress lines of one run where there is no terminal
 
@@ -51,6 +62,11 @@ def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     console.print(table)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class Report(Protocol):
     """Tell how far the work is: units done, and what to show beside."""
 
@@ -73,22 +89,16 @@ def progress(what: str, total: int) -> Iterator[Report]:
             yield lambda done, note="": bar.update(task, completed=done, note=note)
         return
     started = time.monotonic()
-    every = -(-total // PLAIN_LINES)
+    due = every = total / PLAIN_LINES
 
     def plain(done: int, note: str = "") -> None:
-        if done % every == 0 or done == total:
+        nonlocal due
+        if done >= due:
+            due += every * math.ceil((done - due + 1e-9) / every)
             left = (time.monotonic() - started) / done * (total - done)
             say(f"{what} {done}/{total}  {note}  {left:.0f} s left")
 
     yield plain
-
-
-def follow(what: str, items: Iterable[int], total: int) -> Iterator[int]:
-    """The items, with progress."""
-    with progress(what, total) as report:
-        for done, item in enumerate(items, start=1):
-            yield item
-            report(done)
 
 
 def megabytes(count: int | float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.console import one_line
 from experiments.files import write_atomically
 from experiments.settings import DataSettings, Settings
 from experiments.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 KJV_SHA256 = "8d9fc49389426a689c3de85a671a984d61a09168569b4e53227b22977069c277"
 VERSE_NUMBER = re.compile(r"\s*\d+:\d+\s*")
 DIGEST_BYTES = 32
+CACHE_VERSION = 1  # to be raised when a tokenizer changes
 
 CORPORA: Registry[Callable[[DataSettings], str]] = Registry("data.name")
 
@@ -188,7 +190,7 @@ def cached_tokens(
     The file holds the sha256 of its payload, then the payload; one that was altered is made again.
     """
     kind = TOKENIZERS[tokenizer_name]
-    path = Path(folder) / f"{text_sha256[:32]}.{tokenizer_name}"
+    path = Path(folder) / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
     if path.is_file():
         stored = path.read_bytes()
         payload = stored[DIGEST_BYTES:]
@@ -201,5 +203,8 @@ def cached_tokens(
     buffer = io.BytesIO()
     np.savez(buffer, tokens=tokens, state=np.array(json.dumps(tokenizer.state())))
     payload = buffer.getvalue()
-    write_atomically(path, hashlib.sha256(payload).digest() + payload)
+    try:
+        write_atomically(path, hashlib.sha256(payload).digest() + payload)
+    except OSError as error:
+        log.warning("the tokens are not kept for the next run: %s", one_line(error))
     return tokenizer, tokens

@@ -1,19 +1,20 @@
 """One run from start to end: its directory, its runner, its pictures, its last words."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from experiments.console import complain, printable, say, show_values
+from experiments.console import complain, one_line, printable, say, show_values
 from experiments.recorder import Recorder, claim_directory
 from experiments.runner import RUNNERS, Outcome
 from experiments.settings import from_hydra
 from gpt import ConfigError
 
+FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
@@ -26,42 +27,41 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
     try:
         settings = from_hydra(config)
         claim_directory(directory, config, overrides)
-    except (ConfigError, OSError) as error:
+        recorder = Recorder(directory, settings)
+    except (ConfigError, OmegaConfBaseException, OSError) as error:
         remove_if_empty(directory)
-        complain(f"error: {error}")
-        return 1
-    recorder = Recorder(directory, settings)
+        complain(f"error: {one_line(error)}")
+        return FAILED
+    pictures: list[Path] = []
     try:
         outcome = RUNNERS[settings.runner](settings, recorder)
+        recorder.write_summary()  # the pictures read it
+        pictures = draw(directory)
     except KeyboardInterrupt:
-        recorder.close("interrupted", [])
-        complain(f"interrupted; what was recorded is in {shorten(directory)}")
-        return INTERRUPTED
+        status, code = "interrupted", INTERRUPTED
+        message = f"what was recorded is in {shorten(directory)}"
     except Exception as error:
-        reason = one_line(error)
-        recorder.close("failed", [], error=reason)
-        complain(f"error: {reason}")
         if wants_traceback():
             raise
-        return 1
-    recorder.write_summary()  # the pictures read it
-    pictures = draw(directory)
-    recorder.close(outcome.status, pictures)
-    tell(outcome, recorder)
-    return 0
+        status, message, code = "failed", explain(error), FAILED
+    else:
+        status, message, code = outcome.status, "", 0
+    try:
+        recorder.close(status, pictures, **({"error": message} if message else {}))
+    except OSError as error:  # a full disk, say; what was written before is still there
+        message, code = message or explain(error), code or FAILED
+    if message:
+        complain(f"{'error' if status == 'failed' or code == FAILED else status}: {message}")
+    else:
+        tell(outcome, recorder)
+    return code
 
 
 def draw(directory: Path) -> list[Path]:
-    """The run's pictures; one that cannot be drawn costs a warning."""
+    """The run's pictures."""
     from experiments.plots import draw_run  # loads pandas and matplotlib, not needed before
 
-    try:
-        return draw_run(directory)
-    except Exception as error:
-        logging.getLogger(__name__).warning("no pictures: %s", one_line(error))
-        if wants_traceback():
-            raise
-        return []
+    return draw_run(directory)
 
 
 def tell(outcome: Outcome, recorder: Recorder) -> None:
@@ -84,13 +84,12 @@ def shorten(directory: Path) -> str:
     return printable(min(str(directory), os.path.relpath(directory), key=len))
 
 
-def one_line(error: BaseException) -> str:
+def explain(error: Exception) -> str:
     """An error as one line; of errors that are not ours, with their kind."""
-    text = " ".join(str(error).split())
     if isinstance(error, ConfigError):
-        return text
+        return one_line(error)
     hint = "" if isinstance(error, OSError) else "; set NORMSCOPE_DEBUG=1 for the traceback"
-    return f"{type(error).__name__}: {text}{hint}"
+    return f"{type(error).__name__}: {one_line(error)}{hint}"
 
 
 def wants_traceback() -> bool:

@@ -1,5 +1,8 @@
 """Memory: what a training step should take, and what it takes."""
 
+import contextlib
+import ctypes
+import gc
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -101,15 +104,21 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
 class PeakMeter:
     """How high memory rises: of the GPU's allocator, or of the whole process on a CPU.
 
-    Made before the model, it takes the memory then as its ground. A process's recorded peak can
-    be reset on Linux alone; elsewhere `rise` is None, for it was not measured.
+    Made before the model, it takes the memory then as its ground, with what earlier jobs of the
+    process left given back and what the first step loads already there. A process's recorded peak
+    can be reset on Linux alone; elsewhere `rise` is None, for it was not measured.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.highest_before = 0
+        load_kernels(device)
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc alone
+            ctypes.CDLL(None).malloc_trim(0)
         self.ground = self._now()
-        self.restarted = False
+        self.restart()
+        self.highest_before = 0
 
     def restart(self) -> None:
         """Let `rise` forget what was before."""
@@ -148,6 +157,14 @@ class PeakMeter:
             return recorded
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def load_kernels(device: torch.device) -> None:
+    """One step of a model of three parameters, which loads what every first step loads."""
+    layer = nn.Linear(2, 1, device=device)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    layer(torch.ones(1, 2, device=device)).sum().backward()
+    optimizer.step()
 
 
 def _proc_status() -> dict[str, int]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from experiments.settings import OptimizerSettings
+from gpt import ConfigError
 from gpt.registry import Registry
 
 OPTIMIZERS: Registry[Callable[[list[dict[str, Any]], OptimizerSettings], torch.optim.Optimizer]]
@@ -16,13 +17,17 @@ OPTIMIZERS = Registry("optimizer.name")
 @OPTIMIZERS("adamw")
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay. Loshchilov and Hutter 2017, arXiv 1711.05101."""
-    beta_1, beta_2 = settings.betas or (0.9, 0.999)
+    if settings.betas is None or len(settings.betas) != 2 or settings.momentum is not None:
+        raise ConfigError("optimizer.betas", settings.betas, "adamw needs two, and no momentum")
+    beta_1, beta_2 = settings.betas
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(beta_1, beta_2), fused=True)
 
 
 @OPTIMIZERS("sgd")
 def sgd(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum; unlike Adam it feels the gradient's scale."""
+    if settings.betas is not None:
+        raise ConfigError("optimizer.betas", settings.betas, "sgd has none; leave it null")
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum or 0.0, fused=True)
 
 

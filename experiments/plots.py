@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from the CSV files in its directory alone.
+"""Pictures of a run, drawn from the CSV files and the summary.json in its directory alone.
 
 `python -m experiments.plots DIR` draws them again; with several directories it draws their
 gradient norms side by side on one scale.
@@ -6,6 +6,7 @@ gradient norms side by side on one scale.
 
 import argparse
 import json
+import logging
 import math
 import sys
 import textwrap
@@ -20,7 +21,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from experiments.console import one_line
 from gpt import ConfigError
+
+log = logging.getLogger(__name__)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; each with its own mark too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,19 +36,24 @@ Frame = pd.DataFrame
 
 def draw_run(directory: Path) -> list[Path]:
     """Draw every picture whose files are there, into plots/; returns their paths."""
-    pictures: list[tuple[str, Figure]] = []
-    for name, needs, draw in PICTURES:
-        frames = [read(directory / f"{file}.csv") for file in needs]
-        if all(frame is not None and len(frame) for frame in frames):
-            figure = draw(*frames, summary=read_summary(directory))
+    drawn: list[Path] = []
+    for name, file, draw in PICTURES:
+        try:
+            frame = read(directory / f"{file}.csv")
+            figure = None if frame.empty else draw(frame, summary=read_summary(directory))
             if figure is not None:
-                pictures.append((name, figure))
-    return [save(figure, directory / "plots" / f"{name}.png") for name, figure in pictures]
+                drawn.append(save(figure, directory / "plots" / f"{name}.png"))
+        except Exception as error:  # one picture less is no reason to lose the others, or the run
+            log.warning("%s is not drawn: %s", name, one_line(error))
+    return drawn
 
 
-def read(path: Path) -> Frame | None:
-    """A CSV file; empty cells are nan, for they were not measured."""
-    return pd.read_csv(path) if path.is_file() else None
+def read(path: Path) -> Frame:
+    """A CSV file; empty cells are nan, for they were not measured. Empty where there is none."""
+    try:
+        return pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return Frame()
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -75,7 +84,7 @@ def log_if_wide(*axes: Axes) -> None:
     """One log scale for all axes where what is drawn in them spans more than a decade."""
     low = min(axis.dataLim.minposy for axis in axes)
     high = max(axis.dataLim.ymax for axis in axes)
-    if not 10 < high / low < math.inf:
+    if not (math.isfinite(high) and 10 * low < high):
         return
     for axis in axes:
         axis.set_yscale("log")
@@ -181,7 +190,7 @@ def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
 
 
 def gradient_heatmap(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
-    """Gradient norm of each block through training; cells that are not finite are hatched."""
+    """Gradient norm of each block through training; cells that are not finite are grey."""
     table = of_blocks(gradients, "grad_norm")
     if len(table) < 2:
         return None
@@ -327,16 +336,16 @@ def activations(table: Frame, summary: dict[str, Any]) -> Figure:
     return figure
 
 
-# Name, the CSV files it needs, and how it is drawn.
-PICTURES: tuple[tuple[str, tuple[str, ...], Callable[..., Figure | None]], ...] = (
-    ("loss", ("metrics",), loss),
-    ("gradient_by_layer", ("gradients",), gradient_by_layer),
-    ("gradient_heatmap", ("gradients",), gradient_heatmap),
-    ("activations_by_layer", ("gradients",), activations_by_layer),
-    ("parameters", ("parameters",), parameters),
-    ("memory", ("memory",), memory),
-    ("shortcut", ("shortcut",), shortcut),
-    ("activations", ("activations",), activations),
+# Name, the CSV file it needs, and how it is drawn.
+PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
+    ("loss", "metrics", loss),
+    ("gradient_by_layer", "gradients", gradient_by_layer),
+    ("gradient_heatmap", "gradients", gradient_heatmap),
+    ("activations_by_layer", "gradients", activations_by_layer),
+    ("parameters", "parameters", parameters),
+    ("memory", "memory", memory),
+    ("shortcut", "shortcut", shortcut),
+    ("activations", "activations", activations),
 )
 
 
@@ -345,9 +354,10 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     figure, axes = new_figure(columns=len(directories), width=5.5)
     for directory, axis in zip(directories, axes, strict=True):
         gradients = read(directory / "gradients.csv")
-        if gradients is None:
-            raise ConfigError("DIR", str(directory), "must be a run directory with gradients.csv")
-        table = of_blocks(gradients, "grad_norm")
+        table = Frame() if gradients.empty else of_blocks(gradients, "grad_norm")
+        if table.empty:
+            valid = "must be a run directory whose gradients.csv has gradient norms of blocks"
+            raise ConfigError("DIR", str(directory), valid)
         draw_layers(axis, table, of_blocks(gradients, "grad_norm_std"))
         axis.set_title(textwrap.fill(title_of(read_summary(directory)), 44), fontsize=9)
         axis.set(xlabel="block")
@@ -367,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     for directory in options.directories:
-        if not any((directory / f"{file}.csv").is_file() for _, (file,), _ in PICTURES):
+        if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
             print(f"error: {directory}: must be a run directory with CSV files", file=sys.stderr)
             return 1
     if len(options.directories) == 1:

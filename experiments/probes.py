@@ -21,8 +21,8 @@ from gpt.parameters import Place, places
 class ParameterNorms:
     """Frobenius norms of tensors that stand for the parameters, per component and block.
 
-    One fused call takes the norms of all tensors; they stay on the device until
-    `rows` is given their copy on the host.
+    One fused call takes the norms of all tensors; they stay on the device until their copy on the
+    host is asked for. `rows` takes that copy.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -45,12 +45,36 @@ class ParameterNorms:
 
     def gradients(self) -> Tensor:
         """Norm of each parameter's gradient, after accumulation and before clipping."""
-        grads = [parameter.grad for parameter in self.parameters]
-        return self.measure([grad for grad in grads if grad is not None])
+        return self.measure(self._gradients())
+
+    def gradients_on_host(self, norms: Tensor) -> Tensor:
+        """Copy `norms`, as `gradients` gave them, to the host in float64.
+
+        The gradients must still be there: where squares in float32 fell to zero or rose to
+        infinity, the norm is taken again in float64.
+        """
+        return self._exact(norms.cpu().double(), self._gradients())
+
+    def on_host(self, tensors: list[Tensor]) -> Tensor:
+        """Norm of each tensor in float64 on the host."""
+        return self._exact(self.measure(tensors).cpu().double(), tensors)
+
+    def _gradients(self) -> list[Tensor]:
+        # A parameter that had no part in the loss has a gradient of zero.
+        return [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in self.parameters
+        ]
+
+    @staticmethod
+    def _exact(norms: Tensor, tensors: list[Tensor]) -> Tensor:
+        for index in torch.nonzero((norms == 0) | ~norms.isfinite()).flatten().tolist():
+            norms[index] = tensors[index].detach().cpu().double().norm()
+        return norms
 
     def rows(self, norms: Tensor, stat: str) -> list[Row]:
         """The norm of each component and block: the root of its tensors' summed squares."""
-        squares = norms.double().numpy() ** 2
+        squares = norms.numpy() ** 2
         return [
             Row(layer, component, stat, math.sqrt(squares[members].sum()))
             for (layer, component), members in self.groups.items()
@@ -84,8 +108,8 @@ class UpdateProbe:
 
     def after(self) -> list[Row]:
         new = [parameter.detach() for parameter in self.norms.parameters]
-        weight_norms = self.norms.measure(self.old).cpu()
-        changes = self.norms.measure(list(torch._foreach_sub(new, self.old))).cpu()
+        weight_norms = self.norms.on_host(self.old)
+        changes = self.norms.on_host(list(torch._foreach_sub(new, self.old)))
         self.old = []
         weights = self.norms.rows(weight_norms, "weight_norm")
         ratios = [
@@ -113,6 +137,8 @@ def stream_rows(
 
     Parameters' gradients, the random state and the model's mode are left as they were.
     """
+    if not model.blocks:
+        return []
     stream: dict[tuple[int, str], Tensor] = {}
     values: dict[tuple[int, str, str], Tensor] = {}
     handles: list[RemovableHandle] = []
@@ -124,7 +150,7 @@ def stream_rows(
             if part in ("input", "output"):
                 stream[layer, part] = tensor
             with torch.no_grad():
-                values[layer, part, "activation_rms"] = tensor.float().square().mean().sqrt()
+                values[layer, part, "activation_rms"] = norm(tensor) / tensor.numel() ** 0.5
                 values[layer, part, "activation_max"] = tensor.float().abs().max()
 
         return hook
@@ -159,11 +185,15 @@ def stream_rows(
         model.train(was_training)
     for (layer, part), grad in zip(stream, grads, strict=True):
         if grad is not None:
-            values[layer, part, "stream_grad_norm"] = grad.float().norm()
-    if not values:
-        return []
+            values[layer, part, "stream_grad_norm"] = norm(grad)
     numbers = torch.stack(list(values.values())).tolist()
     return [Row(*key, value) for key, value in zip(values, numbers, strict=True)]
+
+
+def norm(x: Tensor) -> Tensor:
+    """Frobenius norm in float32, scaled by the largest magnitude so that no square leaves it."""
+    largest = x.float().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return largest * (x.float() / largest).norm()
 
 
 def relative_entropy(weights: Tensor) -> Tensor:

@@ -78,9 +78,11 @@ class Recorder:
             "versions": versions(),
             **more,
         }
-        self.write_summary()
-        for sink in self.sinks:
-            sink.finish(self.summary, pictures)
+        try:
+            self.write_summary()
+        finally:
+            for sink in self.sinks:
+                sink.finish(self.summary, pictures)
 
     def write_summary(self) -> None:
         text = json.dumps(as_json(self.summary), indent=2, allow_nan=False)

@@ -166,7 +166,7 @@ class Settings:
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The model's description, for a tokenizer of `vocab_size` tokens."""
         room = self.model.vocab_size
-        if room is not None and isinstance(room, int) and room < vocab_size:
+        if room is not None and room < vocab_size:
             raise ConfigError(
                 "model.vocab_size", room, f"tokenizer={self.tokenizer.name} needs {vocab_size}"
             )

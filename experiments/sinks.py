@@ -1,5 +1,6 @@
 """Where records go: CSV files always, W&B beside them. The sinks know records, not models."""
 
+import contextlib
 import csv
 import logging
 import os
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
+from experiments.console import one_line
 from experiments.records import Metrics, Row, Table, Value
 from experiments.settings import WandbSettings
 
@@ -24,6 +26,7 @@ METRIC_COLUMNS = (
     "tokens_per_s",
     "memory_mb",
 )
+STAGING = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")  # where W&B keeps files before it uploads them
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
 
 
@@ -103,12 +106,13 @@ class WandbSink:
         self, settings: WandbSettings, directory: Path, job_type: str, config: dict[str, Any]
     ) -> None:
         self.run: Any = None
+        self.environment = {name: os.environ.get(name) for name in STAGING}
         try:
             import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
 
             self.wandb = wandb
             # W&B would stage its tables in the home directory.
-            os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(directory / "wandb")
+            os.environ |= dict.fromkeys(self.environment, str(directory / "wandb"))
             self.run = wandb.init(
                 mode="online" if settings.mode == "online" else "offline",
                 project=settings.project,
@@ -139,9 +143,20 @@ class WandbSink:
             self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("W&B failed and is left out from here on; the CSV files go on: %s", reason)
-        self.run = None
+        text = "W&B failed and is left out from here on; the CSV files go on: %s"
+        log.warning(text, one_line(error))
+        run, self.run = self.run, None
+        with contextlib.suppress(Exception):
+            if run is not None:
+                run.finish(exit_code=1)
+        self.restore_environment()
+
+    def restore_environment(self) -> None:
+        """Give back the variables that `__init__` set."""
+        for name, value in self.environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
     @harmless
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
@@ -161,3 +176,4 @@ class WandbSink:
         self.run.summary.update(dict(summary))
         failed = summary["status"] in ("failed", "interrupted")
         self.run.finish(exit_code=1 if failed else 0)
+        self.restore_environment()

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,7 @@ class Measured:
     """One step's values, still on the device."""
 
     step: int
+    lr: float
     loss: Tensor
     grad_norms: Tensor  # (number of parameters,)
 
@@ -70,6 +73,8 @@ class Trainer:
         self.model, self.corpus, self.recorder = model, corpus, recorder
         self.settings, self.options, self.device = settings, settings.trainer, device
         self.meter = meter
+        # Elsewhere than on a CPU each look at a number waits for the device.
+        self.defers = device.type != "cpu"
         self.length = settings.sequence_length
         self.optimizer = make_optimizer(model, settings.optimizer)
         self.norms = ParameterNorms(model)
@@ -86,62 +91,58 @@ class Trainer:
 
     def run(self) -> None:
         """All steps, then a last evaluation and the checkpoint. Raises Diverged."""
-        steps = self.options.steps
+        steps, save_every = self.options.steps, self.options.checkpoint_every
         with progress("train", steps) as report:
             for step in range(steps):
-                last = step == steps - 1
-                self._step(step, last)
-                if step % self.log_every == 0 or last:
+                self._step(step)
+                if self._is_logged(step):
                     report(step + 1, self._note())
-                every = self.options.checkpoint_every
-                if every and (step + 1) % every == 0 and not last:
+                if save_every and (step + 1) % save_every == 0 and step + 1 < steps:
+                    self._settle()
                     self.save(step + 1)
+        val_loss = self._evaluate(steps)
         self.recorder.step(
             steps,
-            {"tokens": self._tokens(steps), "val_loss": self._evaluate(steps)},
+            {"tokens": self._tokens(steps), "val_loss": val_loss},
             self._stream_rows() if self.options.probe_every else (),
         )
+        if not math.isfinite(val_loss):
+            raise Diverged(steps, "validation loss")
         self.save(steps)
 
-    def _step(self, step: int, last: bool) -> None:
+    def _is_logged(self, step: int) -> bool:
+        return step % self.log_every == 0 or step == self.options.steps - 1
+
+    def _step(self, step: int) -> None:
         """Measure at `step`, record it where it is due, and update."""
-        logged = step % self.log_every == 0 or last
-        probing = bool(self.options.probe_every) and step % (self.options.probe_every or 1) == 0
-        metrics: dict[str, float | None] = {}
+        options = self.options
+        evaluating = step % options.eval_every == 0
+        probing = options.probe_every is not None and step % options.probe_every == 0
+        recording = self._is_logged(step) or evaluating or probing
+        metrics: dict[str, Any] = {}
         rows: list[Row] = []
-        if step % self.options.eval_every == 0:
+        if evaluating or probing:
+            with self._timed():
+                self._settle()
+        if evaluating:
             metrics["val_loss"] = self._evaluate(step)
         if probing:
             rows += self._stream_rows()
-
         if step == 1:  # the first with the optimizer's state in place
             self.meter.restart()
-        started = time.perf_counter()
-        rate = learning_rate(
-            self.settings.schedule, self.settings.optimizer.lr, step, self.options.steps
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.pending.append(Measured(step, self._gradients(step), self.norms.gradients()))
-        # Elsewhere than on a CPU each look at a number waits for the device.
-        due = logged or bool(metrics) or probing or self.device.type == "cpu"
-        if due:
-            loss, norms, total = self._take_pending()
-            metrics |= {
-                "tokens": self._tokens(step),
-                "train_loss": loss,
-                "lr": rate,
-                "grad_norm": total,
-            }
-            rows = self.norms.gradient_rows(norms) + rows
-            if not math.isfinite(loss) or not math.isfinite(total):
-                self.recorder.step(step, metrics, rows)
-                raise Diverged(step, "gradient" if math.isfinite(loss) else "loss")
-        if self.options.clip is not None:
-            metrics["clip_factor"] = self._clip(self.options.clip)
+
+        with self._timed():
+            measured = self._measure(step)
+            self.pending.append(measured)
+            total = measured.grad_norms.norm()
+            if recording or not self.defers:
+                total = self._settle(live=True, metrics=metrics, rows=rows)
+            if options.clip is not None:
+                metrics["clip_factor"] = self._clip(options.clip, total)
         if probing:
             self.updates.before()
-        self.optimizer.step()
+        with self._timed():
+            self.optimizer.step()
         if step == 0:
             self.measured_bytes["optimizer"] = optimizer_bytes(self.optimizer)
         if step == 1:
@@ -149,13 +150,69 @@ class Trainer:
         if probing:
             rows += self.updates.after()
         self.optimizer.zero_grad(set_to_none=True)
-        self.training_seconds += time.perf_counter() - started
-
-        if logged or probing or "val_loss" in metrics:
+        if recording:
             self._record(step, metrics, rows)
 
-    def _record(self, step: int, metrics: dict[str, float | None], rows: list[Row]) -> None:
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count the time inside as training."""
+        started = time.perf_counter()
+        yield
+        self.training_seconds += time.perf_counter() - started
+
+    def _measure(self, step: int) -> Measured:
+        """Forward and backward of one step at its learning rate; nothing is copied to the host."""
+        rate = learning_rate(
+            self.settings.schedule, self.settings.optimizer.lr, step, self.options.steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return Measured(step, rate, self._gradients(step), self.norms.gradients())
+
+    def _settle(
+        self,
+        live: bool = False,
+        metrics: dict[str, Any] | None = None,
+        rows: list[Row] | None = None,
+    ) -> Tensor:
+        """Copy all pending steps from the device at once and see whether they are finite.
+
+        With `live`, the newest step's gradients are still there: its values join `metrics` and
+        `rows`. Records the first step that is not finite, and raises Diverged for it. Returns the
+        newest step's total norm.
+        """
+        metrics, rows = ({} if metrics is None else metrics), ([] if rows is None else rows)
+        total = torch.zeros(())
+        if not self.pending:
+            return total
+        table = torch.stack([torch.cat([m.loss[None].float(), m.grad_norms]) for m in self.pending])
+        for measured, line in zip(self.pending, table.cpu().double(), strict=True):
+            newest = live and measured is self.pending[-1]
+            norms = self.norms.gradients_on_host(line[1:]) if newest else line[1:]
+            loss, total = float(line[0]), norms.norm()
+            values = {
+                "tokens": self._tokens(measured.step),
+                "train_loss": loss,
+                "lr": measured.lr,
+                "grad_norm": float(total),
+            }
+            finite = math.isfinite(loss) and math.isfinite(float(total))
+            if newest:
+                metrics |= values
+                rows[:0] = self.norms.gradient_rows(norms)
+            if not finite:
+                if newest:
+                    self.recorder.step(measured.step, metrics, rows)
+                else:
+                    self.recorder.step(measured.step, values, self.norms.gradient_rows(norms))
+                raise Diverged(measured.step, "gradient" if math.isfinite(loss) else "loss")
+        self.pending.clear()
+        return total
+
+    def _record(self, step: int, metrics: dict[str, Any], rows: list[Row]) -> None:
         """Write a row for `step`, with the speed since the last one and the memory so far."""
+        if "clip_factor" in metrics:
+            metrics["clip_factor"] = float(metrics["clip_factor"])
         seconds = self.training_seconds - self.logged_seconds
         done = step + 1
         speed = (self._tokens(done) - self._tokens(self.logged_step)) / seconds
@@ -196,27 +253,12 @@ class Trainer:
             self.model, tokens.to(self.device), targets.to(self.device), self.options.precision
         )
 
-    def _take_pending(self) -> tuple[float, Tensor, float]:
-        """Loss, norms and total norm of the newest step, or of the first that is not finite.
-
-        One copy from the device for all steps since the last. Raises Diverged for an earlier step.
-        """
-        table = torch.stack([torch.cat([m.loss[None].float(), m.grad_norms]) for m in self.pending])
-        numbers = table.cpu().double()
-        newest = self.pending[-1].step
-        for measured, line in zip(self.pending, numbers, strict=True):
-            if measured.step < newest and not bool(line.isfinite().all()):
-                raise Diverged(measured.step, "loss or gradient")
-        self.pending = []
-        line = numbers[-1]
-        return float(line[0]), line[1:], float(line[1:].norm())
-
-    def _clip(self, limit: float) -> float:
+    def _clip(self, limit: float, total: Tensor) -> Tensor:
         """Scale all gradients to a total norm of at most `limit`; returns the factor."""
+        factor = (limit / (total + 1e-6)).clamp(max=1.0)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        factor = (limit / (torch.nn.utils.get_total_norm(grads) + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(grads, factor)
-        return float(factor)
+        torch._foreach_mul_(grads, factor.to(self.device, grads[0].dtype))
+        return factor
 
     @torch.no_grad()
     def _evaluate(self, step: int) -> float:
@@ -273,10 +315,8 @@ def automatic_log_every(settings: Settings, norms: ParameterNorms) -> int:
     """1, or the smallest interval that keeps gradients.csv below its limit."""
     steps, probe_every = settings.trainer.steps, settings.trainer.probe_every
     # A probe writes two rows per group for weights and updates, and twelve per block.
-    probes = (
-        steps / probe_every * (2 * len(norms.groups) + 12 * settings.model.n_layers)
-        if (probe_every)
-        else 0
-    )
+    probes = 0.0
+    if probe_every:
+        probes = steps / probe_every * (2 * len(norms.groups) + 12 * settings.model.n_layers)
     room = GRADIENTS_CSV_LIMIT / BYTES_PER_ROW - probes
     return max(1, math.ceil(steps * 2 * len(norms.groups) / max(room, 1)))

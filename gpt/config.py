@@ -94,11 +94,6 @@ class GPTConfig:
             )
 
     @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.emb_dim // self.n_heads
-
-    @property
     def ff_dim(self) -> int:
         """Width of the feed-forward layer's hidden side."""
         return int(self.ff_ratio * self.emb_dim)

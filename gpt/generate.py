@@ -57,4 +57,6 @@ def _choose(
     if top_k is not None and top_k < logits.shape[-1]:
         kept = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=random)
+    # The largest logit as zero, so that no temperature makes it infinite.
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=random)

@@ -27,9 +27,9 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
         self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
         self.dropout = nn.Dropout(config.drop_rate)
+        self.entry = placement.make_entry(config)
         blocks = nn.ModuleList(placement.build(config, layer) for layer in range(config.n_layers))
         self.blocks = cast(Sequence[Block], blocks)
-        self.enter = placement.enter
         self.final_norm = placement.make_final(config)
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tie_head:
@@ -46,7 +46,7 @@ class GPT(nn.Module):
             )
         positions = torch.arange(length, device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, T, emb_dim)
-        state = self.enter(self.dropout(x))
+        state = self.entry(self.dropout(x))
         for block in self.blocks:
             state = block(state)
         return self.head(self.final_norm(state))

@@ -12,7 +12,7 @@ from gpt.norm import NORM_TYPES
 from gpt.placement import PLACEMENTS
 
 # The parts of the model outside its blocks: the layer that stands for them, before or after.
-EMBEDDINGS = ("token_embedding", "position_embedding")
+EMBEDDINGS = ("token_embedding", "position_embedding", "entry")
 OUTPUTS = ("final_norm", "head")
 
 
@@ -22,7 +22,8 @@ class Place:
 
     layer      0 .. n_layers - 1 for the blocks, -1 for the embeddings, n_layers for the final
                norm and the head
-    component  token_embedding, position_embedding, attention, feed_forward, norm, final_norm, head
+    component  token_embedding, position_embedding, attention, feed_forward, norm, final_norm,
+               head; entry and placement for what a placement owns before and in its blocks
     """
 
     name: str
@@ -49,6 +50,8 @@ def places(model: GPT) -> Iterator[Place]:
 
     yield from outside(EMBEDDINGS, -1)
     for layer, block in enumerate(model.blocks):
+        for name, parameter in unseen(f"blocks.{layer}", block):
+            yield Place(name, parameter, layer, "placement")
         for part, child in block.named_children():
             for prefix, module in child.named_modules(prefix=f"blocks.{layer}.{part}"):
                 component = "norm" if isinstance(module, NORM_TYPES) else part
@@ -78,11 +81,10 @@ def closed_form(config: GPTConfig) -> int:
     """
     d, hidden = config.emb_dim, config.ff_dim
     placement = PLACEMENTS[config.placement]
-    final = placement.final_norm if config.final_norm is None else config.final_norm
     norm = {"layer_norm": 2 * d, "rms_norm": d}[config.norm]
     attention = 3 * d * d + 3 * d * config.qkv_bias + d * d + d
     feed_forward = 2 * hidden * d + hidden + d
     block = attention + feed_forward + len(placement.norms) * norm
     embeddings = (config.vocab_size + config.context_length) * d
     head = 0 if config.tie_head else config.vocab_size * d
-    return embeddings + config.n_layers * block + final * norm + head
+    return embeddings + config.n_layers * block + placement.has_final_norm(config) * norm + head

@@ -212,6 +212,10 @@ BAD_INPUT = {
     "wandb.mode=ofline": r"wandb.mode='ofline' .* did you mean 'offline'",
     "model={{": r"model=\{",
     "foo": r"foo",
+    "activation='${{nope}}'": r"nope",
+    "generate.prompt=ab,cd": r"quote it",
+    "optimizer.momentum=0.5": r"adamw needs two, and no momentum",
+    "optimizer.betas=null": r"adamw needs two",
     "hydra.run.dir={file}/run": r"[Nn]ot a directory",
     "hydra.run.dir={occupied}": r"must be a new or empty directory",
 }
@@ -270,6 +274,22 @@ def test_a_run_never_writes_into_another(cli: Cli, toy: tuple[str, ...]) -> None
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
 
 
+def test_a_refused_prompt_leaves_no_wandb_run(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli(*toy, "wandb.mode=offline", "generate.prompt=ZZZ")
+    assert code == 1
+    assert not (run / "wandb").exists()
+
+
+def test_plain_progress_whatever_the_log_interval(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for every, lines in ((1, 10), (3, 10), (10, 5)):
+        cli(*toy, "trainer.steps=40", f"trainer.log_every={every}", "trainer.probe_every=null")
+        seen = re.findall(r"^train (\d+)/40 ", capsys.readouterr().out, re.MULTILINE)
+        assert seen[-1] == "40"
+        assert abs(len(seen) - lines) <= 1
+
+
 def test_names_of_directories_hold_nothing_but_names() -> None:
     assert cli_module.file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
     assert cli_module.file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
@@ -311,6 +331,11 @@ def test_pictures_can_be_drawn_again_and_compared(
     assert out.stat().st_size > 5000
     assert plots.main([str(tmp_path / "absent")]) == 1
     assert "must be a run directory" in capsys.readouterr().err
+    _, other = cli("experiment=shortcut", "wandb.mode=disabled")
+    (other / "metrics.csv").write_text("")
+    assert plots.main([str(other)]) == 0
+    assert plots.main([str(runs[0]), str(other)]) == 1
+    assert "whose gradients.csv has gradient norms" in capsys.readouterr().err
 
 
 def readme_commands() -> list[str]:
@@ -331,7 +356,7 @@ def test_readme_commands_run(
     monkeypatch: pytest.MonkeyPatch,
     command: str,
 ) -> None:
-    """Each as it stands, with toy sizes after it."""
+    """Each as it stands, with toy sizes before it, which it may override."""
     (tmp_path / "my.txt").write_text(text_file.read_text())
     if "RUN_DIR" in command:
         _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={tmp_path}/cache")
@@ -339,6 +364,7 @@ def test_readme_commands_run(
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(command.split("run.py", 1)[1])
     if "--help" not in arguments and "--cfg" not in arguments:
-        arguments += [argument for argument in TOY if argument not in arguments]
-        arguments.append(f"data.cache_dir={tmp_path}/cache")
+        flags = [argument for argument in arguments if argument.startswith("-")]
+        values = [argument for argument in arguments if argument not in flags]
+        arguments = [*flags, *TOY, f"data.cache_dir={tmp_path}/cache", *values]
     assert cli_module.main(arguments) == 0

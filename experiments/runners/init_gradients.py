@@ -1,7 +1,6 @@
 """Gradient norms at initialisation, over batches and seeds, without training."""
 
-import statistics
-
+import numpy as np
 import torch
 
 from experiments.console import progress, show_table
@@ -54,7 +53,9 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
                 language_model_loss(
                     model, tokens.to(device), targets.to(device), trainer.precision
                 ).backward()
-                for layer, component, stat, value in norms.gradient_rows(norms.gradients().cpu()):
+                for layer, component, stat, value in norms.gradient_rows(
+                    norms.gradients_on_host(norms.gradients())
+                ):
                     key = (layer, component, stat)
                     sums[key] = sums.get(key, 0.0) + value / options.batches
                     single.append(
@@ -70,13 +71,13 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
             for key, mean in sums.items():
                 means.setdefault(key, []).append(mean)
             report(done)
-    rows = [Row(*key, statistics.fmean(values)) for key, values in means.items()]
+    recorder.table("init_gradients", single)
+    rows = [Row(*key, float(np.mean(values))) for key, values in means.items()]
     if options.seeds > 1:
         rows += [
-            Row(layer, component, f"{stat}_std", statistics.stdev(values))
+            Row(layer, component, f"{stat}_std", float(np.std(values, ddof=1)))
             for (layer, component, stat), values in means.items()
         ]
-    recorder.table("init_gradients", single)
     recorder.step(0, {}, rows)
     values = {(row.layer, row.component, row.stat): row.value for row in rows}
     recorder.summary["grad_norm"] = {"first_step": block_summary(rows)}

@@ -1,6 +1,7 @@
 """What a training step should take in memory, beside what it takes."""
 
 from experiments.console import megabytes, show_table
+from experiments.data import load_corpus
 from experiments.recorder import Recorder
 from experiments.runner import RUNNERS, Outcome
 from experiments.runners.train import prepare, run_trainer
@@ -10,7 +11,7 @@ from experiments.settings import Settings
 @RUNNERS("memory")
 def memory(settings: Settings, recorder: Recorder) -> Outcome:
     """A few training steps, for memory.csv: predicted against measured bytes."""
-    outcome = run_trainer(prepare(settings, recorder))
+    outcome = run_trainer(prepare(settings, recorder, load_corpus(settings)))
     show_table(
         "Memory of one training step",
         [

@@ -45,11 +45,9 @@ def parameters(settings: Settings, recorder: Recorder) -> Outcome:
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     """Put what the placement fixes into the summary, in the open."""
-    placement = PLACEMENTS[config.placement]
-    final = placement.final_norm if config.final_norm is None else config.final_norm
     recorder.summary |= {
         "placement": config.placement,
-        "final_norm": final,
+        "final_norm": PLACEMENTS[config.placement].has_final_norm(config),
         "norm": config.norm,
         "shortcut": config.shortcut,
         "activation": config.activation,

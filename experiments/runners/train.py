@@ -1,5 +1,7 @@
 """The main job: train one model and record everything about it."""
 
+import logging
+
 import torch
 
 from experiments.console import megabytes, say
@@ -14,12 +16,18 @@ from experiments.settings import Settings
 from experiments.trainer import Diverged, Trainer
 from gpt import GPT
 
+log = logging.getLogger(__name__)
+
 
 @RUNNERS("train")
 def train(settings: Settings, recorder: Recorder) -> Outcome:
     """Train, evaluate, measure; leaves every record of a run."""
-    trainer = prepare(settings, recorder)
-    prompt = prompt_tokens(settings.generate, trainer.corpus.tokenizer, trainer.corpus)
+    corpus = load_corpus(settings)
+    prompt = prompt_tokens(settings.generate, corpus.tokenizer, corpus)
+    warmup, steps = settings.schedule.warmup_steps, settings.trainer.steps
+    if warmup >= steps:
+        log.warning("all %d steps are warm-up (schedule.warmup_steps=%d)", steps, warmup)
+    trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
     if outcome.status == "finished":
         outcome.sample = write_text(
@@ -28,10 +36,9 @@ def train(settings: Settings, recorder: Recorder) -> Outcome:
     return outcome
 
 
-def prepare(settings: Settings, recorder: Recorder) -> Trainer:
-    """Corpus, model and trainer, with what is known before the first step recorded."""
+def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
+    """Model and trainer, with what is known before the first step recorded."""
     device = pick_device(settings.device)
-    corpus = load_corpus(settings)
     config = settings.model_config(corpus.tokenizer.vocab_size)
     recorder.open_wandb()
     meter = PeakMeter(device)

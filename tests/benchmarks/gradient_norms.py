@@ -1,4 +1,4 @@
-"""What the per-step gradient norms cost: `python tests/benchmarks/gradient_norms.py`.
+"""What the per-step gradient norms cost: `python -m tests.benchmarks.gradient_norms`.
 
 Steps of the default model with and without them in turn, in one process; prints the median share
 of a step and its quartiles over the pairs.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.optimizer import make_optimizer
-from experiments.probes import ParameterNorms, UpdateProbe, relative_entropy, stream_rows
+from experiments.probes import ParameterNorms, UpdateProbe, norm, relative_entropy, stream_rows
 from experiments.settings import OptimizerSettings
 from gpt import GPT, GPTConfig
 
@@ -57,7 +57,7 @@ def test_gradient_norms_equal_a_naive_loop(model: GPT, batch: tuple[Tensor, Tens
         expected[last, "final_norm"] = naive(model.final_norm)
 
     norms = ParameterNorms(model)
-    vector = norms.gradients()
+    vector = norms.gradients_on_host(norms.gradients())
     rows = {(r.layer, r.component, r.stat): r.value for r in norms.gradient_rows(vector)}
     # Sums of squares in float32 differ by rounding, 1e-7 a term.
     assert rows == pytest.approx(
@@ -66,6 +66,35 @@ def test_gradient_norms_equal_a_naive_loop(model: GPT, batch: tuple[Tensor, Tens
         rel=1e-5,
     )
     assert vector.norm().item() == pytest.approx(naive(model)[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e20, 1e30])
+def test_norms_beyond_the_squares_of_float32(batch: tuple[Tensor, Tensor], scale: float) -> None:
+    """Gradients whose squares leave float32 are measured all the same, here against float64."""
+    torch.manual_seed(0)
+    model = GPT(TIED)
+    loss_of(model, *batch).backward()
+    norms = ParameterNorms(model)
+    plain = norms.gradients_on_host(norms.gradients())
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad *= scale
+    scaled = norms.gradients_on_host(norms.gradients())
+    # Elements near 1e-38 lose digits, but those are the smallest of their tensors.
+    torch.testing.assert_close(scaled / scale, plain, rtol=1e-4, atol=0)
+    assert norm(scale * torch.ones(4)).item() == pytest.approx(2 * scale, rel=1e-6)
+    assert norm(torch.zeros(4)).item() == 0
+
+
+def test_an_unused_parameter_has_a_gradient_of_zero(batch: tuple[Tensor, Tensor]) -> None:
+    model = GPT(TIED)
+    loss_of(model, *batch).backward()
+    model.blocks[0].norm_1.weight.grad = None
+    norms = ParameterNorms(model)
+    measured = norms.gradients_on_host(norms.gradients())
+    index = [place.name for place in norms.places].index("blocks.0.norm_1.weight")
+    assert measured[index] == 0
+    assert len(measured) == len(norms.places)
 
 
 def test_norms_are_taken_in_the_models_precision_or_wider(batch: tuple[Tensor, Tensor]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import Cli
+from conftest import ROOT, Cli
+from experiments import plots
 from experiments.data import load_corpus
 from experiments.probes import ParameterNorms
 from experiments.settings import ModelSettings, Settings, TrainerSettings, build
-from experiments.sinks import METRIC_COLUMNS, WandbSink
+from experiments.sinks import METRIC_COLUMNS, STAGING, WandbSink
 from experiments.trainer import BYTES_PER_ROW, Trainer, automatic_log_every
 from gpt import GPT, GPTConfig
+from run import main as cli_main
 
 TIMED = ["tokens_per_s", "memory_mb"]
 
@@ -76,7 +79,8 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     memory = pd.read_csv(run / "memory.csv").set_index("kind")
     for kind in ("parameters", "gradients", "optimizer", "activations"):
         assert memory.loc[kind, "predicted_bytes"] == memory.loc[kind, "measured_bytes"]
-    assert memory.loc["peak", "measured_bytes"] >= 0
+    rows, size = len(gradients), (run / "gradients.csv").stat().st_size
+    assert size < BYTES_PER_ROW * rows
 
     assert summary["status"] == "finished"
     assert (summary["placement"], summary["final_norm"]) == ("post_ln", False)
@@ -198,13 +202,29 @@ def test_divergence_is_recorded_with_its_step(
     assert not (run / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("where", ["first", "later"])
+def defer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop look at its numbers only where it must, as it does on a GPU."""
+    start = Trainer.__init__
+
+    def started(self: Trainer, *args: Any) -> None:
+        start(self, *args)
+        self.defers = True
+
+    monkeypatch.setattr(Trainer, "__init__", started)
+
+
+@pytest.mark.parametrize("at", [0, 4])
+@pytest.mark.parametrize("defers", [False, True])
 def test_one_infinite_gradient_is_seen(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, where: str
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, at: int, defers: bool
 ) -> None:
-    """A finite loss with one infinite gradient diverges at that very step, before an update."""
-    at = 0 if where == "first" else 4
+    """A finite loss with one infinite gradient diverges at that very step.
+
+    Nothing that was computed after the step is recorded or saved, wherever it is looked at.
+    """
     original = Trainer._gradients
+    if defers:
+        defer(monkeypatch)
 
     def gradients(self: Trainer, step: int) -> torch.Tensor:
         loss = original(self, step)
@@ -215,8 +235,12 @@ def test_one_infinite_gradient_is_seen(
         return loss
 
     monkeypatch.setattr(Trainer, "_gradients", gradients)
-    code, run = cli(*toy, "trainer.steps=8", "trainer.log_every=3")
+    coarse = ("trainer.log_every=3", "trainer.eval_every=5", "trainer.probe_every=5")
+    code, run = cli(*toy, "trainer.steps=8", "trainer.checkpoint_every=6", *coarse)
     summary = summary_of(run)
+    assert math.isfinite(float(summary["val_loss"]))
+    assert metrics_of(run)["step"].iloc[-1] == at
+    assert not (run / "checkpoint.pt").exists()
     assert (code, summary["status"], summary["diverged_at_step"]) == (0, "diverged", at)
     assert "gradient" in summary["reason"]
     rows = pd.read_csv(run / "gradients.csv").query(f"step == {at} and stat == 'grad_norm'")
@@ -227,15 +251,121 @@ def test_one_infinite_gradient_is_seen(
     ]
 
 
+def test_deferred_looks_give_the_same_numbers(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (*toy, "trainer.steps=8", "trainer.log_every=3", "trainer.clip=0.5")
+    _, plain = cli(*options)
+    defer(monkeypatch)
+    _, deferred = cli(*options)
+    # Clipping by a norm in float32 instead of float64 moves the weights by its rounding.
+    for name, columns in (("metrics", ["train_loss", "grad_norm"]), ("gradients", ["value"])):
+        tables = [pd.read_csv(run / f"{name}.csv") for run in (plain, deferred)]
+        assert tables[0]["step"].tolist() == tables[1]["step"].tolist()
+        for column in columns:
+            assert tables[0][column].tolist() == pytest.approx(
+                tables[1][column].tolist(), rel=1e-4, abs=1e-9, nan_ok=True
+            )
+
+
+def test_a_last_update_that_ruins_the_weights_is_a_divergence(
+    cli: Cli, toy: tuple[str, ...]
+) -> None:
+    huge = ("optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "trainer.steps=1")
+    code, run = cli(*toy, *huge)
+    summary = summary_of(run)
+    assert (code, summary["status"], summary["diverged_at_step"]) == (0, "diverged", 1)
+    assert summary["val_loss"] in ("nan", "inf")
+    assert not (run / "checkpoint.pt").exists()
+
+
+def test_a_model_without_blocks_trains(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli(*toy, "model.n_layers=0")
+    assert code == 0
+    assert summary_of(run)["status"] == "finished"
+
+
+def test_gradients_that_vanish_are_recorded_as_what_they_are(
+    cli: Cli, toy: tuple[str, ...]
+) -> None:
+    """Without norms and shortcuts each block divides the gradient: 1e-23 and below, never 0."""
+    deep = ("norm=no_norm", "shortcut=false", "init=gpt2_scaled", "model.n_layers=8")
+    _, run = cli("experiment=init_gradients", *toy, *deep)
+    rows = pd.read_csv(run / "gradients.csv").query("component == 'block' and stat == 'grad_norm'")
+    assert rows["value"].min() < 1e-23
+    assert (rows["value"] > 0).all()
+
+
+def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli("experiment=init_gradients", *toy, "norm=no_norm", "init=gpt2", "init.std=1e9")
+    assert code == 0
+    single = pd.read_csv(run / "init_gradients.csv")
+    assert not single["value"].map(math.isfinite).all()
+
+
+def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
+    """A job of 250 MB of parameters and state, then one of 150 KB, in one process."""
+    told = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
+    assert cli_main([*told, "model.emb_dim=768,16", "model.n_layers=2"]) == 0
+    peaks = [
+        pd.read_csv(job / "memory.csv").set_index("kind").loc["peak"]
+        for job in sorted((tmp_path / "sweep").glob("[01]_*"))
+    ]
+    assert peaks[0]["measured_bytes"] == pytest.approx(peaks[0]["predicted_bytes"], rel=0.5)
+    assert peaks[1]["measured_bytes"] < 0.2 * peaks[0]["measured_bytes"]
+
+
+def test_a_drawing_that_fails_costs_one_picture(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def broken(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
+        raise ValueError("no ink")
+
+    others = tuple(entry for entry in plots.PICTURES if entry[0] != "loss")
+    monkeypatch.setattr(plots, "PICTURES", (("loss", "metrics", broken), *others))
+    code, run = cli(*toy)
+    assert code == 0
+    assert "loss is not drawn: no ink" in caplog.text
+    assert not (run / "plots" / "loss.png").exists()
+    assert (run / "plots" / "memory.png").exists()
+
+
+def test_interruption_while_drawing_is_recorded(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(directory: Path) -> list[Path]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "draw_run", interrupted)
+    code, run = cli(*toy)
+    assert (code, summary_of(run)["status"]) == (130, "interrupted")
+
+
+def test_nobody_reading_the_output_does_not_end_the_run(
+    toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    told = [*toy, "trainer.steps=40", f"hydra.run.dir={tmp_path}/run"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *told], stdout=pipe, stderr=pipe
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    error = process.stderr.read()
+    assert (process.wait(timeout=120), error) == (0, b"")
+    assert summary_of(tmp_path / "run")["status"] == "finished"
+
+
 def test_interruption_keeps_the_rows(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Trainer._step
 
-    def step(self: Trainer, number: int, last: bool) -> None:
+    def step(self: Trainer, number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
-        original(self, number, last)
+        original(self, number)
 
     monkeypatch.setattr(Trainer, "_step", step)
     code, run = cli(*toy)
@@ -306,6 +436,9 @@ def test_failures_of_wandb_cost_a_warning(
     """At the start, in the middle and at the end: the run and its CSV files are whole."""
     import wandb
 
+    started: list[Any] = []
+    environment = dict(os.environ)
+
     class Broken:
         def __init__(self, at: str) -> None:
             self.at, self.summary = at, {}
@@ -317,12 +450,15 @@ def test_failures_of_wandb_cost_a_warning(
                 raise OSError("no space")
 
         def finish(self, **kwargs: Any) -> None:
-            raise TimeoutError("never ends")
+            self.finished = True
+            if self.at == "finish":
+                raise TimeoutError("never ends")
 
     def start(at: str) -> Any:
         if at == "init":
             raise wandb.errors.CommError("service is away")
-        return Broken(at)
+        started.append(Broken(at))
+        return started[-1]
 
     _, plain = cli(*toy)
     for at in ("init", "log", "finish"):
@@ -334,6 +470,11 @@ def test_failures_of_wandb_cost_a_warning(
         warnings = [r for r in caplog.records if r.name == WandbSink.__module__]
         assert len(warnings) == 1
         caplog.clear()
+    assert all(run.finished for run in started)
+    # Importing W&B sets others of its own.
+    assert {k: v for k, v in os.environ.items() if k in STAGING} == {
+        k: v for k, v in environment.items() if k in STAGING
+    }
 
 
 def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file: Path) -> None:

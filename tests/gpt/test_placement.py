@@ -156,9 +156,21 @@ class TwoStreams(Block):
 
     final_norm = True
 
-    @staticmethod
-    def enter(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.weight = nn.Parameter(torch.ones(config.emb_dim))  # of its own, as Admin has
+
+    @classmethod
+    def make_entry(cls, config: GPTConfig) -> nn.Module:
+        class Normed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = NORMS[config.norm](config.emb_dim, config.norm_eps)
+
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                return self.norm(x), x
+
+        return Normed()
 
     @staticmethod
     def stream(state: tuple[Tensor, Tensor]) -> Tensor:
@@ -180,7 +192,7 @@ class TwoStreams(Block):
         p, d = state
         for norm, branch in ((self.norm_1, self.attention), (self.norm_2, self.feed_forward)):
             f = branch(p)
-            p, d = norm(self.shortcut(p) + f), self.shortcut(d) + f
+            p, d = norm(self.weight * self.shortcut(p) + f), self.shortcut(d) + f
         return p, d
 
 
@@ -209,7 +221,13 @@ def test_other_structures_fit(placement: type[Block], monkeypatch: pytest.Monkey
 
     loss(tokens, tokens).backward()
     norms = ParameterNorms(model)
-    assert norms.gradients().isfinite().all()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    total = nn.utils.get_total_norm(grads)
+    assert norms.gradients().norm().item() == pytest.approx(total.item(), rel=1e-6)
+    counted = sum(int(row["parameters"]) for row in parameter_table(model))
+    assert counted == sum(p.numel() for p in model.parameters())
+    own = {row["component"] for row in parameter_table(model)} & {"placement", "entry"}
+    assert own == ({"placement", "entry"} if placement is TwoStreams else set())
     rows = stream_rows(model, loss, tokens, tokens)
     assert {row.layer for row in rows} == {0, 1}
     kinds = [type(block).__name__ for block in model.blocks]
