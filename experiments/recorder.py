@@ -114,6 +114,7 @@ def versions() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
         **packages,
+        "torch": torch.__version__,  # with the kind of build
     }
 
 
