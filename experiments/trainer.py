@@ -136,7 +136,7 @@ class Trainer:
             self.pending.append(measured)
             total = measured.grad_norms.norm()
             if recording or not self.defers:
-                total = self._settle(live=True, metrics=metrics, rows=rows)
+                total = self._settle(metrics, rows)
             if options.clip is not None:
                 metrics["clip_factor"] = self._clip(options.clip, total)
         if probing:
@@ -170,41 +170,34 @@ class Trainer:
         return Measured(step, rate, self._gradients(step), self.norms.gradients())
 
     def _settle(
-        self,
-        live: bool = False,
-        metrics: dict[str, Any] | None = None,
-        rows: list[Row] | None = None,
+        self, metrics: dict[str, Any] | None = None, rows: list[Row] | None = None
     ) -> Tensor:
         """Copy all pending steps from the device at once and see whether they are finite.
 
-        With `live`, the newest step's gradients are still there: its values join `metrics` and
-        `rows`. Records the first step that is not finite, and raises Diverged for it. Returns the
-        newest step's total norm.
+        Records the first that is not, and raises Diverged for it. Given `metrics` and `rows`, the
+        newest step's gradients must still be there, and its values join them. Returns the newest
+        step's total norm.
         """
-        metrics, rows = ({} if metrics is None else metrics), ([] if rows is None else rows)
         total = torch.zeros(())
         if not self.pending:
             return total
         table = torch.stack([torch.cat([m.loss[None].float(), m.grad_norms]) for m in self.pending])
         for measured, line in zip(self.pending, table.cpu().double(), strict=True):
-            newest = live and measured is self.pending[-1]
-            norms = self.norms.gradients_on_host(line[1:]) if newest else line[1:]
-            loss, total = float(line[0]), norms.norm()
-            values = {
+            loss, norms = float(line[0]), line[1:]
+            step_metrics, step_rows = {}, []
+            if measured is self.pending[-1] and metrics is not None and rows is not None:
+                norms = self.norms.gradients_on_host(norms)
+                step_metrics, step_rows = metrics, rows
+            total = norms.norm()
+            step_metrics |= {
                 "tokens": self._tokens(measured.step),
                 "train_loss": loss,
                 "lr": measured.lr,
                 "grad_norm": float(total),
             }
-            finite = math.isfinite(loss) and math.isfinite(float(total))
-            if newest:
-                metrics |= values
-                rows[:0] = self.norms.gradient_rows(norms)
-            if not finite:
-                if newest:
-                    self.recorder.step(measured.step, metrics, rows)
-                else:
-                    self.recorder.step(measured.step, values, self.norms.gradient_rows(norms))
+            step_rows[:0] = self.norms.gradient_rows(norms)
+            if not math.isfinite(loss) or not math.isfinite(float(total)):
+                self.recorder.step(measured.step, step_metrics, step_rows)
                 raise Diverged(measured.step, "gradient" if math.isfinite(loss) else "loss")
         self.pending.clear()
         return total
