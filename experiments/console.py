@@ -89,12 +89,12 @@ def progress(what: str, total: int) -> Iterator[Report]:
             yield lambda done, note="": bar.update(task, completed=done, note=note)
         return
     started = time.monotonic()
-    due = every = total / PLAIN_LINES
+    due, every = 1.0, total / PLAIN_LINES  # the first at once, to show the pace
 
     def plain(done: int, note: str = "") -> None:
         nonlocal due
         if done >= due:
-            due += every * math.ceil((done - due + 1e-9) / every)
+            due = every * (math.floor(done / every + 1e-9) + 1)
             left = (time.monotonic() - started) / done * (total - done)
             say(f"{what} {done}/{total}  {note}  {left:.0f} s left")
 

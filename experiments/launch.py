@@ -39,7 +39,8 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
         pictures = draw(directory)
     except KeyboardInterrupt:
         status, code = "interrupted", INTERRUPTED
-        message = f"what was recorded is in {shorten(directory)}"
+        where = shorten(directory)
+        message = f"what was recorded is in {where}; python -m experiments.plots {where} draws it"
     except Exception as error:
         if wants_traceback():
             raise
@@ -47,7 +48,7 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
     else:
         status, message, code = outcome.status, "", 0
     try:
-        recorder.close(status, pictures, **({"error": message} if message else {}))
+        recorder.close(status, pictures, **({"error": message} if status == "failed" else {}))
     except OSError as error:  # a full disk, say; what was written before is still there
         message, code = message or explain(error), code or FAILED
     if message:
@@ -73,9 +74,9 @@ def tell(outcome: Outcome, recorder: Recorder) -> None:
     shown = {"status": status, **outcome.shown, "time": f"{summary['seconds']:.1f} s"}
     placement = f" ({summary['placement']})" if "placement" in summary else ""
     show_values(summary["runner"] + placement, shown)
-    if outcome.sample:
-        say("\nSample (what the model continued):")
-        say("  " + outcome.sample.strip().replace("\n", "\n  "))
+    for title, text in (("Prompt", outcome.prompt), ("The model continued", outcome.sample)):
+        if text:
+            say(f"\n{title}:\n  " + text.strip().replace("\n", "\n  "))
     say(f"\nFiles: {shorten(recorder.directory)}")
 
 

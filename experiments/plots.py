@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 # Okabe and Ito's palette, which colour-blind readers can tell apart; each with its own mark too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
+LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable over lines
+FREQUENCIES = (  # what a model reaches that knows nothing else
+    ("unigram_entropy", "--", "token frequencies alone, whole text"),
+    ("unigram_validation_loss", ":", "token frequencies alone, validation"),
+)
 DPI = 150
 
 Frame = pd.DataFrame
@@ -81,10 +86,10 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4) -> tuple[Fig
 
 
 def log_if_wide(*axes: Axes) -> None:
-    """One log scale for all axes where what is drawn in them spans more than a decade."""
+    """One log scale for all axes where what is drawn in them spans more than a factor of five."""
     low = min(axis.dataLim.minposy for axis in axes)
     high = max(axis.dataLim.ymax for axis in axes)
-    if not (math.isfinite(high) and 10 * low < high):
+    if not (math.isfinite(high) and 5 * low < high):
         return
     for axis in axes:
         axis.set_yscale("log")
@@ -100,7 +105,9 @@ def title_of(summary: dict[str, Any]) -> str:
         return str(summary.get("runner", ""))
     norm = "no norm" if summary["placement"] == "no_norm" else summary["norm"]
     words = [summary["placement"], f"{summary['n_layers']} x {summary['emb_dim']}", norm]
-    words += [f"init {summary['init']}", f"seed {summary['seed']}"]
+    seeds = summary.get("seeds")
+    words.append(f"init {summary['init']}")
+    words.append(f"{seeds} seeds" if seeds else f"seed {summary['seed']}")
     if "warmup_steps" in summary:
         words.append(f"warm-up {summary['warmup_steps']}")
     if not summary["shortcut"]:
@@ -126,15 +133,15 @@ def loss(metrics: Frame, summary: dict[str, Any]) -> Figure:
     label = f"training (thick: running median of {width})"
     axis.plot(train["step"], smooth, color=COLOURS[0], label=label)
     axis.plot(val["step"], val["val_loss"], color=COLOURS[1], marker=MARKS[1], label="validation")
-    for name, style in (("unigram_entropy", "--"), ("unigram_validation_loss", ":")):
+    for name, style, label in FREQUENCIES:
         frequencies = summary.get("corpus", {}).get(name)
         if frequencies is not None:
-            label = f"{name.replace('_', ' ')} ({frequencies:.2f})"
-            axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=label)
+            text = f"{label} ({frequencies:.2f})"
+            axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
     mark_divergence(axis, summary)
     axis.set(xlabel="step (updates made)", ylabel="cross entropy (nats per token)")
     axis.set_title(f"Loss\n{title_of(summary)}", fontsize=10)
-    axis.legend(frameon=False)
+    axis.legend(**LEGEND)
     return figure
 
 
@@ -155,7 +162,7 @@ def gradient_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | Non
     log_if_wide(axis)
     axis.set(xlabel="block", ylabel="gradient norm of the block's parameters")
     axis.set_title(f"Gradient norm by layer, before clipping\n{title_of(summary)}", fontsize=10)
-    axis.legend(frameon=False)
+    axis.legend(**LEGEND)
     return figure
 
 
@@ -248,9 +255,9 @@ def activations_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | 
         ncols=4,
         fontsize=8,
         handlelength=3.5,
-        frameon=False,
+        **LEGEND,
     )
-    entropy_axis.legend(frameon=False)
+    entropy_axis.legend(**LEGEND)
     for axis, title in ((stream_axis, "Activations"), (entropy_axis, "Attention entropy")):
         axis.set_title(title, fontsize=10)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -262,19 +269,15 @@ def parameters(table: Frame, summary: dict[str, Any]) -> Figure:
     """Parameters by component, summed over the blocks."""
     figure, (axis,) = new_figure()
     counts = table.groupby("component", sort=False)["parameters"].sum()
-    horizontal_bars(axis, counts / 1e6, "{:,.3g} M")
+    names = [str(name).replace("_", " ") for name in counts.index]
+    bars = axis.barh(names, counts / 1e6, color=COLOURS[0])
+    axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.2)
+    axis.grid(False, axis="y")
     axis.set(xlabel="parameters (millions)")
     axis.set_title(f"{counts.sum():,} parameters\n{title_of(summary)}", fontsize=10)
     return figure
-
-
-def horizontal_bars(axis: Axes, values: pd.Series, form: str) -> None:
-    """One bar for each value, labelled."""
-    bars = axis.barh([name.replace("_", " ") for name in values.index], values, color=COLOURS[0])
-    axis.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=8)
-    axis.invert_yaxis()
-    axis.margins(x=0.15)
-    axis.grid(False, axis="y")
 
 
 def memory(table: Frame, summary: dict[str, Any]) -> Figure:
@@ -298,7 +301,7 @@ def memory(table: Frame, summary: dict[str, Any]) -> Figure:
     axis.set_xticks(place, table["kind"])
     axis.set(ylabel="memory (MB of 2^20 bytes)")
     axis.set_title(f"Memory of training\n{title_of(summary)}", fontsize=10)
-    axis.legend(frameon=False)
+    axis.legend(**LEGEND)
     return figure
 
 
@@ -313,7 +316,7 @@ def shortcut(table: Frame, summary: dict[str, Any]) -> Figure:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="layer", ylabel="mean absolute gradient of the weight")
     axis.set_title("What a shortcut does to the gradient", fontsize=10)
-    axis.legend(frameon=False)
+    axis.legend(**LEGEND)
     return figure
 
 
@@ -332,7 +335,7 @@ def activations(table: Frame, summary: dict[str, Any]) -> Figure:
         )
     axes[0].set_ylim(-0.5, 4)
     axes[1].set_ylim(-0.25, 2)
-    axes[0].legend(frameon=False)
+    axes[0].legend(**LEGEND)
     return figure
 
 
@@ -362,7 +365,7 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
         axis.set_title(textwrap.fill(title_of(read_summary(directory)), 44), fontsize=9)
         axis.set(xlabel="block")
         axis.sharey(axes[0])
-        axis.legend(frameon=False)
+        axis.legend(**LEGEND)
     axes[0].set_ylabel("gradient norm of the block's parameters")
     log_if_wide(*axes)
     return save(figure, path)
@@ -373,18 +376,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
     parser.add_argument(
-        "--out", type=Path, default=Path("gradient_comparison.png"), help="of a comparison"
+        "--out", type=Path, help="of a comparison (default: gradient_comparison.png)"
     )
     options = parser.parse_args(arguments)
     for directory in options.directories:
         if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
             print(f"error: {directory}: must be a run directory with CSV files", file=sys.stderr)
             return 1
+    if len(options.directories) == 1 and options.out:
+        print("error: --out is for several directories", file=sys.stderr)
+        return 1
     if len(options.directories) == 1:
         drawn = draw_run(options.directories[0])
     else:
         try:
-            drawn = [compare(options.directories, options.out)]
+            drawn = [compare(options.directories, options.out or Path("gradient_comparison.png"))]
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

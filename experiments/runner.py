@@ -14,11 +14,13 @@ class Outcome:
 
     status  finished or diverged
     shown   names and values for the closing table
-    sample  text that the model wrote
+    prompt  what the model was given to continue
+    sample  what it wrote
     """
 
     status: str = "finished"
     shown: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
     sample: str = ""
 
 

@@ -18,7 +18,7 @@ class ConfigError(ValueError):
 def choice_hint(value: object, known: Iterable[str]) -> str:
     """What could have been meant by `value`: the nearest of `known`, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return f"{meant}Choose from: {', '.join(names)}"
 

@@ -43,7 +43,9 @@ def test_every_option_composes_to_valid_settings(group: str, option: str) -> Non
     text = (CONF / group / f"{option}.yaml").read_text()
     if group == "experiment":
         assert text.startswith("# @package _global_")
-        for name, value in (yaml.safe_load(text) or {}).items():  # its values win
+        values = yaml.safe_load(text)
+        values.pop("hydra", None)  # taken out of the job's config
+        for name, value in values.items():  # its values win
             for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
                 node = config[name] if key is None else config[name][key]
                 assert node == inner
@@ -283,7 +285,7 @@ def test_a_refused_prompt_leaves_no_wandb_run(cli: Cli, toy: tuple[str, ...]) ->
 def test_plain_progress_whatever_the_log_interval(
     cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for every, lines in ((1, 10), (3, 10), (10, 5)):
+    for every, lines in ((1, 11), (3, 11), (10, 5)):
         cli(*toy, "trainer.steps=40", f"trainer.log_every={every}", "trainer.probe_every=null")
         seen = re.findall(r"^train (\d+)/40 ", capsys.readouterr().out, re.MULTILINE)
         assert seen[-1] == "40"
@@ -327,6 +329,7 @@ def test_pictures_can_be_drawn_again_and_compared(
     assert plots.main([str(runs[0])]) == 0
     assert picture.is_file()
     out = tmp_path / "both.png"
+    assert plots.main([str(runs[0]), "--out", str(out)]) == 1
     assert plots.main([*map(str, runs), "--out", str(out)]) == 0
     assert out.stat().st_size > 5000
     assert plots.main([str(tmp_path / "absent")]) == 1

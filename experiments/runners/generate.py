@@ -24,7 +24,9 @@ def generate(settings: Settings, recorder: Recorder) -> Outcome:
     model, tokenizer = load_model(settings.generate.checkpoint, pick_device(settings.device))
     recorder.open_wandb()
     prompt = prompt_tokens(settings.generate, tokenizer)
-    return Outcome(sample=write_text(model, tokenizer, prompt, settings, recorder))
+    outcome = Outcome()
+    write_text(model, tokenizer, prompt, settings, recorder, outcome)
+    return outcome
 
 
 def prompt_tokens(
@@ -40,9 +42,14 @@ def prompt_tokens(
 
 
 def write_text(
-    model: GPT, tokenizer: Tokenizer, prompt: list[int], settings: Settings, recorder: Recorder
-) -> str:
-    """Continue the prompt, record it as sample.txt and return it."""
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    settings: Settings,
+    recorder: Recorder,
+    outcome: Outcome,
+) -> None:
+    """Continue the prompt; the outcome takes both parts, sample.txt the whole."""
     options = settings.generate
     device = next(model.parameters()).device
     tokens: Tensor = continue_tokens(
@@ -53,6 +60,7 @@ def write_text(
         top_k=options.top_k,
         seed=settings.seed,
     )
-    sample = tokenizer.decode(tokens[0].tolist())
-    recorder.text("sample.txt", sample + "\n")
-    return sample
+    ids = tokens[0].tolist()
+    outcome.prompt = tokenizer.decode(ids[: len(prompt)])
+    outcome.sample = tokenizer.decode(ids[len(prompt) :])
+    recorder.text("sample.txt", tokenizer.decode(ids) + "\n")

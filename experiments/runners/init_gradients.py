@@ -80,6 +80,7 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
         ]
     recorder.step(0, {}, rows)
     values = {(row.layer, row.component, row.stat): row.value for row in rows}
+    recorder.summary["seeds"] = options.seeds
     recorder.summary["grad_norm"] = {"first_step": block_summary(rows)}
     show_table(
         f"Gradient norms at initialisation: {options.seeds} seeds x {options.batches} batches",
@@ -88,7 +89,7 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
                 "layer": row.layer,
                 "component": row.component,
                 "grad_norm": f"{row.value:.4g}",
-                "spread": f"{values[row.layer, row.component, 'grad_norm_std']:.2g}"
+                "std over seeds": f"{values[row.layer, row.component, 'grad_norm_std']:.2g}"
                 if options.seeds > 1
                 else "",
                 "grad_rms": f"{values[row.layer, row.component, 'grad_rms']:.3g}",

@@ -30,9 +30,7 @@ def train(settings: Settings, recorder: Recorder) -> Outcome:
     trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
     if outcome.status == "finished":
-        outcome.sample = write_text(
-            trainer.model, trainer.corpus.tokenizer, prompt, settings, recorder
-        )
+        write_text(trainer.model, corpus.tokenizer, prompt, settings, recorder, outcome)
     return outcome
 
 
@@ -95,7 +93,7 @@ def run_trainer(trainer: Trainer) -> Outcome:
         "train loss": shown(trainer.train_loss),
         "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
         "parameters": f"{summary['parameters']:,}",
-        "peak memory": megabytes(trainer.meter.highest()),
+        "peak memory, whole process": megabytes(trainer.meter.highest()),
     }
     for when, blocks in trainer.block_norms.items():
         if blocks:

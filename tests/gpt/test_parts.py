@@ -93,6 +93,7 @@ def test_attention_is_its_equation() -> None:
         ({"qkv_bias": 1}, "qkv_bias=1 is not valid: must be true or false"),
         ({"final_norm": "yes"}, "final_norm='yes'"),
         ({"placement": "postln"}, "did you mean 'post_ln'.* no_norm, post_ln, pre_ln"),
+        ({"activation": "Gelu"}, "did you mean 'gelu'"),
         ({"activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
         ({"norm": "layernorm"}, "did you mean 'layer_norm'"),
         ({"init": "xavir"}, "did you mean 'xavier'"),
