@@ -88,15 +88,20 @@ def progress(what: str, total: int) -> Iterator[Report]:
             task = bar.add_task(what, total=total, note="")
             yield lambda done, note="": bar.update(task, completed=done, note=note)
         return
-    started = time.monotonic()
     due, every = 1.0, total / PLAIN_LINES  # the first at once, to show the pace
+    first: tuple[int, float] | None = None
 
     def plain(done: int, note: str = "") -> None:
-        nonlocal due
-        if done >= due:
-            due = every * (math.floor(done / every + 1e-9) + 1)
-            left = (time.monotonic() - started) / done * (total - done)
-            say(f"{what} {done}/{total}  {note}  {left:.0f} s left")
+        nonlocal due, first
+        if done < due:
+            return
+        due = every * (math.floor(done / every + 1e-9) + 1)
+        line, now = f"{what} {done}/{total}  {note}".rstrip(), time.monotonic()
+        if first is None:  # what came before it, such as loading, says nothing of the rest
+            first = done, now
+        else:
+            line += f"  {(now - first[1]) / (done - first[0]) * (total - done):.0f} s left"
+        say(line)
 
     yield plain
 
