@@ -18,7 +18,6 @@ from experiments.optimizer import make_optimizer
 from experiments.settings import Settings
 from gpt import GPT, GPTConfig
 
-KINDS = ("parameters", "gradients", "optimizer", "activations", "peak")
 MB = 2**20
 
 
