@@ -14,17 +14,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.console import complain, one_line
-from experiments.launch import INTERRUPTED, launch, wants_traceback
+from experiments.launch import INTERRUPTED, launch, launch_job, wants_traceback
 from experiments.settings import setting_names, unknown_setting
+from experiments.sweep import file_name
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
 CONF = str(Path(__file__).parent.resolve() / "conf")
-
-
-def file_name(text: str) -> str:
-    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
 
 
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
@@ -41,10 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def task(config: DictConfig) -> None:
         job = HydraConfig.get()
         directory = Path(job.runtime.output_dir)
-        overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        exit_codes.append(launch(config, cast(list[str], overrides), directory))
-        if exit_codes[-1] == INTERRUPTED:
+        overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
+        if OmegaConf.is_missing(job.job, "num"):
+            code = launch(config, overrides, directory)
+        else:  # of a sweep
+            in_turn = job.launcher["_target_"].endswith("BasicLauncher")
+            code = launch_job(config, overrides, directory, bars=in_turn)
+        if code == INTERRUPTED:
             raise KeyboardInterrupt  # a sweep stops here
+        exit_codes.append(code)
 
     saved = sys.argv
     if arguments is not None:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SystemExit as done:  # --help and its like
+    except SystemExit as done:  # --help and its like, or a sweep with a failed job
         return int(done.code or 0)
     except Exception as error:  # all that Hydra raises for a command line or a YAML file
         if wants_traceback():

@@ -27,6 +27,20 @@ error_console = PatientConsole(stderr=True, highlight=False, markup=False)
 PLAIN_LINES = 10  # progress lines of one run where there is no terminal
 
 
+_lines, _bars = True, True  # what is printed: lines, and on a terminal progress bars
+
+
+@contextmanager
+def hushed(bars: bool) -> Iterator[None]:
+    """Within: no lines are printed, for somebody else tells; on a terminal bars, if wanted."""
+    global _lines, _bars
+    before, (_lines, _bars) = (_lines, _bars), (False, bars)
+    try:
+        yield
+    finally:
+        _lines, _bars = before
+
+
 def printable(text: str) -> str:
     """`text` with control characters shown as escapes, so that none reaches the terminal."""
     return "".join(c if c.isprintable() or c in "\n " else repr(c)[1:-1] for c in text)
@@ -34,12 +48,14 @@ def printable(text: str) -> str:
 
 def say(text: str = "") -> None:
     """Print a line, never wrapped or interpreted."""
-    console.print(printable(text), soft_wrap=True)
+    if _lines:
+        console.print(printable(text), soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print one line to stderr."""
-    error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
+    if _lines:
+        error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
 
 
 def show_values(title: str, values: Mapping[str, str]) -> None:
@@ -52,6 +68,8 @@ def show_values(title: str, values: Mapping[str, str]) -> None:
 
 def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows of equal keys as a table, numbers to the right."""
+    if not _lines:
+        return
     table = RichTable(box=None, pad_edge=False)
     for name, value in rows[0].items():
         justify = "left" if isinstance(value, str) and not value[:1].isdigit() else "right"
@@ -76,6 +94,9 @@ class Report(Protocol):
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Report]:
     """A bar with the time left on a terminal, a few plain lines elsewhere."""
+    if not _bars:
+        yield lambda done, note="": None
+        return
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -84,7 +105,7 @@ def progress(what: str, total: int) -> Iterator[Report]:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with Progress(*columns, console=console) as bar:
+        with Progress(*columns, console=console, transient=not _lines) as bar:
             task = bar.add_task(what, total=total, note="")
             yield lambda done, note="": bar.update(task, completed=done, note=note)
         return

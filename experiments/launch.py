@@ -1,21 +1,25 @@
 """One run from start to end: its directory, its runner, its pictures, its last words."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.console import complain, one_line, printable, say, show_values
-from experiments.recorder import Recorder, claim_directory
+from experiments.console import complain, hushed, one_line, printable, say, show_values
+from experiments.recorder import Busy, Recorder, claimed, write_summary
 from experiments.runner import RUNNERS, Outcome
-from experiments.settings import from_hydra
+from experiments.runs import is_due
+from experiments.settings import Settings, digest, from_hydra, plain, telling
 from gpt import ConfigError
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+THREADS_IN_A_SWEEP = 1  # in series too: the last bits of a sum depend on who adds what
 
 
 def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
@@ -26,12 +30,94 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
     """
     try:
         settings = from_hydra(config)
-        claim_directory(directory, config, overrides)
-        recorder = Recorder(directory, settings)
+        with claimed(directory, config, overrides), threads(settings.threads):
+            return run(settings, overrides, directory)
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         remove_if_empty(directory)
         complain(f"error: {one_line(error)}")
         return FAILED
+
+
+def launch_job(
+    config: DictConfig, overrides: Sequence[str], directory: Path, bars: bool = True
+) -> int:
+    """As `launch`, for a job of a sweep, which tells of it: here nothing is said.
+
+    Replaces its own earlier attempts. Does nothing where another process has the job in hand or
+    has ended it meanwhile; records a refused config as a failed job.
+    """
+    with hushed(bars):
+        try:
+            if not is_due(directory, config.sweep.rerun):
+                return 0
+            with claimed(directory, config, overrides, replace=True):
+                return run_job(config, overrides, directory)
+        except Busy:
+            return 0
+        except (ConfigError, OSError) as error:
+            record_refusal(config, overrides, directory, one_line(error))
+            return FAILED
+
+
+def run_job(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
+    """Run a job in its own directory; returns the exit code."""
+    try:
+        settings = of_sweep(from_hydra(config), overrides, directory)
+    except (ConfigError, OmegaConfBaseException) as error:
+        record_refusal(config, overrides, directory, one_line(error))
+        return FAILED
+    with threads(settings.threads or THREADS_IN_A_SWEEP):
+        return run(settings, overrides, directory)
+
+
+def of_sweep(settings: Settings, overrides: Sequence[str], directory: Path) -> Settings:
+    """`settings` as a job of a sweep uses them: its threads, its place among the W&B runs."""
+    told = settings.wandb
+    choices = [
+        o[:64] for o in overrides if not o.startswith(("seed=", "wandb.", "sweep.", "data."))
+    ]
+    wandb = dataclasses.replace(
+        told,
+        group=told.group or directory.parent.name,
+        name=told.name or directory.name.rpartition("-")[0],
+        tags=[*told.tags, *choices],
+    )
+    return dataclasses.replace(settings, wandb=wandb)
+
+
+def record_refusal(
+    config: DictConfig, overrides: Sequence[str], directory: Path, message: str
+) -> None:
+    """summary.json of a job that no runner could take."""
+    values = plain(config)
+    summary = {
+        "status": "failed",
+        "runner": values.get("runner"),
+        "seed": values.get("seed"),
+        "settings_sha256": digest(values),
+        "settings": telling(values),
+        "overrides": list(overrides),
+        "error": message,
+    }
+    with contextlib.suppress(OSError):  # where nothing can be written, the sweep's table tells
+        write_summary(directory, summary)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Within: PyTorch computes on `count` cores; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run(settings: Settings, overrides: Sequence[str], directory: Path) -> int:
+    """Run in a directory that is the run's own; returns the exit code."""
+    recorder = Recorder(directory, settings, overrides)
     pictures: list[Path] = []
     try:
         outcome = RUNNERS[settings.runner](settings, recorder)

@@ -76,7 +76,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4) -> tuple[Figure, list[Axes]]:
     """A figure and its axes, styled as every picture here."""
-    figure = Figure(figsize=(width * (1 if columns == 1 else 0.8 * columns), 4.2 * rows))
+    return panels(rows, columns, (width * (1 if columns == 1 else 0.8), 4.2))
+
+
+def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of rows x columns panels, each of `size` in inches, and its axes row by row."""
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:

@@ -5,17 +5,20 @@ import importlib.metadata
 import json
 import math
 import platform
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from experiments.files import write_atomically
 from experiments.records import Metrics, Row, Table
-from experiments.settings import Settings
+from experiments.settings import Settings, telling
 from experiments.sinks import CsvSink, Sink, WandbSink
 from gpt import ConfigError
 
@@ -31,10 +34,17 @@ PACKAGES = (
 )
 
 
+LOCK = ".lock"
+
+
+class Busy(ConfigError):
+    """Another process has the directory."""
+
+
 class Recorder:
     """Everything that a runner records goes through here, to every sink alike."""
 
-    def __init__(self, directory: Path, settings: Settings) -> None:
+    def __init__(self, directory: Path, settings: Settings, overrides: Sequence[str] = ()) -> None:
         self.directory = directory
         self.settings = settings
         self.started = time.time()
@@ -45,6 +55,8 @@ class Recorder:
             "runner": settings.runner,
             "seed": settings.seed,
             "settings_sha256": settings.digest(),
+            "settings": telling(dataclasses.asdict(settings)),
+            "overrides": list(overrides),
         }
         self.write_summary()
 
@@ -85,14 +97,21 @@ class Recorder:
                 sink.finish(self.summary, pictures)
 
     def write_summary(self) -> None:
-        text = json.dumps(as_json(self.summary), indent=2, allow_nan=False)
-        write_atomically(self.directory / "summary.json", f"{text}\n".encode())
+        write_summary(self.directory, self.summary)
+
+
+def write_summary(directory: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json, whole or not at all."""
+    text = json.dumps(as_json(summary), indent=2, allow_nan=False)
+    write_atomically(directory / "summary.json", f"{text}\n".encode())
 
 
 def as_json(value: Any) -> Any:
     """`value` with each number that is not finite as a string, since JSON has none."""
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
@@ -118,18 +137,61 @@ def versions() -> dict[str, str]:
     }
 
 
-def claim_directory(directory: Path, config: Any, overrides: Sequence[str]) -> None:
-    """Make `directory` this run's own and write there what was asked for.
+@contextmanager
+def claimed(
+    directory: Path, config: Any, overrides: Sequence[str], replace: bool = False
+) -> Iterator[None]:
+    """Within: `directory` is this run's own, and holds what was asked for.
 
-    Raises ConfigError where another run or anything else is already in it.
+    Raises Busy while another process runs in it, and ConfigError where another run or anything
+    else is already there, unless that run is to be replaced. The lock ends with its process.
     """
-    valid = "must be a new or empty directory; nothing in it was changed"
-    if any(directory.iterdir()):
-        raise ConfigError("hydra.run.dir", str(directory), valid)
-    asked = directory / ".hydra"
+    if not replace:
+        refuse_content(directory)
+    lock = FileLock(directory / LOCK, blocking=False)
     try:
-        asked.mkdir()  # fails for the second of two runs that start at once
-    except FileExistsError:
-        raise ConfigError("hydra.run.dir", str(directory), valid) from None
-    OmegaConf.save(config, asked / "config.yaml")
-    OmegaConf.save(OmegaConf.create(list(overrides)), asked / "overrides.yaml")
+        lock.acquire()
+    except Timeout:
+        raise Busy("hydra.run.dir", str(directory), "another process runs in it") from None
+    try:
+        if replace:
+            discard_run(directory)
+        refuse_content(directory)
+        asked = directory / ".hydra"
+        asked.mkdir()
+        OmegaConf.save(config, asked / "config.yaml")
+        OmegaConf.save(OmegaConf.create(list(overrides)), asked / "overrides.yaml")
+        yield
+    finally:
+        lock.release()
+
+
+def is_busy(directory: Path) -> bool:
+    """Whether a process runs in `directory`."""
+    if not (directory / LOCK).is_file():
+        return False
+    lock = FileLock(directory / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def refuse_content(directory: Path) -> None:
+    """Raise ConfigError for a directory with anything in it."""
+    if any(path.name != LOCK for path in directory.iterdir()):
+        valid = "must be a new or empty directory; nothing in it was changed"
+        raise ConfigError("hydra.run.dir", str(directory), valid)
+
+
+def discard_run(directory: Path) -> None:
+    """Remove what an earlier run left; a directory without a run stays as it is."""
+    if not ((directory / "summary.json").is_file() or (directory / ".hydra").is_dir()):
+        return
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

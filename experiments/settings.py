@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -22,6 +22,7 @@ S = TypeVar("S")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
+RERUNS = ("failed", "all")
 
 
 @dataclass
@@ -138,8 +139,16 @@ class WandbSettings:
     mode: str = MISSING
     project: str = MISSING
     entity: str | None = MISSING
-    group: str | None = MISSING
+    group: str | None = MISSING  # null: none; in a sweep, the sweep's directory
+    name: str | None = MISSING  # null: the run's directory
     tags: list[str] = MISSING
+
+
+@dataclass
+class SweepSettings:
+    """sweep: which jobs of a grid run again."""
+
+    rerun: str | None = MISSING  # null: those without an answer; failed: no others; all
 
 
 @dataclass
@@ -149,6 +158,7 @@ class Settings:
     runner: str = MISSING
     seed: int = MISSING
     device: str = MISSING
+    threads: int | None = MISSING  # null: all cores, one in a sweep
     activation: str = MISSING
     shortcut: bool = MISSING
     norm: NormSettings = MISSING
@@ -162,6 +172,7 @@ class Settings:
     generate: GenerateSettings = MISSING
     init_gradients: InitGradientsSettings = MISSING
     wandb: WandbSettings = MISSING
+    sweep: SweepSettings = MISSING
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The model's description, for a tokenizer of `vocab_size` tokens."""
@@ -191,10 +202,8 @@ class Settings:
         return self.trainer.sequence_length or self.model.context_length
 
     def digest(self) -> str:
-        """sha256 of all that can change a result: not the logging, not where tokens are cached."""
-        told = dataclasses.asdict(self)
-        del told["wandb"], told["data"]["cache_dir"]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        """sha256 of all that can change a result."""
+        return digest(dataclasses.asdict(self))
 
     def check(self) -> None:
         """Raise ConfigError for the first value that no run could use."""
@@ -215,9 +224,12 @@ class Settings:
         check_choice("schedule.name", self.schedule.name, SCHEDULES)
         check_choice("trainer.precision", self.trainer.precision, PRECISIONS)
         check_choice("wandb.mode", self.wandb.mode, WANDB_MODES)
+        if self.sweep.rerun is not None:
+            check_choice("sweep.rerun", self.sweep.rerun, RERUNS)
         if not 0 < self.data.train_share < 1:
             raise ConfigError("data.train_share", self.data.train_share, "must lie between 0 and 1")
         for field, value in (
+            ("threads", self.threads),
             ("trainer.steps", self.trainer.steps),
             ("trainer.batch_size", self.trainer.batch_size),
             ("trainer.sequence_length", self.trainer.sequence_length),
@@ -258,9 +270,28 @@ class Settings:
 ConfigStore.instance().store(name="schema", node=Settings)
 
 
+def telling(values: dict[str, Any]) -> dict[str, Any]:
+    """Of nested settings, those that can change a result: not the logging, not the caches."""
+    kept = {name: value for name, value in values.items() if name not in ("wandb", "sweep")}
+    for section, silent in (("data", "cache_dir"), ("trainer", "checkpoint_every")):
+        if isinstance(kept.get(section), dict):
+            kept[section] = {k: v for k, v in kept[section].items() if k != silent}
+    return kept
+
+
+def digest(values: dict[str, Any]) -> str:
+    """sha256 of the nested settings that can change a result."""
+    return hashlib.sha256(json.dumps(telling(values), sort_keys=True).encode()).hexdigest()
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed config as nested dictionaries."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
 def from_hydra(config: DictConfig) -> Settings:
     """Plain, checked settings from a composed config."""
-    settings = build(Settings, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    settings = build(Settings, plain(config))
     settings.check()
     return settings
 

@@ -120,7 +120,7 @@ class WandbSink:
                 group=settings.group,
                 job_type=job_type,
                 tags=settings.tags,
-                name=directory.name,
+                name=settings.name or directory.name,
                 dir=directory,
                 config=config,
                 reinit="finish_previous",

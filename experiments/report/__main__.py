@@ -1,0 +1,50 @@
+"""Command line: `python -m experiments.report DIR [DIR ...]`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.console import one_line
+from experiments.report import FORMATS, write_report
+from gpt import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; returns the exit code. Bad input costs one line on stderr."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="One page about any number of runs and sweeps, beside its figures.",
+    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="of a run or a sweep")
+    parser.add_argument(
+        "--out", type=Path, help="where report.html and figures/ go (default: the DIR, if one)"
+    )
+    parser.add_argument(
+        "--by", help="settings that tell arms apart, such as norm,model.n_layers (default: all)"
+    )
+    parser.add_argument(
+        "--format", default="png,svg", help=f"of the figures: any of {', '.join(FORMATS)}"
+    )
+    options = parser.parse_args(arguments)
+    formats = options.format.split(",")
+    out = options.out or (options.folders[0] if len(options.folders) == 1 else Path("report"))
+    by = None if options.by is None else [name for name in options.by.split(",") if name]
+    try:
+        for kind in formats:
+            if kind not in FORMATS:
+                raise ConfigError("--format", kind, f"choose from: {', '.join(FORMATS)}")
+        for folder in options.folders:
+            if not folder.is_dir():
+                raise ConfigError("DIR", str(folder), "must be a directory of runs")
+        print(write_report(options.folders, out, by, formats))
+    except (ConfigError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

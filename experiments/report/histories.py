@@ -1,0 +1,115 @@
+"""What the report reads of a run: its CSV files, whole, torn or missing."""
+
+import io
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.console import one_line
+from experiments.runs import Run
+
+log = logging.getLogger(__name__)
+
+Frame = pd.DataFrame
+
+# What is read of gradients.csv beside the blocks' gradient norms: stat and component.
+PROBED = {
+    "activation_rms": "output",
+    "update_ratio": "block",
+    "attention_entropy": "attention",
+}
+MOST_STEPS = 400  # of one run that are drawn; more would not be seen
+
+
+@dataclass
+class History:
+    """A run with its measurements.
+
+    metrics   one row per logged step
+    blocks    gradient norm of each block: steps as rows, layers as columns
+    probes    by stat: steps as rows, layers as columns
+    memory    predicted and measured bytes by kind
+    """
+
+    run: Run
+    metrics: Frame = field(default_factory=Frame)
+    blocks: Frame = field(default_factory=Frame)
+    probes: dict[str, Frame] = field(default_factory=dict)
+    memory: Frame = field(default_factory=Frame)
+
+    def losses(self, name: str) -> pd.Series:
+        """A loss by step, where it was measured."""
+        if name not in self.metrics:
+            return pd.Series(dtype=float)
+        return self.metrics.set_index("step")[name].dropna()
+
+
+def read_history(run: Run) -> History:
+    """Read a run's CSV files; what cannot be read is named in a warning and left out."""
+    metrics = read_table(run.directory / "metrics.csv", ("step",))
+    columns = ("step", "layer", "component", "stat", "value")
+    gradients = read_table(run.directory / "gradients.csv", columns)
+    history = History(run, metrics)
+    if not gradients.empty:
+        history.blocks = thin(by_layer(gradients, "grad_norm", "block"))
+        for stat, component in PROBED.items():
+            table = by_layer(gradients, stat, component)
+            if not table.empty:
+                history.probes[stat] = table.iloc[[0, -1]] if len(table) > 1 else table
+    memory = read_table(run.directory / "memory.csv", ("kind", "predicted_bytes"))
+    if not memory.empty:
+        history.memory = memory.set_index("kind")
+    return history
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Frame:
+    """A CSV file that must have `columns`; empty where it is missing or not such a file.
+
+    A last line without its end is one that was being written: it is left out. A cell that should
+    be a number and is not becomes nan.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return Frame()
+    except OSError as error:
+        log.warning("%s is left out: %s", path, one_line(error))
+        return Frame()
+    whole, end, torn = content.rpartition(b"\n")
+    if torn:
+        log.warning("%s: its last line is torn and is left out", path)
+    texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
+    try:
+        frame = pd.read_csv(io.BytesIO(whole + end), dtype=texts, encoding="utf-8")
+    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
+        log.warning("%s is left out: %s", path, one_line(error))
+        return Frame()
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        log.warning("%s is left out: it has no column %s", path, ", ".join(absent))
+        return Frame()
+    for name in frame.columns:
+        if name not in texts and not pd.api.types.is_numeric_dtype(frame[name]):
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            bad = int((numbers.isna() & frame[name].notna()).sum())
+            if bad:
+                log.warning("%s: %d cells of column %s are no numbers", path, bad, name)
+            frame[name] = numbers
+    return frame.dropna(subset=[name for name in ("step", "layer") if name in columns])
+
+
+def by_layer(gradients: Frame, stat: str, component: str) -> Frame:
+    """Layers as columns and steps as rows, of one statistic; the last of equal rows counts."""
+    chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
+    chosen = chosen.drop_duplicates(["step", "layer"], keep="last")
+    return chosen.pivot(index="step", columns="layer", values="value").astype(np.float64)
+
+
+def thin(table: Frame) -> Frame:
+    """At most MOST_STEPS rows, evenly spread, the first and the last among them."""
+    if len(table) <= MOST_STEPS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, MOST_STEPS).round().astype(int)]

@@ -1,0 +1,106 @@
+"""The statistics of the report: medians over seeds, power laws, sensitivity to learning rates."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+STUCK_WITHIN = 0.01  # of the loss of token frequencies
+
+Frame = pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Fit:
+    """y = c x^slope, fitted by least squares in log-log, with the slope's confidence interval."""
+
+    slope: float
+    low: float  # nan with fewer than three points
+    high: float
+    constant: float
+    miss: float  # the factor by which the farthest point lies off the line
+
+    def at(self, x: np.ndarray) -> np.ndarray:
+        return self.constant * x**self.slope
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"slope {self.slope:+.2f}"
+        interval = f"{CONFIDENCE:.0%} interval {self.low:+.2f} to {self.high:+.2f}"
+        return f"slope {self.slope:+.2f}, {interval}"
+
+
+def fit_power(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+    """Fit a power law to positive, finite points; None without two different x.
+
+    The interval is that of an ordinary least-squares slope: Student's t with n - 2 degrees of
+    freedom, under independent errors of equal spread in log y. Every run is a point of its own.
+    """
+    points = [(a, b) for a, b in zip(x, y, strict=True) if 0 < a < math.inf and 0 < b < math.inf]
+    if len({a for a, _ in points}) < 2:
+        return None
+    log_x, log_y = np.log(np.array(points)).T
+    line = stats.linregress(log_x, log_y)
+    spread = math.nan
+    if len(points) > 2:
+        spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(points) - 2)) * float(line.stderr)
+    slope = float(line.slope)
+    constant = math.exp(float(line.intercept))
+    residuals = log_y - slope * log_x - float(line.intercept)
+    miss = math.exp(float(np.abs(residuals).max()))
+    return Fit(slope, slope - spread, slope + spread, constant, miss)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Median and range over seeds, by step."""
+
+    median: pd.Series
+    low: pd.Series
+    high: pd.Series
+
+    def drawn(self, most: int = 400) -> "Band":
+        """Without what is not finite, and no more points than are seen."""
+        kept = self.median[np.isfinite(self.median)].index
+        if len(kept) > most:
+            kept = kept[np.linspace(0, len(kept) - 1, most).round().astype(int)]
+        return Band(self.median[kept], self.low[kept], self.high[kept])
+
+
+def band(series: Sequence[pd.Series], ended: Sequence[bool] | None = None) -> Band:
+    """Median, least and greatest value over runs, at every step that any of them has.
+
+    ended   of each run, whether it diverged: from its last value on it then counts as infinite,
+            so that a median over seeds does not improve by losing its worst.
+    """
+    table = pd.concat(list(series), axis=1, keys=range(len(series))).sort_index()
+    for column, gone in zip(table, ended or [], strict=False):
+        if gone:
+            last = table[column].last_valid_index()
+            after = table.index > last if last is not None else np.ones(len(table), dtype=bool)
+            table.loc[after, column] = np.inf
+    finite = table.where(np.isfinite(table))
+    with np.errstate(invalid="ignore"):  # half of the runs infinite: the median is nan
+        median = table.median(axis=1)
+    return Band(median, finite.min(axis=1), finite.max(axis=1))
+
+
+def middle(values: Sequence[float]) -> float:
+    """Median; infinite values count as such. nan without values."""
+    if not values:
+        return math.nan
+    with np.errstate(invalid="ignore"):
+        return float(np.median(values))
+
+
+def sensitivity(losses: Sequence[float]) -> float:
+    """LR sensitivity: mean over a grid of learning rates of the final losses, less the best.
+
+    The losses are min(final, initial), and the initial one of a run that diverged. Wortsman et
+    al. 2023, arXiv 2309.14322.
+    """
+    return float(np.mean(losses)) - min(losses)

@@ -1,0 +1,57 @@
+"use strict";
+// Sort a table by a column: numbers by size, words by letter, empty cells last.
+function orderOf(row, index) {
+  return row.cells[index].dataset.order ?? row.cells[index].textContent.trim();
+}
+function compare(a, b) {
+  if (a === "" || b === "") return (a === "") - (b === "");
+  const x = a === "inf" ? Infinity : Number(a), y = b === "inf" ? Infinity : Number(b);
+  if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
+  return a.localeCompare(b, "en", { numeric: true });
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const button of table.querySelectorAll("thead button")) {
+    button.addEventListener("click", () => {
+      const head = button.closest("th");
+      const descending = head.getAttribute("aria-sort") === "ascending";
+      for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const body = table.tBodies[0];
+      const rows = [...body.rows].sort((a, b) => {
+        const x = orderOf(a, head.cellIndex), y = orderOf(b, head.cellIndex);
+        const order = compare(x, y);
+        return descending && x !== "" && y !== "" ? -order : order;
+      });
+      body.append(...rows);
+    });
+  }
+}
+// Show the runs that hold every word of the filter.
+const filter = document.getElementById("filter");
+const shown = document.getElementById("shown");
+const runRows = [...document.getElementById("runs-table").tBodies[0].rows];
+function applyFilter() {
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let count = 0;
+  for (const row of runRows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+    count += row.hidden ? 0 : 1;
+  }
+  shown.textContent = `${count} of ${runRows.length}`;
+}
+filter.addEventListener("input", applyFilter);
+applyFilter();
+// Copy a command; where the browser does not allow it, show the command instead.
+for (const button of document.querySelectorAll(".copy")) {
+  button.addEventListener("click", async () => {
+    const code = button.nextElementSibling;
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    } catch {
+      code.classList.toggle("open");
+    }
+  });
+}

@@ -1,0 +1,126 @@
+"""What the report says in sentences, generated from the numbers."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from experiments.report.arms import Arm, Layout, numbers, short, word_of
+from experiments.report.figures import LAST_INITIAL, WARMUP, plural, scalings, told
+from experiments.report.numbers import middle
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words with commas and an `and`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def headline(layout: Layout, arms: Sequence[Arm]) -> str:
+    """What was compared, and what came out, in one sentence with the numbers."""
+    runs = sum(len(arm.histories) for arm in arms)
+    finding = scaling_words(layout) or warmup_words(layout) or loss_words(layout, arms)
+    opening = f"{plural(runs, 'run')} {'compares' if runs == 1 else 'compare'} {compared(layout)}"
+    if not layout.factors:
+        opening = f"{plural(runs, 'run')} of one setting"
+    return f"{opening}, {seeds_words(arms)}" + (f": {finding}." if finding else ".")
+
+
+def compared(layout: Layout) -> str:
+    """The factors with their levels."""
+    words = []
+    for name in [*filter(None, [layout.hue]), *layout.rest]:
+        levels = layout.levels[name]
+        if all(isinstance(level, str) for level in levels):
+            words.append(joined([str(level) for level in levels]))
+        else:
+            shown = [short(name, level).removeprefix(f"{word_of(name)} ") for level in levels]
+            words.append(f"{word_of(name)} {joined(shown)}")
+    return " over ".join(words)
+
+
+def seeds_words(arms: Sequence[Arm]) -> str:
+    """How many runs each arm has."""
+    counts = sorted({len(arm.histories) for arm in arms})
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{seeds} {'seed' if counts == [1] else 'seeds'} for each"
+
+
+def scaling_words(layout: Layout) -> str:
+    """How the last block's gradient norm at initialisation changes with the model's size."""
+    numbers = [name for name in layout.factors if name.startswith("model.")]
+    for factor in numbers:
+        found = [
+            s for s in scalings(layout, factor) if s.quantity == "last block, at initialisation"
+        ]
+        panels = {s.panel for s in found}
+        if not found or len(panels) > 1:
+            continue
+        word = word_of(factor)
+        ends = [
+            f"from {told(s.ends()[0])} to {told(s.ends()[1])} under {s.label} ({s.fit})"
+            for s in found
+        ]
+        least, most = min(found[0].x), max(found[0].x)
+        return (
+            f"from {word} {least:g} to {most:g} the last block's gradient norm at initialisation "
+            f"goes {joined(ends)}"
+        )
+    return ""
+
+
+def warmup_words(layout: Layout) -> str:
+    """What the least and the most warm-up reach, at the best of the other settings."""
+    levels = numbers(layout.levels.get(WARMUP, []))
+    if len(levels) < 2:
+        return ""
+    place = layout.factors.index(WARMUP)
+    apart = layout.hue is not None and layout.hue != WARMUP
+    hue_place = layout.factors.index(layout.hue) if layout.hue and apart else None
+    words = []
+    for hue in layout.hues if apart else [None]:
+        reached = []
+        for level in (levels[0], levels[-1]):
+            arms = [
+                arm
+                for arm in layout.by_key.values()
+                if arm.key[place] == level and (hue_place is None or arm.key[hue_place] == hue)
+            ]
+            losses = [middle(arm.capped_losses()) for arm in arms]
+            worst = sum(arm.stuck + arm.count("diverged") for arm in arms)
+            total = sum(len(arm.histories) for arm in arms)
+            best = min((loss for loss in losses if not math.isnan(loss)), default=math.nan)
+            reached.append(f"{told(best)} with {level} ({worst} of {total} runs did not learn)")
+        words.append(" and ".join(reached))
+        if apart:
+            words[-1] = f"{layout.hue_label(hue)} {words[-1]}"
+    return "the best median validation loss by steps of warm-up is " + "; ".join(words)
+
+
+def loss_words(layout: Layout, arms: Sequence[Arm]) -> str:
+    """Median validation loss at the end; with many arms, of the best and the worst."""
+    losses = [(middle(arm.final_losses()), arm.label) for arm in arms if arm.final_losses()]
+    if losses:
+        losses.sort()
+        shown = losses if len(losses) <= 4 else [losses[0], losses[-1]]
+        each = [f"{told(loss)} nats ({label})" for loss, label in shown]
+        between = (
+            "the median validation loss at the end is "
+            if len(losses) <= 4
+            else ("the median validation loss at the end lies between ")
+        )
+        return between + joined(each)
+    norms = [(arm.median(*LAST_INITIAL), arm.label) for arm in arms]
+    norms = [(norm, label) for norm, label in norms if not math.isnan(norm)]
+    if not norms:
+        return ""
+    each = [f"{told(norm)} ({label})" for norm, label in norms[:6]]
+    return "the last block's gradient norm at initialisation is " + joined(each)
+
+
+def endings(arms: Sequence[Arm]) -> str:
+    """How the runs ended, counted."""
+    counts = Counter(history.run.status for arm in arms for history in arm.histories)
+    words = joined([f"{count} {status}" for status, count in counts.most_common()])
+    stuck = sum(arm.stuck for arm in arms)
+    if stuck:
+        words += f"; {stuck} of the finished learned no more than token frequencies"
+    return words

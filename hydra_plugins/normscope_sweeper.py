@@ -1,0 +1,103 @@
+"""The sweeper behind `python run.py -m`. Hydra looks for its plugins in this folder.
+
+What a sweep does is in experiments/sweep.py; this translates between it and Hydra.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+if TYPE_CHECKING:
+    from experiments.sweep import Job
+
+
+class GridSweeper(Sweeper):
+    """Runs every combination of the values given; skips those that have an answer already.
+
+    params: of an experiment that is a grid, names to values as on the command line, which wins.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = dict(params or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.context, self.task, self.master = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the grid; raises SystemExit with the code where a job failed."""
+        from experiments.launch import THREADS_IN_A_SWEEP
+        from experiments.sweep import Sweep, check_sweep, name_sweep, plan
+
+        lines = [f"{name}={values}" for name, values in self.params.items()] + arguments
+        loader = self.context.config_loader
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
+        (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        final = {override.get_key_element(): override for override in overrides}
+        swept = [key for key, override in final.items() if override.is_sweep_override()]
+        fixed = [item for item in grid[0] if item.split("=", 1)[0] not in swept]
+        base = self._compose(fixed)
+        check_sweep(base)
+        threads = base.threads or THREADS_IN_A_SWEEP
+        folder = self._folder(name_sweep(self._experiment(), self._own(swept), base))
+        parallel = self._share_cores(threads)
+        jobs = plan(grid, swept, folder, self._compose)
+        folder.mkdir(parents=True, exist_ok=True)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task, config=self.master
+        )
+
+        def launch(chosen: Sequence["Job"]) -> object:
+            return launcher.launch([self._told(job) for job in chosen], initial_job_idx=0)
+
+        code = Sweep(folder, jobs, base.sweep.rerun, parallel, threads).run(launch)
+        if code:
+            raise SystemExit(code)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """A job's config, without Hydra's part."""
+        loader = self.context.config_loader
+        config = loader.load_sweep_config(self.master, list(overrides))
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _experiment(self) -> str:
+        return str(self.master.hydra.runtime.choices.experiment)
+
+    def _own(self, swept: Sequence[str]) -> list[str]:
+        """What the command sweeps beyond the experiment's own grid."""
+        return [key for key in swept if key not in self.params]
+
+    def _folder(self, name: str) -> Path:
+        """Where the sweep lives, and will be found by the same command."""
+        with open_dict(self.master):
+            chosen = str(self.master.hydra.sweep.dir).replace("{name}", name)
+            self.master.hydra.sweep.dir = str(Path(chosen).absolute())
+        return Path(self.master.hydra.sweep.dir)
+
+    def _share_cores(self, threads: int) -> bool:
+        """Whether jobs run in processes of their own; if so, as many as there are cores for."""
+        launcher = self.master.hydra.launcher
+        if launcher.get("n_jobs") == -1:
+            launcher.n_jobs = max(1, (os.cpu_count() or 1) // threads)
+        return not str(launcher["_target_"]).endswith("BasicLauncher")
+
+    def _told(self, job: "Job") -> list[str]:
+        """A job's overrides, with its directory."""
+        folder, name = str(job.directory.parent), job.name
+        return [*job.overrides, f"hydra.sweep.dir='{quoted(folder)}'", f"hydra.sweep.subdir={name}"]
+
+
+def quoted(text: str) -> str:
+    """`text` for single quotes in Hydra's grammar."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")

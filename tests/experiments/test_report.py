@@ -1,0 +1,462 @@
+"""The report on files made by hand, whose right answers are known."""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.report import write_report
+from experiments.report.__main__ import main
+from experiments.report.arms import Layout, factors_of, form_arms, is_stuck
+from experiments.report.figures import all_figures, rate_sensitivity, scalings
+from experiments.report.histories import read_history, read_table
+from experiments.report.numbers import band, fit_power, middle, sensitivity
+from experiments.runs import Run, find_runs
+from gpt import ConfigError
+
+VOID = {"meta", "link", "img", "source", "input", "br"}
+
+
+def make_run(
+    folder: Path,
+    name: str,
+    *,
+    placement: str = "pre_ln",
+    seed: int = 0,
+    n_layers: int = 2,
+    lr: float = 1e-3,
+    warmup: int = 0,
+    val_losses: Sequence[float] = (4.0, 3.0, 2.0),
+    last_block: float = 0.5,
+    status: str = "finished",
+    **more: Any,
+) -> Path:
+    """A run's CSV and JSON files: three steps of `n_layers` blocks."""
+    directory = folder / name
+    directory.mkdir(parents=True)
+    rows = [
+        f"{step},{step * 10},{loss},{loss},{lr},1,,100,5" for step, loss in enumerate(val_losses)
+    ]
+    columns = "step,tokens,train_loss,val_loss,lr,grad_norm,clip_factor,tokens_per_s,memory_mb"
+    (directory / "metrics.csv").write_text("\n".join([columns, *rows]) + "\n")
+    gradients = ["step,layer,component,stat,value"]
+    for step in range(len(val_losses)):
+        for layer in range(n_layers):
+            share = layer / max(n_layers - 1, 1)
+            value = 1.0 + share * (last_block - 1.0)  # from 1 in the first block
+            gradients.append(f"{step},{layer},block,grad_norm,{value}")
+            gradients.append(f"{step},{layer},output,activation_rms,{1 + layer}")
+            gradients.append(f"{step},{layer},block,update_ratio,0.001")
+            gradients.append(f"{step},{layer},attention,attention_entropy,0.9")
+    (directory / "gradients.csv").write_text("\n".join(gradients) + "\n")
+    memory = "kind,predicted_bytes,measured_bytes\nparameters,100,100\npeak,2097152,4194304\n"
+    (directory / "memory.csv").write_text(memory)
+    settings = {
+        "runner": "train",
+        "seed": seed,
+        "norm": {"placement": placement},
+        "model": {"n_layers": n_layers},
+        "optimizer": {"lr": lr},
+        "schedule": {"warmup_steps": warmup},
+    }
+    blocks = {"first_block": 1.0, "last_block": last_block}
+    summary = {
+        "status": status,
+        "seed": seed,
+        "settings": settings,
+        "overrides": [f"norm={placement}", f"seed={seed}", "sweep.rerun=all"],
+        "train_loss": val_losses[-1],
+        "val_loss": val_losses[-1],
+        "initial_val_loss": val_losses[0],
+        "corpus": {"name": "made", "sha256": "00", "unigram_validation_loss": 3.0},
+        "grad_norm": {"first_step": blocks, "last_step": blocks},
+        "parameters": 1234,
+        "versions": {"torch": "2.13.0"},
+        **more,
+    }
+    (directory / "summary.json").write_text(json.dumps(summary))
+    return directory
+
+
+def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list[Any]]:
+    runs = find_runs(folder)
+    factors = factors_of(runs, by)
+    arms = form_arms([read_history(run) for run in runs], factors)
+    return Layout(arms, factors), arms
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, ids, text, and whether every tag is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(filter(None, self.text))
+
+
+def tables_of(page: Path) -> list[pd.DataFrame]:
+    """The page's tables as text, by the markup alone."""
+    found = []
+    for table in re.findall(r"<table.*?</table>", page.read_text(), re.DOTALL):
+        rows = []
+        for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL):
+            cells = re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)
+            rows.append([re.sub(r"<[^>]+>", "", cell).strip() for cell in cells])
+        found.append(pd.DataFrame(rows[1:], columns=rows[0]).set_index(rows[0][0]))
+    return found
+
+
+def test_a_power_law_is_found_with_its_interval() -> None:
+    x = [2.0, 4.0, 8.0, 16.0]
+    exact = fit_power(x, [3 * a**-0.5 for a in x])
+    assert exact is not None
+    assert (exact.slope, exact.constant) == pytest.approx((-0.5, 3.0))
+    assert exact.high - exact.low == pytest.approx(0, abs=1e-7)
+    noise = np.array([0.1, -0.2, 0.15, -0.05])
+    fit = fit_power(x, [3 * a**-0.5 * math.exp(e) for a, e in zip(x, noise, strict=True)])
+    assert fit is not None
+    # The textbook formula: 4.302653 is the 97.5 % point of Student's t with 2 degrees of freedom.
+    log_x = np.log(x) - np.mean(np.log(x))
+    slope = -0.5 + (log_x @ noise) / (log_x @ log_x)
+    residuals = noise - noise.mean() - (slope + 0.5) * log_x
+    half = 4.302653 * math.sqrt(residuals @ residuals / 2 / (log_x @ log_x))
+    assert (fit.slope, fit.low, fit.high) == pytest.approx(
+        (slope, slope - half, slope + half),
+        abs=1e-6,  # seven digits of t
+    )
+    assert fit.miss == pytest.approx(math.exp(np.abs(residuals).max()))
+    assert fit_power([2, 2], [1, 3]) is None
+    two = fit_power([2, 4], [1, 2])
+    assert two is not None
+    assert math.isnan(two.low)
+    bad = [1.0, math.nan, -1.0, math.inf]
+    assert fit_power([1, 2, 3, 4], bad) is None
+
+
+def test_medians_over_seeds_and_what_a_diverged_run_does_to_them() -> None:
+    runs = [pd.Series(values) for values in ([4.0, 2.0, 1.0], [4.0, 3.0, 5.0], [4.0, 9.0])]
+    plain = band(runs)
+    assert plain.median.tolist() == [4.0, 3.0, 3.0]
+    assert (plain.low.tolist(), plain.high.tolist()) == ([4.0, 2.0, 1.0], [4.0, 9.0, 5.0])
+    ended = band(runs, [False, False, True])
+    assert ended.median.tolist() == [4.0, 3.0, 5.0]  # the median of 1, 5 and infinity
+    assert ended.high.tolist() == [4.0, 9.0, 5.0]
+    both = band(runs, [True, False, True])
+    assert both.median.tolist() == [4.0, 3.0, 5.0]
+    most = band([pd.Series([1.0]), pd.Series([1.0]), pd.Series([1.0, 2.0])], [True, True, False])
+    assert most.median.tolist() == [1.0, math.inf]
+    assert most.drawn().median.tolist() == [1.0]
+    assert middle([1.0, math.inf, 2.0]) == 2.0
+    assert middle([1.0, math.inf, math.inf]) == math.inf
+    assert math.isnan(middle([]))
+    assert sensitivity([3.0, 1.0, 2.0]) == pytest.approx(1.0)
+
+
+def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
+    for seed, loss in enumerate((1.0, 2.0, 9.0)):
+        make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
+    make_run(tmp_path, "b0", placement="post_ln", val_losses=(4.0, 2.5))
+    gone = {"status": "diverged", "diverged_at_step": 1, "reason": "loss was not finite at step 1"}
+    make_run(tmp_path, "b1", placement="post_ln", seed=1, val_losses=(4.0, 3.5), **gone)
+    make_run(tmp_path, "b2", placement="post_ln", seed=2, val_losses=(4.0, 2.985))
+    make_run(tmp_path, "b3", placement="post_ln", seed=3, status="failed", error="it broke")
+    page = write_report([tmp_path], tmp_path)
+    results, costs = tables_of(page)[:2]
+    assert results.loc["pre_ln", "validation loss (nats)"] == "2.000 (1.000 to 9.000)"
+    # The failed run has no loss; the diverged one is infinite: the median of 2.5, 2.985, inf.
+    assert results.loc["post_ln", "validation loss (nats)"] == "2.985 (2.500 to 2.985)"
+    counts = ["runs", "finished", "diverged", "failed", "stuck"]
+    assert results.loc["pre_ln", counts].tolist() == ["3", "3", "0", "0", "1"]
+    assert results.loc["post_ln", counts].tolist() == ["4", "2", "1", "1", "1"]
+    assert results.loc["post_ln", "last block at end"] == "0.5"
+    assert costs.loc["pre_ln", "parameters"] == "1,234"
+    assert costs.loc["pre_ln", "peak memory predicted (MB)"] == "2.0"
+    assert costs.loc["pre_ln", "peak memory measured (MB)"] == "4.0"
+    words = Page(page.read_text()).words
+    assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
+    assert "2 nats (pre_ln)" in words
+    assert "5 finished, 1 diverged and 1 failed; 2 of the finished learned no more" in words
+    assert "it broke" in words
+    (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
+    assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "status", "stuck"),
+    [
+        (3.0, "finished", True),
+        (2.971, "finished", True),
+        (2.969, "finished", False),
+        (3.5, "finished", True),
+        (3.0, "diverged", False),
+    ],
+)
+def test_stuck_is_within_one_percent_of_token_frequencies(
+    loss: float, status: str, stuck: bool
+) -> None:
+    corpus = {"unigram_validation_loss": 3.0}
+    assert is_stuck(Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})) == stuck
+
+
+def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
+    for depth in (2, 4, 8):
+        for seed in (0, 1):
+            name = f"{depth}-{seed}"
+            make_run(tmp_path, f"a{name}", n_layers=depth, seed=seed, last_block=2 * depth**-0.5)
+            make_run(
+                tmp_path, f"b{name}", n_layers=depth, seed=seed, last_block=3, placement="post_ln"
+            )
+    layout, arms = arms_of(tmp_path)
+    assert len(arms) == 6
+    found = {(s.quantity, s.hue): s for s in scalings(layout, "model.n_layers")}
+    pre = found["last block, at initialisation", "pre_ln"]
+    assert pre.fit is not None
+    assert pre.fit.slope == pytest.approx(-0.5)
+    assert len(pre.x) == 6
+    post = found["last block, at the end", "post_ln"].fit
+    assert post is not None
+    assert post.slope == pytest.approx(0, abs=1e-12)
+    page = write_report([tmp_path], tmp_path)
+    words = Page(page.read_text()).words
+    assert (
+        "from n_layers 2 to 8 the last block's gradient norm at initialisation goes from 3 to 3 "
+        "under post_ln" in words
+    )
+    assert "from 1.41 to 0.707 under pre_ln (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
+
+
+def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
+    losses = {(1e-3, 0): 2.0, (1e-3, 10): 1.5, (1e-2, 0): 2.98, (1e-2, 10): 1.0}
+    for (rate, warmup), loss in losses.items():
+        for seed in (0, 1, 2):
+            name = f"{rate}-{warmup}-{seed}"
+            gone = rate == 1e-2 and warmup == 10 and seed == 2
+            status = "diverged" if gone else "finished"
+            values = (4.0, loss + 0.1 * seed)
+            make_run(
+                tmp_path, name, seed=seed, lr=rate, warmup=warmup, val_losses=values, status=status
+            )
+    layout, arms = arms_of(tmp_path)
+    drawn = {figure.name: figure for figure in all_figures(layout, arms)}
+    maps = drawn["lr_warmup_maps"]
+    texts = {text.get_text() for axis in maps.figure.axes for text in axis.texts}
+    # 1.0, 1.1 and, for the diverged run, the initial 4.0; 2.98, 3.08, 3.18 are all stuck at 3.
+    assert texts == {"2.10", "1.60", "3.08\n3/3 stuck", "1.10\n1/3 diverged*"}
+    assert "1.100 at lr 0.01 (at the grid's edge), 10 steps of warm-up" in maps.caption
+    sensitive = rate_sensitivity(layout)
+    assert sensitive is not None
+    # Without warm-up (2.1 + 3.08) / 2 - 2.1; with it (1.6 + 1.1) / 2 - 1.1.
+    assert "warmup_steps 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
+    assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
+    words = Page(write_report([tmp_path], tmp_path).read_text()).words
+    assert "2.1 with 0 (3 of 6 runs did not learn) and 1.1 with 10 (1 of 6" in words
+
+
+def test_arms_by_name(tmp_path: Path) -> None:
+    for index, (placement, lr) in enumerate(
+        (p, rate) for p in ("pre_ln", "post_ln") for rate in (1e-3, 1e-2)
+    ):
+        make_run(tmp_path, f"r{index}", placement=placement, lr=lr)
+    assert len(arms_of(tmp_path)[1]) == 4
+    assert [arm.label for arm in arms_of(tmp_path, ["norm"])[1]] == ["post_ln", "pre_ln"]
+    assert len(arms_of(tmp_path, ["norm", "optimizer.lr"])[1]) == 4
+    with pytest.raises(
+        ConfigError, match=r"--by='norn' is not valid: Choose from: .*norm.placement"
+    ):
+        arms_of(tmp_path, ["norn"])
+
+
+def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
+    for rate in range(1, 6):
+        for warmup in range(5):
+            make_run(tmp_path, f"{rate}-{warmup}", lr=rate / 1000, warmup=warmup)
+            make_run(tmp_path, f"{rate}_{warmup}", lr=rate / 1000, warmup=warmup, placement="b")
+    layout, arms = arms_of(tmp_path)
+    assert len(layout.panels) + layout.left_out == 25
+    assert len(layout.panels) <= 12
+    ends = {(panel[0], panel[1]) for panel in layout.panels}
+    assert {(0.001, 0), (0.005, 4)} <= ends
+    figures = {figure.name: figure for figure in all_figures(layout, arms)}
+    assert f"{layout.left_out} of 25 panels are left out" in figures["loss"].caption
+
+
+def test_one_run_is_enough(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "alone")
+    page = write_report([run], run)
+    words = Page(page.read_text()).words
+    assert "1 run of one setting, 1 seed for each: the median validation loss at the end" in words
+    assert {path.stem for path in (run / "figures").glob("*.png")} == {
+        "loss",
+        "gradients_by_layer",
+        "gradient_maps",
+        "gradient_ratio",
+        "activation_rms",
+        "update_ratio",
+        "attention_entropy",
+    }
+    for path in (run / "figures").iterdir():
+        assert path.stat().st_size > 5000, path
+
+
+def test_torn_and_foreign_files_cost_a_warning_that_names_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path, "sound", seed=1)
+    torn = make_run(tmp_path, "torn", val_losses=(4.0, 3.0, 2.5))
+    metrics = (torn / "metrics.csv").read_text()
+    (torn / "metrics.csv").write_text(metrics[: metrics.rindex("2.5")])
+    empty = make_run(tmp_path, "empty", seed=2)
+    (empty / "gradients.csv").write_text("")
+    (empty / "memory.csv").write_bytes(b"\xff\xfe\x00garbage\n\x00")
+    words = make_run(tmp_path, "words", seed=3)
+    (words / "metrics.csv").write_text("step,val_loss\n0,four\n1,3.5\n")
+    foreign = make_run(tmp_path, "foreign", seed=4)
+    (foreign / "gradients.csv").write_text("name,price\napple,3\n")
+    older = make_run(tmp_path, "older", seed=5)
+    summary = json.loads((older / "summary.json").read_text())
+    for key in ("settings", "overrides", "versions", "corpus"):
+        del summary[key]
+    (older / "summary.json").write_text(json.dumps(summary | {"placement": "pre_ln"}))
+    broken = make_run(tmp_path, "broken", seed=6)
+    (broken / "summary.json").write_text('{"status": "fini')
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "metrics.csv").write_text("step\n")
+    page = write_report([tmp_path, without], tmp_path / "out")
+    for name in (
+        "torn/metrics.csv",
+        "empty/gradients.csv",
+        "empty/memory.csv",
+        "words/metrics.csv",
+        "foreign/gradients.csv",
+        "older/summary.json",
+        "broken/summary.json",
+        "without",
+    ):
+        assert any(name in message for message in caplog.messages), (name, caplog.messages)
+        assert name in Page(page.read_text()).words
+    history = read_history(Run(torn, {}))
+    assert history.losses("val_loss").tolist() == [4.0, 3.0]
+
+
+def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("step,value\n0,1\n1,23")
+    assert read_table(path, ("step",))["value"].tolist() == [1]
+    path.write_text("step,value\n0,1\n1,23\n")
+    assert read_table(path, ("step",))["value"].tolist() == [1, 23]
+    assert read_table(tmp_path / "absent.csv", ("step",)).empty
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
+    name = HOSTILE.replace("/", "\u2215")
+    more = {"error": f'{HOSTILE} & "quotes"', "device": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    run = make_run(tmp_path / "sweep", f"{name}\"'", placement=HOSTILE, status="failed", **more)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["overrides"] = [f"norm={HOSTILE}", "data.path=a b"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    make_run(tmp_path / "sweep", "other")
+    page = write_report([tmp_path / "sweep"], tmp_path / "out")
+    parsed = Page(page.read_text())
+    assert len(parsed.all("script")) == 1
+    assert "alert(1)" not in re.sub(
+        r"&lt;script&gt;alert\(1\)&lt;.{1,5}script&gt;", "", page.read_text()
+    )
+    assert "python run.py 'norm=<script>alert(1)</script>' 'data.path=a b'" in parsed.words
+    (link,) = (a["href"] for a in parsed.all("a") if "alert" in str(a["href"]))
+    assert link is not None
+    assert not set("<>\"' ") & set(link)
+
+
+def test_the_page_is_sound_html_that_asks_for_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path, "a")
+    make_run(tmp_path, "b", placement="post_ln")
+    text = write_report([tmp_path], tmp_path).read_text()
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for image in page.all("img"):
+        assert len(str(image["alt"])) > 40
+        assert str(image["src"]).startswith("data:image/svg+xml;base64,")
+    for link in page.all("a"):
+        target = str(link["href"])
+        assert target[1:] in ids if target.startswith("#") else (tmp_path / target).exists()
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text)
+    assert "url(" not in text
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    for field in page.all("input"):
+        assert any(label["for"] == field["id"] for label in page.all("label"))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = make_run(tmp_path / "first", "a")
+    second = make_run(tmp_path / "second", "b", placement="post_ln")
+    out = tmp_path / "out"
+    assert main([str(first.parent), str(second), "--out", str(out), "--format", "pdf,png"]) == 0
+    assert (out / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
+    assert not (out / "figures" / "loss.svg").exists()
+    assert "2 runs compare post_ln and pre_ln" in Page((out / "report.html").read_text()).words
+    assert main([str(first.parent)]) == 0
+    assert (first.parent / "report.html").is_file()
+    capsys.readouterr()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, words in (
+        ([str(tmp_path / "absent")], "must be a directory of runs"),
+        ([str(empty)], "must hold at least one run"),
+        ([str(first), "--format", "gif"], "--format='gif' is not valid: choose from: png"),
+        ([str(first), "--by", "norn"], "--by='norn' is not valid"),
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("error: ") == 1
+        assert "Traceback" not in error
+
+
+def test_a_sweep_still_running_can_be_reported(tmp_path: Path) -> None:
+    make_run(tmp_path, "done")
+    make_run(tmp_path, "going", seed=1, val_losses=(4.0, 3.0), status="running")
+    page = write_report([tmp_path], tmp_path)
+    words = Page(page.read_text()).words
+    assert "1 run had not ended when this page was written" in words
+    assert tables_of(page)[0].loc["all runs", "validation loss (nats)"] == "2.000"

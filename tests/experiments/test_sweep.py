@@ -1,0 +1,428 @@
+"""Sweeps: what runs, what is skipped, what is told, and that jobs do not touch each other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+import run as cli_module
+from conftest import ROOT
+from experiments import runs as runs_module
+from experiments import sweep as sweep_module
+from experiments.runs import Run, in_order, varying
+from experiments.settings import from_hydra
+
+CONF = ROOT / "conf"
+GRIDS = {
+    path.stem: values["hydra"]["sweeper"]["params"]
+    for path in (CONF / "experiment").glob("*.yaml")
+    if "sweeper" in (values := yaml.safe_load(path.read_text())).get("hydra", {})
+}
+# Columns of runs.csv that no two runs share.
+TIMED = ["peak_memory_mb", "tokens_per_s", "training_seconds", "seconds"]
+
+Sweep = Callable[..., tuple[int, Path]]
+
+
+@pytest.fixture
+def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Run `python run.py -m ...` in this process; gives the exit code and the sweep's folder.
+
+    The report is left out: test_report.py looks at it.
+    """
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+
+    def call(*arguments: str, folder: str = "sweep") -> tuple[int, Path]:
+        place = f"hydra.sweep.dir={tmp_path / folder}"
+        return cli_module.main(["-m", *toy, place, *arguments]), tmp_path / folder
+
+    return call
+
+
+def command(toy: Sequence[str], folder: Path, *arguments: str) -> list[str]:
+    place = f"hydra.sweep.dir={folder}"
+    return [sys.executable, str(ROOT / "run.py"), "-m", *toy, place, *arguments]
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "runs.csv")
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each job of a sweep last wrote its summary."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
+
+
+def status_of(directory: Path) -> str:
+    return str(json.loads((directory / "summary.json").read_text())["status"])
+
+
+def test_every_combination_runs_once_and_is_a_row(sweep: Sweep) -> None:
+    code, folder = sweep("seed=0,1", "norm=pre_ln,post_ln", "optimizer.lr=1e-3,2e-3")
+    assert code == 0
+    rows = table(folder)
+    assert len(rows) == len(written(folder)) == 8
+    assert set(rows["status"]) == {"finished"}
+    swept = rows[["norm.placement", "optimizer.lr", "seed"]]
+    assert not swept.duplicated().any()
+    for name in rows["name"]:
+        run = folder / name
+        summary = json.loads((run / "summary.json").read_text())
+        row = rows.set_index("name").loc[name]
+        assert row["val_loss"] == pytest.approx(summary["val_loss"], rel=1e-8)
+        gradients = pd.read_csv(run / "gradients.csv")
+        norms = gradients.query("component == 'block' and stat == 'grad_norm'")
+        first, last = norms.query("step == 0"), norms.query("step == 2")
+        for moment, part in (("initial", first), ("final", last)):
+            by_layer = part.set_index("layer")["value"]
+            found = [row[f"grad_norm_{end}_block_{moment}"] for end in ("first", "last")]
+            assert found == pytest.approx([by_layer[0], by_layer[1]], rel=1e-8)
+        assert row["norm.placement"] in name
+        assert f"seed{row['seed']}" in name
+        assert (run / "plots" / "loss.png").is_file()
+
+
+def test_the_same_command_skips_what_has_an_answer(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = sweep("seed=0,1")
+    before = written(folder)
+    capsys.readouterr()
+    silent = ("wandb.tags=[x]", "trainer.checkpoint_every=1", "data.cache_dir=elsewhere")
+    code, _ = sweep("seed=0,1", *silent)
+    assert code == 0
+    assert written(folder) == before
+    told = capsys.readouterr().out
+    assert "2 skipped" in told
+    assert "skipped, finished before     2" in told
+    assert not Path("elsewhere").exists()
+    sweep("seed=0,1,2")
+    assert before.items() < written(folder).items()
+    assert len(written(folder)) == 3
+    sweep("seed=0,1", "optimizer.lr=5e-4")  # changes the results: other jobs
+    assert len(written(folder)) == 5
+    sweep("seed=0,1", "optimizer.lr=5e-4,1e-3")  # equal settings, whatever else is swept
+    assert len(written(folder)) == 5
+
+
+def test_rerun(sweep: Sweep) -> None:
+    grid = ("seed=0", "activation=relu,rellu", "optimizer.lr=1e-3,2e-3")
+    code, folder = sweep(*grid)
+    assert code == 1
+    first = written(folder)
+    failed = {name for name in first if status_of(folder / name) == "failed"}
+    assert len(failed) == 2
+    code, _ = sweep(*grid, "sweep.rerun=failed")
+    assert code == 1
+    second = written(folder)
+    assert {name for name in first if second[name] != first[name]} == failed
+    sweep(*grid, "activation=relu,gelu", "sweep.rerun=failed")
+    assert written(folder) == second  # gelu never ran: it did not fail
+    foreign = folder / next(iter(set(first) - failed)) / "stale.txt"
+    foreign.write_text("of the attempt before")
+    sweep(*grid, "sweep.rerun=all")
+    third = written(folder)
+    assert all(third[name] != second[name] for name in first)
+    assert not foreign.exists()
+
+
+def test_bad_input_of_the_sweep_itself_costs_one_line(
+    sweep: Sweep, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        (("sweep.rerun=some",), "sweep.rerun='some' is not valid: Choose from: all, failed"),
+        (("norm=pre_ln,postln",), "norm='postln' is not valid: did you mean 'post_ln'?"),
+        (("trainer.steps=3,abc",), "trainer.steps=abc"),
+        (("model.n_layr=1,2",), "did you mean 'model.n_layers'?"),
+    ):
+        code, folder = sweep("seed=0,1", *arguments)
+        error = capfd.readouterr().err
+        assert code == 1
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1, error
+        assert words in error
+        assert not list(folder.glob("*/summary.json"))  # nothing ran
+
+
+def test_a_failing_and_a_diverging_job_in_the_middle(
+    sweep: Sweep, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both are recorded with their reasons, the rest run, and only the failure counts."""
+    code, folder = sweep("seed=0,1", "optimizer.lr=1e-3,1e30", "activation=relu,rellu")
+    assert code == 1
+    rows = table(folder)
+    assert rows["status"].value_counts().to_dict() == {"failed": 4, "finished": 2, "diverged": 2}
+    failed, diverged = (rows[rows["status"] == status] for status in ("failed", "diverged"))
+    assert failed["reason"].str.contains("activation='rellu' is not valid").all()
+    assert diverged["reason"].str.contains("was not finite at step").all()
+    assert diverged["diverged_at_step"].notna().all()
+    output = capfd.readouterr()
+    assert output.err.count("failed: ") == 4
+    assert "Traceback" not in output.err
+    for line in ("finished     2", "diverged     2", "failed       4"):
+        assert line in output.out
+    assert sweep("seed=0,1", "optimizer.lr=1e-3,1e30", "activation=relu")[0] == 0
+
+
+def test_a_job_in_a_sweep_equals_the_job_alone(sweep: Sweep, toy: tuple[str, ...]) -> None:
+    """Whatever ran before in the process: seeds, hooks, figures, environment."""
+    before = dict(os.environ)
+    _, folder = sweep("seed=3", "norm=no_norm,post_ln", "wandb.mode=offline")
+    assert set(os.environ) - set(before) <= {"WANDB_SERVICE"}  # W&B's, for all its runs
+    (job,) = folder.glob("post_ln-*")
+    alone = folder.parent / "alone"
+    cli_module.main([*toy, "seed=3", "norm=post_ln", "threads=1", f"hydra.run.dir={alone}"])
+    assert (job / "gradients.csv").read_bytes() == (alone / "gradients.csv").read_bytes()
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_series_equals_parallel(sweep: Sweep) -> None:
+    """Bit for bit, at a size where two threads would add in another order than one."""
+    grid = ("seed=0,1", "norm=pre_ln,post_ln", "model.emb_dim=64", "trainer.batch_size=16")
+    code, series = sweep(*grid, folder="series")
+    assert code == 0
+    code, parallel = sweep(*grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder="both")
+    assert code == 0
+    names = sorted(written(series))
+    assert names == sorted(written(parallel))
+    assert len(names) == 4
+    for name in names:
+        for file in ("gradients.csv", "parameters.csv", "sample.txt"):
+            assert (series / name / file).read_bytes() == (parallel / name / file).read_bytes()
+        threads = json.loads((parallel / name / "summary.json").read_text())["versions"]["threads"]
+        assert threads == "1"
+    drop = [*TIMED]
+    pd.testing.assert_frame_equal(
+        table(series).drop(columns=drop), table(parallel).drop(columns=drop)
+    )
+
+
+def test_threads_of_a_job_can_be_set(sweep: Sweep) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    _, folder = sweep("seed=0", "threads=2")
+    (summary,) = folder.glob("*/summary.json")
+    assert json.loads(summary.read_text())["versions"]["threads"] == "2"
+    assert torch.get_num_threads() == before
+
+
+def test_killed_in_mid_sweep_and_taken_up_again(toy: tuple[str, ...], tmp_path: Path) -> None:
+    """SIGKILL loses the job in hand at most; the end is that of an uninterrupted sweep."""
+    grid = ("seed=0,1,2", "trainer.steps=300")
+    folder = tmp_path / "killed"
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command(toy, folder, *grid), stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("job 2 of 3: "):
+            job = folder / line.split()[-1]
+            break
+    while not (job / "gradients.csv").is_file():  # until it is at work
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert status_of(job) == "running"
+    finished = {name: when for name, when in written(folder).items() if folder / name != job}
+    assert len(finished) == 1
+    again = subprocess.run(command(toy, folder, *grid), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "2 to run, 1 skipped" in again.stdout
+    assert finished.items() <= written(folder).items()
+    whole = tmp_path / "whole"
+    subprocess.run(command(toy, whole, *grid), capture_output=True, check=True)
+    pd.testing.assert_frame_equal(
+        table(folder).drop(columns=TIMED), table(whole).drop(columns=TIMED)
+    )
+    for name in written(whole):
+        one, other = (place / name / "gradients.csv" for place in (folder, whole))
+        assert one.read_bytes() == other.read_bytes()
+    assert (whole / "report.html").is_file()
+    assert (folder / "report.html").is_file()
+
+
+def test_two_sweeps_at_once_in_one_folder_share_the_work(
+    toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    grid = ("seed=0,1,2,3", "trainer.steps=100")
+    both = [
+        subprocess.Popen(
+            command(toy, folder, *grid),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert all("Traceback" not in error for _, error in outputs)
+    rows = table(folder)
+    assert rows["status"].tolist() == ["finished"] * 4
+    for name in rows["name"]:  # each has one run's rows, whole
+        metrics = pd.read_csv(folder / name / "metrics.csv")
+        assert metrics["step"].tolist() == sorted(set(metrics["step"]))
+        assert metrics["step"].iloc[-1] == 100
+
+
+def test_a_job_in_hand_elsewhere_is_left_to_it(sweep: Sweep, toy: tuple[str, ...]) -> None:
+    from filelock import FileLock
+
+    _, folder = sweep("seed=0")
+    (job,) = folder.glob("*-seed0-*")
+    summary = json.loads((job / "summary.json").read_text())
+    (job / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
+    before = written(folder)
+    with FileLock(job / ".lock"):
+        code, _ = sweep("seed=0")
+    assert code == 0
+    assert written(folder) == before
+    sweep("seed=0")  # the lock is gone: its process died
+    assert status_of(job) == "finished"
+
+
+def test_ctrl_c_stops_the_sweep_with_its_table(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments.trainer import Trainer
+
+    steps = iter(range(100))
+
+    def interrupted(self: Trainer, step: int) -> None:
+        if next(steps) == 4:  # in the second job
+            raise KeyboardInterrupt
+        original(self, step)
+
+    original = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    code, folder = sweep("seed=0,1,2")
+    assert code == 130
+    assert table(folder)["status"].tolist() == ["finished", "interrupted"]
+    told = capsys.readouterr().out
+    assert "not started     1" in told
+    monkeypatch.undo()
+
+
+def test_a_lost_worker_costs_its_own_job_alone(
+    sweep: Sweep, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A worker that is killed, as by the kernel when memory runs out."""
+    folder = tmp_path / "lost"
+    jobs = [sweep_module.Job((f"seed={n}",), folder / f"job-seed{n}-{n:08}") for n in range(3)]
+    folder.mkdir()
+    asked: list[list[str]] = []
+
+    def launch(chosen: Sequence[sweep_module.Job]) -> None:
+        asked.append([job.name for job in chosen])
+        for job in chosen:
+            job.directory.mkdir(exist_ok=True)
+            dies = job is jobs[1] and len(asked) == 1
+            status = {"status": "running" if dies else "finished"}
+            (job.directory / "summary.json").write_text(json.dumps(status))
+            if dies:
+                raise RuntimeError("a worker was killed")
+
+    code = sweep_module.Sweep(folder, jobs, None, parallel=True, threads=1).run(launch)
+    assert code == 1
+    assert asked == [[job.name for job in jobs], [jobs[2].name]]
+    assert [status_of(job.directory) for job in jobs] == ["finished", "failed", "finished"]
+
+
+def test_wandb_groups_the_runs_of_a_sweep(sweep: Sweep) -> None:
+    _, folder = sweep("seed=0", "norm=post_ln", "wandb.mode=offline", "wandb.tags=[mine]")
+    (file,) = folder.glob("*/wandb/offline-run-*/run-*.wandb")
+    tool = Path(sys.executable).with_name("wandb")
+    inspect = [str(tool), "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in lines.splitlines()]
+    started = next(record["run"] for record in records if record["type"] == "run")
+    assert started["run_group"] == folder.name
+    assert started["job_type"] == "train"
+    assert started["display_name"] == "post_ln-seed0"
+    assert {"mine", "norm=post_ln"} <= set(started["tags"])
+
+
+@pytest.mark.parametrize("experiment", sorted(GRIDS))
+def test_grids_compose_and_run_at_toy_size(sweep: Sweep, experiment: str) -> None:
+    params = GRIDS[experiment]
+    firsts = [f"{name}={str(values).split(',')[0]}" for name, values in params.items()]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for choice in firsts:
+            from_hydra(compose("config", overrides=[f"experiment={experiment}", choice]))
+    two = [name for name in params if name not in ("seed", "norm")][:1] or ["norm"]
+    shown = [f"{name}={','.join(str(params[name]).split(',')[:2])}" for name in two]
+    code, folder = sweep(f"experiment={experiment}", *firsts, *shown)
+    assert code == 0
+    rows = table(folder)
+    assert len(rows) == 2
+    assert set(rows["status"]) == {"finished"}
+
+
+def test_a_sweep_has_the_same_folder_for_the_same_question(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+    grid = ("experiment=init_gradients", "norm=pre_ln,post_ln")
+    for arguments in (
+        (*grid, "seed=0,1"),
+        (*grid, "seed=0,1,2"),  # more of the same
+        (*grid, "seed=0,1", "wandb.project=x"),  # what is logged where
+        (*grid, "seed=0,1", "model.n_layers=3"),  # another question
+    ):
+        assert cli_module.main(["-m", *toy, *arguments]) == 0
+    folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
+    assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([4, 6], [6, 4])
+    assert all(folder.name.startswith("init_gradients-norm_seed-") for folder in folders)
+
+
+def test_names_of_directories_hold_nothing_but_names() -> None:
+    assert sweep_module.file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
+    assert sweep_module.file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
+
+
+def made(**settings: object) -> Run:
+    nested: dict[str, object] = {}
+    for name, value in settings.items():
+        section, _, key = name.partition("__")
+        if key:
+            nested.setdefault(section, {})[key] = value  # type: ignore[index]
+        else:
+            nested[section] = value
+    return Run(Path("x"), {"settings": nested})
+
+
+def test_what_varies_between_runs() -> None:
+    pair = [
+        made(seed=0, optimizer__name="adamw", optimizer__lr=1e-3, norm__placement="a"),
+        made(seed=1, optimizer__name="sgd", optimizer__lr=0.1, norm__placement="b"),
+    ]
+    assert varying(pair) == ["optimizer.name", "norm.placement"]  # the lr follows from the name
+    third = made(seed=1, optimizer__name="sgd", optimizer__lr=0.2, norm__placement="b")
+    assert varying([*pair, third]) == ["optimizer.name", "optimizer.lr", "norm.placement"]
+    assert varying(pair[:1]) == []
+    assert runs_module.differing(pair) == ["optimizer.name", "optimizer.lr", "norm.placement"]
+
+
+def test_values_are_ordered_as_people_do() -> None:
+    values = ["b", 10, None, 9.5, "a", True]
+    assert sorted(values, key=in_order) == [None, True, 9.5, 10, "a", "b"]
+
+
+def test_time_left_is_told_in_few_words() -> None:
+    told = [sweep_module.duration(seconds) for seconds in (5, 89, 600, 7200)]
+    assert told == ["5 s", "89 s", "10 min", "2.0 h"]
