@@ -20,6 +20,7 @@ from experiments.sweep import file_name
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
+EXTRAS = {"hydra/launcher=joblib": 'it comes with pip install -e ".[joblib]". '}
 CONF = str(Path(__file__).parent.resolve() / "conf")
 
 
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = Path(job.runtime.output_dir)
         overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
         if OmegaConf.is_missing(job.job, "num"):
+            told = {override.split("=", 1)[0] for override in overrides}
+            if set(job.sweeper.params) - told:
+                complain("this is one run of a grid; python run.py -m ... runs all of it")
             code = launch(config, overrides, directory)
         else:  # of a sweep
             in_turn = job.launcher["_target_"].endswith("BasicLauncher")
@@ -70,7 +74,8 @@ def explain(error: BaseException) -> str:
     """One line for an error in the command line or in a YAML file."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name!r} is not valid: {choice_hint(name, error.options)}"
+        extra = EXTRAS.get(f"{group}={name}", "")
+        return f"{group}={name!r} is not valid: {extra}{choice_hint(name, error.options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is not valid: must read name=value"
     absent = re.match(r"Could not override '(.*?)'", str(error))

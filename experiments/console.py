@@ -92,9 +92,9 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Report]:
-    """A bar with the time left on a terminal, a few plain lines elsewhere."""
-    if not _bars:
+def progress(what: str, total: int, lines: bool = True) -> Iterator[Report]:
+    """A bar with the time left on a terminal, a few plain lines elsewhere, if wanted."""
+    if not _bars or not (lines or console.is_terminal):
         yield lambda done, note="": None
         return
     if console.is_terminal:

@@ -142,6 +142,7 @@ class Sweep:
         self.skipped = {job for job in jobs if job not in self.due}
         self.before = {job: self._written(job) for job in self.due}
         self.ended: set[Job] = set()
+        self.report: Path | None = None
         self.started = time.monotonic()
 
     def run(self, launch: Callable[[Sequence[Job]], object]) -> int:
@@ -257,7 +258,7 @@ class Sweep:
         from experiments.report import write_report  # loads what the runs do not need
 
         try:
-            say(f"drawing {shorten(write_report([self.folder], self.folder))}")
+            self.report = write_report([self.folder], self.folder)
         except Exception as error:
             log.warning("the report is not made: %s: %s", type(error).__name__, one_line(error))
 
@@ -280,7 +281,8 @@ class Sweep:
             if run.status in ("failed", "diverged"):
                 tell = complain if run.status == "failed" else say
                 tell(f"{run.status}: {job.name}: {run.reason}")
-        say(f"\nFiles: {shorten(self.folder / 'runs.csv')}")
+        files = [self.folder / "runs.csv", *filter(None, [self.report])]
+        say("\nFiles: " + ", ".join(map(shorten, files)))
 
 
 def write_runs_csv(folder: Path) -> None:

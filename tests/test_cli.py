@@ -18,6 +18,7 @@ from experiments.optimizer import OPTIMIZERS
 from experiments.runners import RUNNERS
 from experiments.schedule import SCHEDULES
 from experiments.settings import from_hydra
+from experiments.sweep import Sweep
 from experiments.tokenizer import TOKENIZERS
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
 from gpt.parameters import closed_form
@@ -37,6 +38,15 @@ GRIDS = [
     if "sweeper"
     in yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text()).get("hydra", {})
 ]
+
+
+def smallest(grid: str) -> list[str]:
+    """Overrides that leave one job of an experiment that is a grid."""
+    values = yaml.safe_load((CONF / "experiment" / f"{grid}.yaml").read_text())
+    params = values["hydra"]["sweeper"]["params"]
+    return [f"{name}={str(levels).split(',')[0]}" for name, levels in params.items()]
+
+
 EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
 
 
@@ -300,9 +310,20 @@ def test_plain_progress_whatever_the_log_interval(
         assert abs(len(seen) - lines) <= 1
 
 
-def test_names_of_directories_hold_nothing_but_names() -> None:
-    assert cli_module.file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
-    assert cli_module.file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
+def test_a_launcher_that_is_not_installed_says_how_to_get_it() -> None:
+    from hydra.errors import MissingConfigException
+
+    error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert 'it comes with pip install -e ".[joblib]"' in cli_module.explain(error)
+
+
+def test_one_run_of_a_grid_says_that_it_is_one(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("experiment=depth", *toy)[0] == 0
+    assert "this is one run of a grid" in capsys.readouterr().err
+    assert cli("experiment=depth", *toy, "seed=0", "norm=pre_ln")[0] == 0  # n_layers is a toy's
+    assert "grid" not in capsys.readouterr().err
 
 
 def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,9 +383,12 @@ def test_readme_commands_run(
         _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={tmp_path}/cache")
         command = command.replace("RUN_DIR", str(trained))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
     arguments = shlex.split(command.split("run.py", 1)[1])
     if "--help" not in arguments and "--cfg" not in arguments:
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if argument not in flags]
+        for grid in (name for name in GRIDS if f"experiment={name}" in values):
+            values += smallest(grid)
         arguments = [*flags, *TOY, f"data.cache_dir={tmp_path}/cache", *values]
     assert cli_module.main(arguments) == 0

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.console import progress
 from experiments.files import write_atomically
 from experiments.report.arms import Layout, factors_of, form_arms
-from experiments.report.figures import all_figures
+from experiments.report.figures import makers
 from experiments.report.histories import read_history
-from experiments.report.page import render, save_picture
+from experiments.report.page import draw_picture, render
 from experiments.runs import Run, find_runs
 from gpt import ConfigError
 
@@ -44,12 +45,22 @@ def write_report(
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
         chosen = list(runs.values())
         factors = factors_of(chosen, by)
-        histories = [read_history(run) for run in chosen]
+        histories = []
+        with progress("reading runs", len(chosen), lines=False) as tell:
+            for run in chosen:
+                histories.append(read_history(run))
+                tell(len(histories))
         arms = form_arms(histories, factors)
         layout = Layout(arms, factors)
-        figures = out / "figures"
-        pictures = [save_picture(drawn, figures, formats) for drawn in all_figures(layout, arms)]
-    page = render(folders, out, chosen, arms, layout, pictures, warnings)
+        pictures = []
+        figures = makers(layout, arms)
+        with progress("drawing", len(figures), lines=False) as tell:
+            for done, make in enumerate(figures, start=1):
+                pictures.append(draw_picture(make, out / "figures", formats))
+                tell(done)
+    page = render(
+        folders, out, chosen, arms, layout, [p for p in pictures if p is not None], warnings
+    )
     path = out / "report.html"
     write_atomically(path, page.encode())
     return path

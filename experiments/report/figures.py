@@ -1,6 +1,5 @@
 """The report's figures, each with the words that say what it shows."""
 
-import logging
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,11 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.console import one_line
 from experiments.plots import COLOURS, LEGEND, MARKS, log_if_wide, panels
 from experiments.report.arms import Arm, Key, Layout, numbers, short, word_of
 from experiments.report.histories import History
 from experiments.report.numbers import Band, Fit, band, fit_power, middle, sensitivity
 from experiments.runs import Value
-
-log = logging.getLogger(__name__)
 
 INK, PAPER = "#1b1e23", "#fffffe"  # stand for nothing else, so that a dark page can replace them
 STYLE: Any = {
@@ -750,14 +746,17 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{'no' if count == 0 else count} {word}s"
 
 
-def all_figures(layout: Layout, arms: Sequence[Arm]) -> Iterator[Drawn]:
-    """Every figure that the runs have the numbers for, in the order of the page."""
+Maker = Callable[[], Drawn | None]
+
+
+def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
+    """What draws each figure, in the order of the page; None where the numbers are missing."""
     sizes = [
         name
         for name in layout.factors
         if name.startswith("model.") and len(numbers(layout.levels[name])) > 1
     ]
-    makers: list[Callable[[], Drawn | None]] = [
+    return [
         partial(loss, layout),
         partial(gradients_by_layer, layout, arms),
         partial(gradient_maps, layout, arms),
@@ -767,13 +766,3 @@ def all_figures(layout: Layout, arms: Sequence[Arm]) -> Iterator[Drawn]:
         partial(rate_sensitivity, layout),
         *(partial(inside, layout, stat) for stat in INSIDE),
     ]
-    for make in makers:
-        drawn = None
-        try:
-            with mpl.rc_context(STYLE):
-                drawn = make()
-        except Exception as error:  # a file that nobody foresaw costs its figure, not the report
-            name = getattr(make, "func", make).__name__
-            log.warning("figure %s is not drawn: %s", name, one_line(error))
-        if drawn is not None:
-            yield drawn

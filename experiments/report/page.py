@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import logging
 import math
 import os
 import shlex
@@ -18,12 +19,15 @@ import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from experiments.console import one_line
 from experiments.plots import DPI
 from experiments.report.arms import Arm, Layout, is_stuck, word_of
-from experiments.report.figures import INK, PAPER, STYLE, Drawn, plural
+from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
 from experiments.report.numbers import middle
 from experiments.report.words import endings, headline
 from experiments.runs import Run, Value, differing, in_order
+
+log = logging.getLogger(__name__)
 
 DARK_INK, DARK_PAPER = "#e8eaed", "#16191d"
 MB = 2**20
@@ -43,18 +47,35 @@ class Picture:
     files: list[str]
 
 
+def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture | None:
+    """Draw a figure and write it in each format; returns it for the page.
+
+    None where its numbers are missing. What nobody foresaw in a file costs the figure and a
+    warning, not the report.
+    """
+    try:
+        with mpl.rc_context(STYLE):
+            drawn = make()
+            return None if drawn is None else save_picture(drawn, folder, formats)
+    except OSError:
+        raise
+    except Exception as error:
+        name = getattr(make, "func", make).__name__
+        log.warning("figure %s is not drawn: %s", name, one_line(error))
+        return None
+
+
 def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
-    """Write a figure in each format; returns it for the page."""
+    """Write a figure in each format, under the report's style; returns it for the page."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    with mpl.rc_context(STYLE):
-        for kind in formats:
-            path = folder / f"{drawn.name}.{kind}"
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-            drawn.figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
-            files.append(f"{folder.name}/{path.name}")
-        buffer = io.BytesIO()
-        drawn.figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
+    for kind in formats:
+        path = folder / f"{drawn.name}.{kind}"
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        drawn.figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
+        files.append(f"{folder.name}/{path.name}")
+    buffer = io.BytesIO()
+    drawn.figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
     light = buffer.getvalue()
     dark = light.replace(INK.encode(), DARK_INK.encode()).replace(
         PAPER.encode(), DARK_PAPER.encode()

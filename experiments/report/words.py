@@ -8,6 +8,8 @@ from experiments.report.arms import Arm, Layout, numbers, short, word_of
 from experiments.report.figures import LAST_INITIAL, WARMUP, plural, scalings, told
 from experiments.report.numbers import middle
 
+MOST_NAMED = 6  # arms in a sentence
+
 
 def joined(words: Sequence[str]) -> str:
     """Words with commas and an `and`."""
@@ -34,7 +36,7 @@ def compared(layout: Layout) -> str:
         else:
             shown = [short(name, level).removeprefix(f"{word_of(name)} ") for level in levels]
             words.append(f"{word_of(name)} {joined(shown)}")
-    return " over ".join(words)
+    return " over ".join(words[:2]) + "".join(f", and over {word}" for word in words[2:])
 
 
 def seeds_words(arms: Sequence[Arm]) -> str:
@@ -117,10 +119,26 @@ def loss_words(layout: Layout, arms: Sequence[Arm]) -> str:
 
 
 def endings(arms: Sequence[Arm]) -> str:
-    """How the runs ended, counted."""
+    """How the runs ended, counted, and in which arms they did not finish."""
     counts = Counter(history.run.status for arm in arms for history in arm.histories)
-    words = joined([f"{count} {status}" for status, count in counts.most_common()])
-    stuck = sum(arm.stuck for arm in arms)
+    words = []
+    for status, count in counts.most_common():
+        words.append(f"{count} {status}")
+        if status in ("diverged", "failed"):
+            words[-1] += within([arm.label for arm in arms if arm.count(status)], len(arms))
+    told = joined(words)
+    stuck = [arm for arm in arms if arm.stuck]
     if stuck:
-        words += f"; {stuck} of the finished learned no more than token frequencies"
-    return words
+        told += f"; {sum(arm.stuck for arm in stuck)} of the finished learned no more than token "
+        told += "frequencies" + within([arm.label for arm in stuck], len(arms))
+    return told
+
+
+def within(labels: Sequence[str], total: int) -> str:
+    """In which arms something happened, where that tells more than a number."""
+    if total == 1:
+        return ""
+    shown = [*labels[:MOST_NAMED]]
+    if len(labels) > MOST_NAMED:
+        shown.append(f"{len(labels) - MOST_NAMED} more arms")
+    return f" ({'; '.join(shown)})"

@@ -13,77 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.report import write_report
+from experiments.report import figures, write_report
 from experiments.report.__main__ import main
 from experiments.report.arms import Layout, factors_of, form_arms, is_stuck
-from experiments.report.figures import all_figures, rate_sensitivity, scalings
+from experiments.report.figures import Drawn, makers, rate_sensitivity, scalings
 from experiments.report.histories import read_history, read_table
 from experiments.report.numbers import band, fit_power, middle, sensitivity
 from experiments.runs import Run, find_runs
 from gpt import ConfigError
+from made_runs import HOSTILE, make_run
 
 VOID = {"meta", "link", "img", "source", "input", "br"}
-
-
-def make_run(
-    folder: Path,
-    name: str,
-    *,
-    placement: str = "pre_ln",
-    seed: int = 0,
-    n_layers: int = 2,
-    lr: float = 1e-3,
-    warmup: int = 0,
-    val_losses: Sequence[float] = (4.0, 3.0, 2.0),
-    last_block: float = 0.5,
-    status: str = "finished",
-    **more: Any,
-) -> Path:
-    """A run's CSV and JSON files: three steps of `n_layers` blocks."""
-    directory = folder / name
-    directory.mkdir(parents=True)
-    rows = [
-        f"{step},{step * 10},{loss},{loss},{lr},1,,100,5" for step, loss in enumerate(val_losses)
-    ]
-    columns = "step,tokens,train_loss,val_loss,lr,grad_norm,clip_factor,tokens_per_s,memory_mb"
-    (directory / "metrics.csv").write_text("\n".join([columns, *rows]) + "\n")
-    gradients = ["step,layer,component,stat,value"]
-    for step in range(len(val_losses)):
-        for layer in range(n_layers):
-            share = layer / max(n_layers - 1, 1)
-            value = 1.0 + share * (last_block - 1.0)  # from 1 in the first block
-            gradients.append(f"{step},{layer},block,grad_norm,{value}")
-            gradients.append(f"{step},{layer},output,activation_rms,{1 + layer}")
-            gradients.append(f"{step},{layer},block,update_ratio,0.001")
-            gradients.append(f"{step},{layer},attention,attention_entropy,0.9")
-    (directory / "gradients.csv").write_text("\n".join(gradients) + "\n")
-    memory = "kind,predicted_bytes,measured_bytes\nparameters,100,100\npeak,2097152,4194304\n"
-    (directory / "memory.csv").write_text(memory)
-    settings = {
-        "runner": "train",
-        "seed": seed,
-        "norm": {"placement": placement},
-        "model": {"n_layers": n_layers},
-        "optimizer": {"lr": lr},
-        "schedule": {"warmup_steps": warmup},
-    }
-    blocks = {"first_block": 1.0, "last_block": last_block}
-    summary = {
-        "status": status,
-        "seed": seed,
-        "settings": settings,
-        "overrides": [f"norm={placement}", f"seed={seed}", "sweep.rerun=all"],
-        "train_loss": val_losses[-1],
-        "val_loss": val_losses[-1],
-        "initial_val_loss": val_losses[0],
-        "corpus": {"name": "made", "sha256": "00", "unigram_validation_loss": 3.0},
-        "grad_norm": {"first_step": blocks, "last_step": blocks},
-        "parameters": 1234,
-        "versions": {"torch": "2.13.0"},
-        **more,
-    }
-    (directory / "summary.json").write_text(json.dumps(summary))
-    return directory
 
 
 def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list[Any]]:
@@ -91,6 +31,11 @@ def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list
     factors = factors_of(runs, by)
     arms = form_arms([read_history(run) for run in runs], factors)
     return Layout(arms, factors), arms
+
+
+def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, Drawn]:
+    """Every figure by its name."""
+    return {drawn.name: drawn for make in makers(layout, arms) if (drawn := make()) is not None}
 
 
 class Page(HTMLParser):
@@ -207,7 +152,10 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     words = Page(page.read_text()).words
     assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
     assert "2 nats (pre_ln)" in words
-    assert "5 finished, 1 diverged and 1 failed; 2 of the finished learned no more" in words
+    assert (
+        "5 finished, 1 diverged (post_ln) and 1 failed (post_ln); 2 of the finished learned no "
+        "more than token frequencies (post_ln; pre_ln)" in words
+    )
     assert "it broke" in words
     (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
     assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
@@ -270,7 +218,7 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
                 tmp_path, name, seed=seed, lr=rate, warmup=warmup, val_losses=values, status=status
             )
     layout, arms = arms_of(tmp_path)
-    drawn = {figure.name: figure for figure in all_figures(layout, arms)}
+    drawn = drawings(layout, arms)
     maps = drawn["lr_warmup_maps"]
     texts = {text.get_text() for axis in maps.figure.axes for text in axis.texts}
     # 1.0, 1.1 and, for the diverged run, the initial 4.0; 2.98, 3.08, 3.18 are all stuck at 3.
@@ -309,8 +257,8 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     assert len(layout.panels) <= 12
     ends = {(panel[0], panel[1]) for panel in layout.panels}
     assert {(0.001, 0), (0.005, 4)} <= ends
-    figures = {figure.name: figure for figure in all_figures(layout, arms)}
-    assert f"{layout.left_out} of 25 panels are left out" in figures["loss"].caption
+    caption = drawings(layout, arms)["loss"].caption
+    assert f"{layout.left_out} of 25 panels are left out" in caption
 
 
 def test_one_run_is_enough(tmp_path: Path) -> None:
@@ -372,6 +320,19 @@ def test_torn_and_foreign_files_cost_a_warning_that_names_them(
     assert history.losses("val_loss").tolist() == [4.0, 3.0]
 
 
+def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: Any) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(figures, "gradient_maps", broken)
+    make_run(tmp_path, "a")
+    page = write_report([tmp_path], tmp_path)
+    assert "figure broken is not drawn: no such thing" in caplog.messages
+    assert len(Page(page.read_text()).all("img")) == 6
+
+
 def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("step,value\n0,1\n1,23")
@@ -379,9 +340,6 @@ def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
     path.write_text("step,value\n0,1\n1,23\n")
     assert read_table(path, ("step",))["value"].tolist() == [1, 23]
     assert read_table(tmp_path / "absent.csv", ("step",)).empty
-
-
-HOSTILE = "<script>alert(1)</script>"
 
 
 def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def status_of(directory: Path) -> str:
 
 
 def test_every_combination_runs_once_and_is_a_row(sweep: Sweep) -> None:
-    code, folder = sweep("seed=0,1", "norm=pre_ln,post_ln", "optimizer.lr=1e-3,2e-3")
+    code, folder = sweep("seed=range(0,2)", "norm=pre_ln,post_ln")
     assert code == 0
     rows = table(folder)
-    assert len(rows) == len(written(folder)) == 8
+    assert len(rows) == len(written(folder)) == 4
     assert set(rows["status"]) == {"finished"}
-    swept = rows[["norm.placement", "optimizer.lr", "seed"]]
+    swept = rows[["norm.placement", "seed"]]
     assert not swept.duplicated().any()
     for name in rows["name"]:
         run = folder / name
@@ -188,14 +188,14 @@ def test_a_job_in_a_sweep_equals_the_job_alone(sweep: Sweep, toy: tuple[str, ...
 
 def test_series_equals_parallel(sweep: Sweep) -> None:
     """Bit for bit, at a size where two threads would add in another order than one."""
-    grid = ("seed=0,1", "norm=pre_ln,post_ln", "model.emb_dim=64", "trainer.batch_size=16")
+    grid = ("seed=0", "norm=pre_ln,post_ln,no_norm", "model.emb_dim=64", "trainer.batch_size=16")
     code, series = sweep(*grid, folder="series")
     assert code == 0
     code, parallel = sweep(*grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder="both")
     assert code == 0
     names = sorted(written(series))
     assert names == sorted(written(parallel))
-    assert len(names) == 4
+    assert len(names) == 3
     for name in names:
         for file in ("gradients.csv", "parameters.csv", "sample.txt"):
             assert (series / name / file).read_bytes() == (parallel / name / file).read_bytes()
@@ -217,7 +217,9 @@ def test_threads_of_a_job_can_be_set(sweep: Sweep) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_killed_in_mid_sweep_and_taken_up_again(toy: tuple[str, ...], tmp_path: Path) -> None:
+def test_killed_in_mid_sweep_and_taken_up_again(
+    sweep: Sweep, toy: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL loses the job in hand at most; the end is that of an uninterrupted sweep."""
     grid = ("seed=0,1,2", "trainer.steps=300")
     folder = tmp_path / "killed"
@@ -238,20 +240,16 @@ def test_killed_in_mid_sweep_and_taken_up_again(toy: tuple[str, ...], tmp_path: 
     assert status_of(job) == "running"
     finished = {name: when for name, when in written(folder).items() if folder / name != job}
     assert len(finished) == 1
-    again = subprocess.run(command(toy, folder, *grid), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "2 to run, 1 skipped" in again.stdout
+    assert sweep(*grid, folder="killed")[0] == 0
+    assert "2 to run, 1 skipped" in capsys.readouterr().out
     assert finished.items() <= written(folder).items()
-    whole = tmp_path / "whole"
-    subprocess.run(command(toy, whole, *grid), capture_output=True, check=True)
+    _, whole = sweep(*grid, folder="whole")
     pd.testing.assert_frame_equal(
         table(folder).drop(columns=TIMED), table(whole).drop(columns=TIMED)
     )
     for name in written(whole):
         one, other = (place / name / "gradients.csv" for place in (folder, whole))
         assert one.read_bytes() == other.read_bytes()
-    assert (whole / "report.html").is_file()
-    assert (folder / "report.html").is_file()
 
 
 def test_two_sweeps_at_once_in_one_folder_share_the_work(
@@ -271,6 +269,7 @@ def test_two_sweeps_at_once_in_one_folder_share_the_work(
     outputs = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert all("Traceback" not in error for _, error in outputs)
+    assert (folder / "report.html").is_file()
     rows = table(folder)
     assert rows["status"].tolist() == ["finished"] * 4
     for name in rows["name"]:  # each has one run's rows, whole

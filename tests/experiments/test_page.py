@@ -1,0 +1,155 @@
+"""The report's page in headless Chromium."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from experiments.report import write_report
+from made_runs import HOSTILE, make_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("NORMSCOPE_REQUIRE_BROWSER") == "1":
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine runs: losses 1 to 8 and one that diverged, whose name and reason are hostile."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for index in range(8):
+        make_run(
+            folder,
+            f"run{index}",
+            placement="pre_ln" if index % 2 else "post_ln",
+            seed=index // 2,
+            val_losses=(9.0, 8.0 - index),
+        )
+    name = HOSTILE.replace("/", "\u2215")
+    make_run(folder, name, seed=4, status="diverged", reason=f"<b>{HOSTILE}</b>")
+    return write_report([folder], folder)
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The report, opened; at the end it must have asked for nothing and complained of nothing."""
+    context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith("data:") else complaints.append(request.url),
+    )
+    page.goto(report.as_uri())
+    assert complaints == [report.as_uri()]
+    yield page
+    assert complaints == [report.as_uri()]
+    context.close()
+
+
+def losses(page: Page) -> list[str]:
+    """The validation losses of the runs that are shown, in order."""
+    heads = page.locator("#runs-table thead th").all_inner_texts()
+    column = [head.split("\n")[0].strip(" \u25b2\u25bc") for head in heads].index("validation loss")
+    rows = page.locator("#runs-table tbody tr:visible").all()
+    return [row.locator("th, td").nth(column).inner_text() for row in rows]
+
+
+def test_sorting_by_click_and_by_keyboard(page: Page) -> None:
+    ascending = [f"{loss:.3f}" for loss in range(1, 9)]
+    button = page.locator("#runs-table").get_by_role("button", name="validation loss")
+    button.click()
+    # The diverged run's last loss, 2, stands in its row.
+    assert losses(page) == sorted([*ascending, "2.000"])
+    head = page.locator("#runs-table th[aria-sort]")
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert losses(page) == sorted([*ascending, "2.000"], reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_filtering(page: Page) -> None:
+    page.get_by_label("Show runs with").fill("post_ln")
+    assert page.get_by_role("status").inner_text() == "4 of 9"
+    assert len(losses(page)) == 4
+    page.get_by_label("Show runs with").fill("post_ln seed=3")
+    assert losses(page) == ["2.000"]
+    page.get_by_label("Show runs with").fill("diverged")
+    assert losses(page) == ["2.000"]
+    page.get_by_label("Show runs with").fill("")
+    assert len(losses(page)) == 9
+
+
+def test_copying_a_command(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the command that runs run1 again").click()
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "python run.py norm=pre_ln seed=0"
+
+
+def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
+    """Tab reaches the skip link first, then every link and button."""
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+    assert {"filter", "Copy", "run0", "Provenance"} <= reached
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_are_shown_and_the_page_fits(
+    page: Page, viewport: dict[str, int], scheme: str
+) -> None:
+    page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
+    assert page.locator("img").count() == 7
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    picture = matplotlib.image.imread(io.BytesIO(page.screenshot(full_page=True)), format="png")
+    background = picture[2, 2, :3]
+    assert (background.mean() > 0.9) == (scheme == "light")
+    drawn = np.abs(picture[..., :3] - background).max(axis=2) > 0.1
+    assert 0.02 < drawn.mean() < 0.7  # neither blank nor black
+    assert len(np.unique((picture[::4, ::4, :3] * 15).astype(int).reshape(-1, 3), axis=0)) > 50
+    figure = page.locator("img").first.screenshot()
+    pixels = matplotlib.image.imread(io.BytesIO(figure), format="png")[..., :3]
+    assert (pixels.mean() > 0.5) == (scheme == "light")
+
+
+def test_it_prints(page: Page) -> None:
+    page.emulate_media(media="print")
+    assert not page.get_by_label("Show runs with").is_visible()
+    assert len(page.pdf(format="A4")) > 50_000
