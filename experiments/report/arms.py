@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from experiments.report.histories import History
@@ -21,7 +22,6 @@ Key = tuple[Value, ...]
 CHOICES = {"norm": "norm.placement", "init": "init.scheme", "data": "data.name"} | {
     section: f"{section}.name" for section in ("tokenizer", "optimizer", "schedule")
 }
-MOST_PANELS = 12
 
 
 @dataclass
@@ -140,9 +140,7 @@ class Layout:
     varies; else a factor of words, else one with few levels.
     """
 
-    def __init__(
-        self, arms: Sequence[Arm], factors: Sequence[str], most: int = MOST_PANELS
-    ) -> None:
+    def __init__(self, arms: Sequence[Arm], factors: Sequence[str]) -> None:
         self.factors, self.by_key = list(factors), {arm.key: arm for arm in arms}
         levels = {
             name: sorted({arm.key[index] for arm in arms}, key=in_order)
@@ -152,24 +150,30 @@ class Layout:
         self.hue = min(factors, key=self._rank, default=None)
         self.hues: list[Value] = levels[self.hue] if self.hue else [None]
         self.rest = [name for name in factors if name != self.hue]
-        shown = {name: levels[name] for name in self.rest}
-        self.panels = self._panels(shown)
+        combinations = itertools.product(*(levels[name] for name in self.rest))
+        self.panels = [p for p in combinations if any(self.arm(p, hue) for hue in self.hues)]
         self.left_out = 0
-        while len(self.panels) > most and max(map(len, shown.values())) > 2:
+
+    def thinned(self, most: int) -> "Layout":
+        """With no more than `most` panels: inner levels are left out first."""
+        other = copy(self)
+        shown = {name: self.levels[name] for name in self.rest}
+        while len(other.panels) > most and max(map(len, shown.values())) > 2:
             widest = max(shown, key=lambda name: len(shown[name]))
             shown[widest] = fewer(shown[widest])
-            thinned = self._panels(shown)
-            self.left_out += len(self.panels) - len(thinned)
-            self.panels = thinned
+            other.panels = [
+                panel
+                for panel in self.panels
+                if all(v in shown[name] for name, v in zip(self.rest, panel, strict=True))
+            ]
+        other.panels = other.panels[:most]
+        other.left_out = len(self.panels) - len(other.panels)
+        return other
 
     def _rank(self, name: str) -> tuple[bool, bool, bool, int]:
         words = not any(isinstance(level, int | float) for level in self.levels[name])
         is_axis = name == "optimizer.lr"  # of its own figures
         return name != "norm.placement", is_axis, not words, len(self.levels[name])
-
-    def _panels(self, shown: dict[str, list[Value]]) -> list[Key]:
-        combinations = itertools.product(*(shown[name] for name in self.rest))
-        return [panel for panel in combinations if any(self.arm(panel, hue) for hue in self.hues)]
 
     def arm(self, panel: Key, hue: Value) -> Arm | None:
         values = dict(zip(self.rest, panel, strict=True))
@@ -185,8 +189,7 @@ class Layout:
 
     def without(self, *names: str) -> "Layout":
         """Panels by the other factors alone: for figures that have `names` as an axis."""
-        other = object.__new__(Layout)
-        other.__dict__ |= self.__dict__
+        other = copy(self)
         other.rest = [name for name in self.rest if name not in names]
         places = [self.rest.index(name) for name in other.rest]
         other.panels = list(dict.fromkeys(tuple(p[i] for i in places) for p in self.panels))

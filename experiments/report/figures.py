@@ -39,7 +39,8 @@ STYLE: Any = {
 }
 ONE_PANEL, MANY_PANELS = (6.6, 4.0), (3.3, 2.7)
 MOST_COLUMNS = 4
-MOST_MAPS = 9
+MOST_PANELS, MOST_ARMS = 12, 48  # of a figure with a panel for several arms, for each arm
+MOST_MAPS, MOST_ROWS = 9, 4
 RATE, WARMUP = "optimizer.lr", "schedule.warmup_steps"
 INSIDE = {  # what probes recorded: title, axis, in words
     "activation_rms": ("Activations by layer", "RMS of the stream after the block", "activation"),
@@ -194,6 +195,7 @@ def left_out_note(layout: Layout) -> str:
 
 def loss(layout: Layout) -> Drawn | None:
     """Validation and training loss of each arm, with what token frequencies alone reach."""
+    layout = layout.thinned(MOST_PANELS)
     drawn = [
         (place, line, arm, [h for h in arm.histories if not h.losses("val_loss").empty])
         for place, _, line, arm in cells(layout)
@@ -273,20 +275,15 @@ def stacked(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, np.
     steps = np.array(sorted(set().union(*(table.index for table in tables))))
     layers = np.array(sorted(set().union(*(table.columns for table in tables))))
     block = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])
-    block = np.where(np.isfinite(block), block, np.nan)
-    return steps, layers, nan_safe(np.nanmedian, block)
-
-
-def nan_safe(reduce: Callable[..., Any], values: np.ndarray) -> np.ndarray:
-    """`reduce` over the first axis, nan where there is nothing but nan, without a warning."""
-    kept = ~np.isnan(values).all(axis=0)
-    result = np.full(values.shape[1:], np.nan)
-    result[kept] = reduce(values[:, kept], axis=0)
-    return result
+    finite = np.isfinite(block)
+    median = np.full(block.shape[1:], np.nan)
+    known = finite.any(axis=0)
+    median[known] = np.nanmedian(np.where(finite, block, np.nan)[:, known], axis=0)
+    return steps, layers, median
 
 
 def side_by_side(layout: Layout) -> tuple[Figure, list[tuple[Axes, Arm]]]:
-    """A panel for each arm: placements side by side, other factors below each other."""
+    """A panel for each arm: one colour's arms below each other, where there are few colours."""
     arms = [
         (panel, line, layout.arm(panel, line.hue))
         for panel in layout.panels
@@ -320,6 +317,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
     """Gradient norm of each block at initialisation and later, arms side by side on one scale."""
     if not any(map(with_blocks, arms)):
         return None
+    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
     figure, placed = side_by_side(layout)
     share([axis for axis, _ in placed])
     ends, trained = [], False
@@ -354,6 +352,7 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
     """Gradient norm over layers and steps, every arm on one colour scale."""
     if not any(len(table) > 1 for arm in arms for table in with_blocks(arm)):
         return None
+    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
     figure, placed = side_by_side(layout)
     maps = {id(axis): stacked(tables) for axis, arm in placed if (tables := with_blocks(arm))}
     values = np.concatenate(
@@ -403,6 +402,7 @@ def edges(steps: np.ndarray) -> np.ndarray:
 
 def gradient_ratio(layout: Layout) -> Drawn | None:
     """Last block's gradient norm over the first's, through training."""
+    layout = layout.thinned(MOST_PANELS)
     drawn = [
         (place, line, arm, [t for t in with_blocks(arm) if len(t) > 1 and t.shape[1] > 1])
         for place, _, line, arm in cells(layout)
@@ -454,7 +454,7 @@ class Scaling:
 
 def scalings(layout: Layout, factor: str) -> list[Scaling]:
     """How each quantity of SCALED grows with `factor`; every run is a point."""
-    inner = layout.without(factor)
+    inner = layout.without(factor).thinned(MOST_ROWS)
     found = []
     for title, path in SCALED:
         for panel in inner.panels:
@@ -490,13 +490,13 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
     """Gradient norms against a swept number, log-log, with fitted slopes."""
     found = scalings(layout, factor)
     titles = [title for title, _ in SCALED if any(s.quantity == title for s in found)]
-    rows = list(dict.fromkeys(s.panel for s in found))[:4]
+    rows = list(dict.fromkeys(s.panel for s in found))
     if not titles:
         return None
     figure, axes = panels(len(rows), len(titles), (3.3, 3.2) if len(titles) > 1 else ONE_PANEL)
     for moment in ("initialisation", "end"):  # each on its own scale
         share([axis for index, axis in enumerate(axes) if moment in titles[index % len(titles)]])
-    inner = layout.without(factor)
+    inner = layout.without(factor).thinned(MOST_ROWS)
     one_line = layout.hue == factor
     styles = [Line(None, "all runs", COLOURS[0], MARKS[0])] if one_line else lines_of(layout)
     for index, axis in enumerate(axes):
@@ -538,6 +538,7 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
     if misses:
         miss, where = max(misses)
         caption += f" The run farthest from its line ({where}) lies a factor of {miss:,.3g} off it."
+    caption += left_out_note(inner)
     told_fits = [f"{s.quantity}, {s.label}: {s.fit}" for s in found if s.fit is not None]
     alt = f"Gradient norms against {word} on log scales. " + "; ".join(told_fits) + "."
     return Drawn(f"scaling_{word}", f"Scaling with {word}", caption, alt, figure)
@@ -630,6 +631,8 @@ def rate_maps(layout: Layout) -> Drawn | None:
         "initial loss. Shares of runs that diverged, failed or are stuck (no better than token "
         f"frequencies) stand in the cell. Best of each arm (*): {best_words}."
     )
+    if len(maps) > len(keys):
+        caption += f" {len(maps) - len(keys)} of {len(maps)} maps are left out."
     alt = f"Maps of the final validation loss over learning rate and warm-up. Best: {best_words}."
     return Drawn("lr_warmup_maps", "Learning rate and warm-up", caption, alt, figure)
 
@@ -651,7 +654,7 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
     rates = numbers(layout.levels.get(RATE, []))
     if len(rates) < 2:
         return None
-    inner = layout.without(RATE)
+    inner = layout.without(RATE).thinned(MOST_PANELS)
     figure, axes = small_multiples(len(inner.panels))
     share(axes, x=True)
     notes = []
@@ -691,6 +694,7 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
     caption = (
         "Median and range over seeds of min(final, initial) validation loss. LR sensitivity: its "
         "mean over the learning rates, less its best (Wortsman et al. 2023, arXiv 2309.14322)."
+        f"{left_out_note(inner)}"
     )
     alt = f"Final validation loss against the learning rate. LR sensitivity: {words}."
     return Drawn("lr_sensitivity", "Sensitivity to the learning rate", caption, alt, figure)
@@ -699,6 +703,7 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
 def inside(layout: Layout, stat: str) -> Drawn | None:
     """What a probe recorded, by layer, at the first and the last probe."""
     title, axis_label, word = INSIDE[stat]
+    layout = layout.thinned(MOST_PANELS)
     drawn = [
         (place, line, arm, [h.probes[stat] for h in arm.histories if stat in h.probes])
         for place, _, line, arm in cells(layout)

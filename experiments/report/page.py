@@ -68,15 +68,21 @@ def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture |
 def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
     """Write a figure in each format, under the report's style; returns it for the page."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawn.figure.set_dpi(DPI)
+    drawn.figure.draw_without_rendering()
+    drawn.figure.set_layout_engine("none")  # laid out once, for all formats
+    buffer = io.BytesIO()
+    drawn.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    light = buffer.getvalue()
     files = []
     for kind in formats:
         path = folder / f"{drawn.name}.{kind}"
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        drawn.figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
+        if kind == "svg":
+            path.write_bytes(light)
+        else:
+            metadata = {"CreationDate": None} if kind == "pdf" else None
+            drawn.figure.savefig(path, facecolor="white", metadata=metadata)
         files.append(f"{folder.name}/{path.name}")
-    buffer = io.BytesIO()
-    drawn.figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
-    light = buffer.getvalue()
     dark = light.replace(INK.encode(), DARK_INK.encode()).replace(
         PAPER.encode(), DARK_PAPER.encode()
     )

@@ -135,7 +135,8 @@ def test_figures_are_shown_and_the_page_fits(
 ) -> None:
     page.set_viewport_size(viewport)  # type: ignore[arg-type]
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth > 100)")
+    page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+    assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 100)")
     assert page.locator("img").count() == 7
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture = matplotlib.image.imread(io.BytesIO(page.screenshot(full_page=True)), format="png")

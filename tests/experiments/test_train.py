@@ -22,7 +22,6 @@ from experiments.settings import ModelSettings, Settings, TrainerSettings, build
 from experiments.sinks import METRIC_COLUMNS, STAGING, WandbSink
 from experiments.trainer import BYTES_PER_ROW, Trainer, automatic_log_every
 from gpt import GPT, GPTConfig
-from run import main as cli_main
 
 TIMED = ["tokens_per_s", "memory_mb"]
 
@@ -43,6 +42,7 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     assert files == {
         ".hydra/config.yaml",
         ".hydra/overrides.yaml",
+        ".lock",
         "metrics.csv",
         "gradients.csv",
         "parameters.csv",
@@ -304,12 +304,13 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
 
 
 def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
-    """A job of 250 MB of parameters and state, then one of 150 KB, in one process."""
+    """A job of 250 MB of parameters and state, then one of 150 KB, in one process of their own."""
     told = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
-    assert cli_main([*told, "model.emb_dim=768,16", "model.n_layers=2"]) == 0
+    command = [sys.executable, str(ROOT / "run.py"), *told, "model.emb_dim=768,16"]
+    subprocess.run(command, check=True, capture_output=True)
     peaks = [
         pd.read_csv(job / "memory.csv").set_index("kind").loc["peak"]
-        for job in sorted((tmp_path / "sweep").glob("[01]_*"))
+        for (job,) in ((tmp_path / "sweep").glob(f"*-emb_dim{dim}-*") for dim in (768, 16))
     ]
     assert peaks[0]["measured_bytes"] == pytest.approx(peaks[0]["predicted_bytes"], rel=0.5)
     assert peaks[1]["measured_bytes"] < 0.2 * peaks[0]["measured_bytes"]
