@@ -128,7 +128,8 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
         groups.setdefault(key, []).append(history)
     arms = []
     for key in sorted(groups, key=lambda key: [in_order(value) for value in key]):
-        label = ", ".join(short(n, v) for n, v in zip(factors, key, strict=True)) or "all runs"
+        label = ", ".join(short(n, v) for n, v in zip(factors, key, strict=True))
+        label = label or str(groups[key][0].run.setting("norm.placement"))
         arms.append(Arm(key, label, groups[key]))
     return arms
 
@@ -185,7 +186,7 @@ class Layout:
         return ", ".join(short(n, v) for n, v in zip(self.rest, panel, strict=True))
 
     def hue_label(self, hue: Value) -> str:
-        return short(self.hue, hue) if self.hue else "all runs"
+        return short(self.hue, hue) if self.hue else next(iter(self.by_key.values())).label
 
     def without(self, *names: str) -> "Layout":
         """Panels by the other factors alone: for figures that have `names` as an axis."""

@@ -136,7 +136,7 @@ def label(axes: Sequence[Axes], x: str, y: str) -> None:
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend above all panels, at the left, where a narrow screen starts."""
-    columns = 4 if figure.get_figwidth() > 8 else 2
+    columns = 4 if figure.get_figwidth() > 8 else 3
     figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, **LEGEND)
 
 

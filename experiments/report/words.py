@@ -8,7 +8,7 @@ from experiments.report.arms import Arm, Layout, numbers, short, word_of
 from experiments.report.figures import LAST_INITIAL, WARMUP, plural, scalings, told
 from experiments.report.numbers import middle
 
-MOST_NAMED = 6  # arms in a sentence
+MOST_NAMED = 4  # arms in a sentence
 
 
 def joined(words: Sequence[str]) -> str:
@@ -19,11 +19,15 @@ def joined(words: Sequence[str]) -> str:
 def headline(layout: Layout, arms: Sequence[Arm]) -> str:
     """What was compared, and what came out, in one sentence with the numbers."""
     runs = sum(len(arm.histories) for arm in arms)
-    finding = scaling_words(layout) or warmup_words(layout) or loss_words(layout, arms)
-    opening = f"{plural(runs, 'run')} {'compares' if runs == 1 else 'compare'} {compared(layout)}"
-    if not layout.factors:
-        opening = f"{plural(runs, 'run')} of one setting"
-    return f"{opening}, {seeds_words(arms)}" + (f": {finding}." if finding else ".")
+    finding = scaling_words(layout) or warmup_words(layout) or loss_words(arms)
+    opening = plural(runs, "run")
+    if layout.factors:
+        opening += f" {'compares' if runs == 1 else 'compare'} {compared(layout)}"
+    else:
+        opening += f" of one setting ({arms[0].label})"
+    if runs > 1:
+        opening += f", {seeds_words(arms)}"
+    return opening + (f": {finding}." if finding else ".")
 
 
 def compared(layout: Layout) -> str:
@@ -40,10 +44,13 @@ def compared(layout: Layout) -> str:
 
 
 def seeds_words(arms: Sequence[Arm]) -> str:
-    """How many runs each arm has."""
+    """How many runs each arm has, and over how many seeds a run of its own went."""
     counts = sorted({len(arm.histories) for arm in arms})
-    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{seeds} {'seed' if counts == [1] else 'seeds'} for each"
+    most = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    words = "one run for each" if counts == [1] else f"{most} seeds for each"
+    inner = {history.run.summary.get("seeds") for arm in arms for history in arm.histories}
+    (only,) = inner if len(inner) == 1 else (None,)
+    return f"{words} (over {only} seeds of its own)" if only else words
 
 
 def scaling_words(layout: Layout) -> str:
@@ -53,8 +60,7 @@ def scaling_words(layout: Layout) -> str:
         found = [
             s for s in scalings(layout, factor) if s.quantity == "last block, at initialisation"
         ]
-        panels = {s.panel for s in found}
-        if not found or len(panels) > 1:
+        if not found or len(found) > MOST_NAMED:
             continue
         word = word_of(factor)
         ends = [
@@ -97,25 +103,26 @@ def warmup_words(layout: Layout) -> str:
     return "the best median validation loss by steps of warm-up is " + "; ".join(words)
 
 
-def loss_words(layout: Layout, arms: Sequence[Arm]) -> str:
-    """Median validation loss at the end; with many arms, of the best and the worst."""
+def loss_words(arms: Sequence[Arm]) -> str:
+    """Median validation loss at the end; without losses, the gradient at initialisation."""
     losses = [(middle(arm.final_losses()), arm.label) for arm in arms if arm.final_losses()]
     if losses:
-        losses.sort()
-        shown = losses if len(losses) <= 4 else [losses[0], losses[-1]]
-        each = [f"{told(loss)} nats ({label})" for loss, label in shown]
-        between = (
-            "the median validation loss at the end is "
-            if len(losses) <= 4
-            else ("the median validation loss at the end lies between ")
-        )
-        return between + joined(each)
+        return least_and_most("the median validation loss at the end", losses, " nats")
     norms = [(arm.median(*LAST_INITIAL), arm.label) for arm in arms]
     norms = [(norm, label) for norm, label in norms if not math.isnan(norm)]
-    if not norms:
-        return ""
-    each = [f"{told(norm)} ({label})" for norm, label in norms[:6]]
-    return "the last block's gradient norm at initialisation is " + joined(each)
+    what = "the last block's gradient norm at initialisation"
+    return least_and_most(what, norms, "") if norms else ""
+
+
+def least_and_most(what: str, values: list[tuple[float, str]], unit: str) -> str:
+    """Each value with its arm; of many, the least and the greatest."""
+    values = sorted(values)
+    if len(values) == 1:
+        return f"{what} is {told(values[0][0])}{unit}"
+    shown = values if len(values) <= 4 else [values[0], values[-1]]
+    between = "is" if len(values) <= 4 else "lies between"
+    each = [f"{told(value)}{unit} ({label})" for value, label in shown]
+    return f"{what} {between} {joined(each)}"
 
 
 def endings(arms: Sequence[Arm]) -> str:

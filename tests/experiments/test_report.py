@@ -266,7 +266,9 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path, "alone")
     page = write_report([run], run)
     words = Page(page.read_text()).words
-    assert "1 run of one setting, 1 seed for each: the median validation loss at the end" in words
+    assert (
+        "1 run of one setting (pre_ln): the median validation loss at the end is 2 nats." in words
+    )
     assert {path.stem for path in (run / "figures").glob("*.png")} == {
         "loss",
         "gradients_by_layer",
@@ -418,4 +420,4 @@ def test_a_sweep_still_running_can_be_reported(tmp_path: Path) -> None:
     page = write_report([tmp_path], tmp_path)
     words = Page(page.read_text()).words
     assert "1 run had not ended when this page was written" in words
-    assert tables_of(page)[0].loc["all runs", "validation loss (nats)"] == "2.000"
+    assert tables_of(page)[0].loc["pre_ln", "validation loss (nats)"] == "2.000"
