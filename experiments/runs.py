@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 Value = str | float | int | bool | None
 UNKNOWN = "unknown"
+NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
 ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
 
 # What the settings of runs without them are read from, in summaries of version 0.1.0.
@@ -133,7 +134,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
     optimizer=adamw,sgd the name, not what the choice sets besides.
     """
     kept: list[str] = []
-    for name in differing(runs):
+    for name in sorted(differing(runs), key=lambda name: name in NAMED_BY_OTHERS):
         section = name.rpartition(".")[0]
         if not any(
             section and other.rpartition(".")[0] == section and follows(runs, name, other)

@@ -416,6 +416,8 @@ def test_what_varies_between_runs() -> None:
     third = made(seed=1, optimizer__name="sgd", optimizer__lr=0.2, norm__placement="b")
     assert varying([*pair, third]) == ["optimizer.name", "optimizer.lr", "norm.placement"]
     assert varying(pair[:1]) == []
+    sizes = [made(model__vocab_size=v, model__n_layers=n) for v, n in ((None, 2), (50257, 12))]
+    assert varying(sizes) == ["model.n_layers"]
     assert runs_module.differing(pair) == ["optimizer.name", "optimizer.lr", "norm.placement"]
 
 
