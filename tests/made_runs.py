@@ -62,7 +62,7 @@ def make_run(
         "corpus": {"name": "made", "sha256": "00", "unigram_validation_loss": 3.0},
         "grad_norm": {"first_step": blocks, "last_step": blocks},
         "parameters": 1234,
-        "versions": {"torch": "2.13.0"},
+        "versions": {"torch": "2.13.0", "threads": "1"},
         **more,
     }
     (directory / "summary.json").write_text(json.dumps(summary))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from experiments.report.histories import History
 from experiments.report.numbers import STUCK_WITHIN, middle
 from experiments.runs import Run, Value, in_order, varying
-from experiments.settings import setting_names
 from gpt import ConfigError
 from gpt.registry import choice_hint
 
@@ -115,7 +114,7 @@ def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
     for name in by:
         full = CHOICES.get(name, name)
         if full not in known:
-            raise ConfigError("--by", name, choice_hint(name, known or set(setting_names())))
+            raise ConfigError("--by", name, choice_hint(name, known | set(CHOICES)))
         names.append(full)
     return names
 

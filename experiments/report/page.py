@@ -287,6 +287,9 @@ def command(run: Run) -> str:
     if not isinstance(overrides, list):
         return ""
     kept = [str(item) for item in overrides if not str(item).startswith("sweep.")]
+    threads = part(run, "versions", "threads")
+    if threads and not any(item.startswith("threads=") for item in kept):
+        kept.append(f"threads={threads}")  # without which the last bits may differ
     return shlex.join(["python", "run.py", *kept])
 
 

@@ -118,11 +118,16 @@ def least_and_most(what: str, values: list[tuple[float, str]], unit: str) -> str
     """Each value with its arm; of many, the least and the greatest."""
     values = sorted(values)
     if len(values) == 1:
-        return f"{what} is {told(values[0][0])}{unit}"
+        return f"{what} is {in_unit(values[0][0], unit)}"
     shown = values if len(values) <= 4 else [values[0], values[-1]]
     between = "is" if len(values) <= 4 else "lies between"
-    each = [f"{told(value)}{unit} ({label})" for value, label in shown]
+    each = [f"{in_unit(value, unit)} ({label})" for value, label in shown]
     return f"{what} {between} {joined(each)}"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A number with its unit; infinity, which stands for divergence, has none."""
+    return told(value) + (unit if math.isfinite(value) else "")
 
 
 def endings(arms: Sequence[Arm]) -> str:

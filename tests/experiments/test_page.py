@@ -114,7 +114,8 @@ def test_copying_a_command(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy the command that runs run1 again").click()
     page.get_by_text("Copied").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == "python run.py norm=pre_ln seed=0"
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == "python run.py norm=pre_ln seed=0 threads=1"
 
 
 def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
