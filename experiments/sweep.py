@@ -82,9 +82,13 @@ def name_job(values: dict[str, Any], overrides: Sequence[str], swept: Sequence[s
 
 
 def name_sweep(experiment: str, swept: Sequence[str], base: DictConfig) -> str:
-    """A sweep's directory: the experiment, what the command sweeps, and a hash of the rest."""
-    words = "-".join([experiment, "+".join(key.rpartition(".")[2] for key in swept)]).strip("-")
-    return f"{file_name(words)}-{digest(plain(base))[:6]}"
+    """A sweep's directory: the experiment, what the command sweeps, and a hash of the rest.
+
+    The seed has no part in it, nor has the order of the names: more seeds land beside the first.
+    """
+    names = sorted(key.rpartition(".")[2] for key in swept if key != "seed")
+    words = "-".join([experiment, "+".join(names)]).strip("-")
+    return f"{file_name(words)}-{digest(plain(base) | {'seed': None})[:6]}"
 
 
 def plan(
@@ -166,7 +170,8 @@ class Sweep:
 
     def _announce(self) -> None:
         done = f", {len(self.skipped)} skipped" if self.skipped else ""
-        say(f"{len(self.jobs)} jobs in {shorten(self.folder)}: {len(self.due)} to run{done}")
+        jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
+        say(f"{jobs} in {shorten(self.folder)}: {len(self.due)} to run{done}")
         cores = os.cpu_count() or 1
         if not self.parallel and cores > self.threads and len(self.due) > 1:
             say(
@@ -220,6 +225,9 @@ class Sweep:
         run = Run(job.directory, read_summary(job.directory))
         words = [f"job {self._count(len(self.ended))} {self._status(job)}:"]
         loss, seconds = run.number("val_loss"), run.number("seconds")
+        if run.status == "running":
+            words[0] = f"job {self._count(len(self.ended))} is in hand elsewhere:"
+            loss = seconds = None
         told = [
             job.name if self.parallel else "",
             run.reason,

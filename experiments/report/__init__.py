@@ -14,8 +14,10 @@ from experiments.report.arms import Layout, factors_of, form_arms
 from experiments.report.figures import makers
 from experiments.report.histories import read_history
 from experiments.report.page import draw_picture, render
-from experiments.runs import Run, find_runs
+from experiments.runs import ANSWERED, Run, find_runs
 from gpt import ConfigError
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -39,11 +41,11 @@ def write_report(
         for folder in folders:
             found = find_runs(folder)
             if not found:
-                logging.getLogger(__name__).warning("%s holds no runs", folder)
+                log.warning("%s holds no runs", folder)
             runs |= {run.directory.resolve(): run for run in found}
         if not runs:
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
-        chosen = list(runs.values())
+        chosen = once_each(list(runs.values()))
         factors = factors_of(chosen, by)
         histories = []
         with progress("reading runs", len(chosen), lines=False) as tell:
@@ -64,6 +66,20 @@ def write_report(
     path = out / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def once_each(runs: Sequence[Run]) -> list[Run]:
+    """Each run once: one of equal settings and seed stands for all, lest it counts as two seeds.
+
+    The first that has an answer is taken; the others are named in a warning.
+    """
+    kept: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: run.status not in ANSWERED):
+        key = run.summary.get("settings_sha256") or run.directory
+        first = kept.setdefault(key, run)
+        if first is not run:
+            log.warning("%s repeats %s and is left out", run.directory, first.directory)
+    return [run for run in runs if any(run is other for other in kept.values())]
 
 
 @contextmanager

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="of a run or a sweep")
     parser.add_argument(
-        "--out", type=Path, help="where report.html and figures/ go (default: the DIR, if one)"
+        "--out",
+        type=Path,
+        help="where report.html and figures/ go (default: the DIR; of several, outputs/report)",
     )
     parser.add_argument(
         "--by", help="settings that tell arms apart, such as norm,model.n_layers (default: all)"
@@ -30,9 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     formats = options.format.split(",")
-    out = options.out or (options.folders[0] if len(options.folders) == 1 else Path("report"))
+    out = options.out or (
+        options.folders[0] if len(options.folders) == 1 else Path("outputs/report")
+    )
     by = None if options.by is None else [name for name in options.by.split(",") if name]
     try:
+        if by == []:
+            raise ConfigError("--by", options.by, "must name at least one setting")
         for kind in formats:
             if kind not in FORMATS:
                 raise ConfigError("--format", kind, f"choose from: {', '.join(FORMATS)}")

@@ -61,6 +61,10 @@ class Arm:
                 capped.append(final if initial is None else min(final, initial))
         return capped
 
+    def pooled(self) -> list[str]:
+        """What differs between its runs beside the seed, as where `--by` names too little."""
+        return varying([history.run for history in self.histories])
+
     def median(self, *path: str) -> float:
         """Median over runs of a number of their summaries; nan where none has it."""
         numbers = [history.run.number(*path) for history in self.histories]
@@ -128,7 +132,8 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
     arms = []
     for key in sorted(groups, key=lambda key: [in_order(value) for value in key]):
         label = ", ".join(short(n, v) for n, v in zip(factors, key, strict=True))
-        label = label or str(groups[key][0].run.setting("norm.placement"))
+        placements = {str(h.run.setting("norm.placement")) for h in groups[key]}
+        label = label or (placements.pop() if len(placements) == 1 else "all runs")
         arms.append(Arm(key, label, groups[key]))
     return arms
 

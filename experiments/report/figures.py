@@ -248,9 +248,16 @@ def loss(layout: Layout) -> Drawn | None:
 
 
 def smoothed(series: pd.Series) -> pd.Series:
-    """A running median over a twentieth of the steps."""
-    width = max(1, len(series) // 40) * 2 + 1
-    return series.rolling(width, center=True, min_periods=1).median()
+    """A running median over a twentieth of the steps; less, and as much to both sides, at the ends.
+
+    So the first and the last value stand as they are.
+    """
+    half = max(1, len(series) // 40)
+    smooth = series.rolling(2 * half + 1, center=True, min_periods=1).median()
+    for place in range(min(half, len(series) // 2)):
+        smooth.iloc[place] = series.iloc[: 2 * place + 1].median()
+        smooth.iloc[-1 - place] = series.iloc[len(series) - 2 * place - 1 :].median()
+    return smooth
 
 
 def mark_end(axis: Axes, history: History, line: Line) -> None:
@@ -380,7 +387,9 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
         axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     if mesh is not None:
         figure.colorbar(
-            mesh, ax=[axis for axis, _ in placed], label="gradient norm of the block's parameters"
+            mesh,
+            ax=[axis for axis, _ in placed],
+            label=textwrap.fill("gradient norm of the block's parameters", 27),
         )
     label([axis for axis, _ in placed], "step (updates made)", "block")
     caption = (

@@ -53,6 +53,10 @@ def read_history(run: Run) -> History:
     columns = ("step", "layer", "component", "stat", "value")
     gradients = read_table(run.directory / "gradients.csv", columns)
     history = History(run, metrics)
+    if run.status == "finished" and run.number("val_loss") is not None:
+        for name in ("metrics.csv", "gradients.csv"):
+            if not (run.directory / name).is_file():
+                log.warning("%s is missing", run.directory / name)
     if not gradients.empty:
         history.blocks = thin(by_layer(gradients, "grad_norm", "block"))
         for stat, component in PROBED.items():

@@ -163,8 +163,6 @@ def results_table(arms: Sequence[Arm]) -> Table:
     ]
     rows = []
     for arm in arms:
-        last = arm.median("grad_norm", "last_step", "last_block")
-        first = arm.median("grad_norm", "last_step", "first_block")
         train = [h.run.number("train_loss") for h in arm.histories if h.run.status == "finished"]
         counts = [
             len(arm.histories),
@@ -180,11 +178,20 @@ def results_table(arms: Sequence[Arm]) -> Table:
                 spread_cell(arm.final_losses()),
                 spread_cell([loss for loss in train if loss is not None]),
                 number_cell(arm.median("grad_norm", "first_step", "last_block")),
-                number_cell(last),
-                number_cell(last / first if first else None),
+                number_cell(arm.median("grad_norm", "last_step", "last_block")),
+                number_cell(middle(final_ratios(arm))),
             ]
         )
     return without_empty(Table(columns, rows))
+
+
+def final_ratios(arm: Arm) -> list[float]:
+    """Last block's gradient norm over the first's, at the last logged step of each run."""
+    ends = [
+        [h.run.number("grad_norm", "last_step", f"{end}_block") for end in ("last", "first")]
+        for h in arm.histories
+    ]
+    return [last / first for last, first in ends if last is not None and first]
 
 
 def costs_table(arms: Sequence[Arm]) -> Table:
@@ -264,12 +271,14 @@ def runs_table(
     ]
     rows = []
     for run in sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]]):
-        status = "stuck" if is_stuck(run) else run.status
+        status = "finished, stuck" if is_stuck(run) else run.status
         cells = [
             *(text_cell(run.setting(name)) for name in factors),
             text_cell(run.seed),
             Cell(status, status),
-            number_cell(run.number("val_loss"), ".3f"),
+            Cell("infinite", "inf")
+            if run.status == "diverged"
+            else number_cell(run.number("val_loss"), ".3f"),
             number_cell(run.number("train_loss"), ".3f"),
             number_cell(run.number("grad_norm", "first_step", "last_block")),
             number_cell(run.number("grad_norm", "last_step", "last_block")),

@@ -48,6 +48,9 @@ def seeds_words(arms: Sequence[Arm]) -> str:
     counts = sorted({len(arm.histories) for arm in arms})
     most = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     words = "one run for each" if counts == [1] else f"{most} seeds for each"
+    pooled = list(dict.fromkeys(word_of(name) for arm in arms for name in arm.pooled()))
+    if pooled:
+        words = f"{most} runs for each, pooled over {joined(pooled)}"
     inner = {history.run.summary.get("seeds") for arm in arms for history in arm.histories}
     (only,) = inner if len(inner) == 1 else (None,)
     return f"{words} (over {only} seeds of its own)" if only else words

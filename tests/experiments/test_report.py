@@ -245,6 +245,42 @@ def test_arms_by_name(tmp_path: Path) -> None:
         arms_of(tmp_path, ["norn"])
 
 
+def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder, losses in (("one", (4.0, 1.0)), ("two", (4.0, 1.0))):
+        make_run(tmp_path / folder, "same", val_losses=losses, settings_sha256="aa")
+    make_run(tmp_path / "one", "other", seed=1, val_losses=(4.0, 2.0), settings_sha256="bb")
+    page = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert tables_of(page)[0].loc["pre_ln", "runs"] == "2"
+    assert tables_of(page)[0].loc["pre_ln", "validation loss (nats)"] == "1.500 (1.000 to 2.000)"
+    assert any("two/same repeats" in message for message in caplog.messages)
+
+
+def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
+    for index, (placement, rate) in enumerate(
+        (p, rate) for p in ("pre_ln", "post_ln") for rate in (1e-3, 1e-2)
+    ):
+        make_run(tmp_path, f"r{index}", placement=placement, lr=rate)
+    words = Page(write_report([tmp_path], tmp_path, by=["norm"]).read_text()).words
+    assert "4 runs compare post_ln and pre_ln, 2 runs for each, pooled over lr" in words
+    words = Page(write_report([tmp_path], tmp_path, by=["model.n_layers"]).read_text()).words
+    assert "4 runs for each, pooled over placement and lr" in words
+
+
+def test_ratio_of_blocks_is_the_median_of_the_runs_ratios(tmp_path: Path) -> None:
+    for seed, (first, last) in enumerate(((1.0, 5.0), (10.0, 10.0), (100.0, 200.0))):
+        norms = {"first_block": first, "last_block": last}
+        make_run(tmp_path, f"r{seed}", seed=seed, grad_norm={"last_step": norms})
+    results = tables_of(write_report([tmp_path], tmp_path))[0]
+    assert results.loc["pre_ln", "last / first at end"] == "2"  # of 5, 1 and 2; medians give 1
+
+
+def test_a_running_median_keeps_both_ends() -> None:
+    values = pd.Series(np.arange(200.0, 0.0, -1.0) ** 2)
+    smooth = figures.smoothed(values)
+    assert (smooth.iloc[0], smooth.iloc[-1]) == (values.iloc[0], values.iloc[-1])
+    assert smooth.tolist() == values.tolist()  # a monotonic curve is its own running median
+
+
 def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     for rate in range(1, 6):
         for warmup in range(5):
@@ -404,6 +440,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ([str(empty)], "must hold at least one run"),
         ([str(first), "--format", "gif"], "--format='gif' is not valid: choose from: png"),
         ([str(first), "--by", "norn"], "--by='norn' is not valid"),
+        ([str(first), "--by", ""], "--by='' is not valid: must name at least one setting"),
     ):
         assert main(arguments) == 1
         error = capsys.readouterr().err

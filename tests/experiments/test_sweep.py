@@ -381,14 +381,15 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     grid = ("experiment=init_gradients", "norm=pre_ln,post_ln")
     for arguments in (
         (*grid, "seed=0,1"),
-        (*grid, "seed=0,1,2"),  # more of the same
+        ("seed=0,1,2", *grid),  # more of the same, in another order
+        (*grid, "seed=3"),
         (*grid, "seed=0,1", "wandb.project=x"),  # what is logged where
         (*grid, "seed=0,1", "model.n_layers=3"),  # another question
     ):
         assert cli_module.main(["-m", *toy, *arguments]) == 0
     folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
-    assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([4, 6], [6, 4])
-    assert all(folder.name.startswith("init_gradients-norm_seed-") for folder in folders)
+    assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([4, 8], [8, 4])
+    assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
 
 
 def test_names_of_directories_hold_nothing_but_names() -> None:
