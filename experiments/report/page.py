@@ -72,7 +72,7 @@ def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
     drawn.figure.draw_without_rendering()
     drawn.figure.set_layout_engine("none")  # laid out once, for all formats
     buffer = io.BytesIO()
-    drawn.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn.figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
     light = buffer.getvalue()
     files = []
     for kind in formats:
@@ -81,7 +81,7 @@ def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
             path.write_bytes(light)
         else:
             metadata = {"CreationDate": None} if kind == "pdf" else None
-            drawn.figure.savefig(path, facecolor="white", metadata=metadata)
+            drawn.figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
         files.append(f"{folder.name}/{path.name}")
     dark = light.replace(INK.encode(), DARK_INK.encode()).replace(
         PAPER.encode(), DARK_PAPER.encode()

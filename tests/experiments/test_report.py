@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -314,6 +315,8 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     }
     for path in (run / "figures").iterdir():
         assert path.stat().st_size > 5000, path
+    picture = matplotlib.image.imread(run / "figures" / "loss.png")
+    assert picture.shape[1] == 6.6 * 150  # inches and dots per inch
 
 
 def test_torn_and_foreign_files_cost_a_warning_that_names_them(
