@@ -14,8 +14,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.console import complain, one_line
-from experiments.launch import INTERRUPTED, launch, launch_job, wants_traceback
-from experiments.settings import setting_names, unknown_setting
+from experiments.interruption import SIGNALLED, Interrupted, exit_code, listening
+from experiments.launch import launch, launch_job, wants_traceback
+from experiments.settings import setting_names, unknown_setting, without_home
 from experiments.sweep import file_name
 from gpt.registry import choice_hint
 
@@ -25,6 +26,7 @@ CONF = str(Path(__file__).parent.resolve() / "conf")
 
 
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def task(config: DictConfig) -> None:
         job = HydraConfig.get()
         directory = Path(job.runtime.output_dir)
-        overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
+        given = OmegaConf.to_container(job.overrides.task, resolve=False)
+        overrides = cast(list[str], without_home(given))
         if OmegaConf.is_missing(job.job, "num"):
             told = {override.split("=", 1)[0] for override in overrides}
             if set(job.sweeper.params) - told:
@@ -47,17 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:  # of a sweep
             in_turn = job.launcher["_target_"].endswith("BasicLauncher")
             code = launch_job(config, overrides, directory, bars=in_turn)
-        if code == INTERRUPTED:
-            raise KeyboardInterrupt  # a sweep stops here
+            if code > SIGNALLED and in_turn:
+                raise Interrupted(code - SIGNALLED)  # the sweep stops here
         exit_codes.append(code)
 
     saved = sys.argv
     if arguments is not None:
         sys.argv = [saved[0], *arguments]
     try:
-        task()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        with listening():
+            task()
+    except KeyboardInterrupt as error:
+        return exit_code(error)
     except SystemExit as done:  # --help and its like, or a sweep with a failed job
         return int(done.code or 0)
     except Exception as error:  # all that Hydra raises for a command line or a YAML file

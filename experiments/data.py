@@ -204,6 +204,7 @@ def cached_tokens(
     np.savez(buffer, tokens=tokens, state=np.array(json.dumps(tokenizer.state())))
     payload = buffer.getvalue()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, hashlib.sha256(payload).digest() + payload)
     except OSError as error:
         log.warning("the tokens are not kept for the next run: %s", one_line(error))

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -7,12 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+UNFINISHED = ".tmp"  # how the name of a file ends that is being written
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write to `path` so that readers see the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write to `path` so that readers see the old file or the whole new one, never a part.
+
+    What was written outlasts a crash of the machine once this ends.
+    """
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+    )
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -21,11 +28,38 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
+    keep_names(path.parent)
+
+
+def keep_names(directory: Path) -> None:
+    """Put the names in `directory` on the disk, where the system can do so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole or not at all."""
     with atomic_file(path) as file:
         file.write(content)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what writers that were killed have left; nobody else may be writing there."""
+    for path in directory.glob(f".*{UNFINISHED}"):
+        path.unlink()
+
+
+def end_of_line(path: Path, count: int) -> int:
+    """Where line number `count` of a file ends, in bytes. ValueError where it has fewer."""
+    with path.open("rb") as file:
+        for number in range(count):
+            if not file.readline().endswith(b"\n"):
+                raise ValueError(f"{path.name} has {number} whole lines, not {count}")
+        return file.tell()

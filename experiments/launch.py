@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,27 +12,43 @@ import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.checkpoint import State
 from experiments.console import complain, hushed, one_line, printable, say, show_values
-from experiments.recorder import Busy, Recorder, claimed, write_summary
+from experiments.interruption import asked, exit_code, listening
+from experiments.recorder import (
+    ASKED,
+    Busy,
+    Recorder,
+    claimed,
+    discard_run,
+    refuse_content,
+    write_asked,
+    write_summary,
+)
+from experiments.resume import find_state, read_asked, refuse_difference, threads_of, with_changes
 from experiments.runner import RUNNERS, Outcome
-from experiments.runs import is_due
-from experiments.settings import Settings, digest, from_hydra, plain, telling
+from experiments.runs import ANSWERED, is_due, read_summary
+from experiments.settings import Settings, digest, from_hydra, from_plain, plain, telling
 from gpt import ConfigError
 
+log = logging.getLogger(__name__)
+
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 THREADS_IN_A_SWEEP = 1  # in series too: the last bits of a sum depend on who adds what
 
 
 def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
     """Run what `config` asks for in `directory`; returns the exit code.
 
-    0 for finished and diverged, 1 for failed, 130 for interrupted. What was recorded before a
-    failure stays, and summary.json says what happened.
+    0 for finished and diverged, 1 for failed, 128 + the signal for interrupted. What was recorded
+    before a failure stays, and summary.json says what happened.
     """
     try:
+        if config.resume is not None:
+            return go_on(config, overrides, Path(config.resume).expanduser())
         settings = from_hydra(config)
-        with claimed(directory, config, overrides), threads(settings.threads):
+        with claimed(directory):
+            write_asked(directory, plain(config), overrides)
             return run(settings, overrides, directory)
     except (ConfigError, OmegaConfBaseException, OSError) as error:
         remove_if_empty(directory)
@@ -38,36 +56,70 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
         return FAILED
 
 
+def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
+    """Go on with the run in `directory`, from its newest checkpoint or from its start."""
+    if not (directory / ASKED).is_dir():
+        valid = f"must be the directory of a run, which holds {ASKED}/"
+        raise ConfigError("resume", str(config.resume), valid)
+    with claimed(directory, new=False):
+        stored, told = read_asked(directory)
+        added = [o for o in overrides if not o.startswith("resume=")]
+        values = with_changes(stored, config, added)
+        settings = from_plain(values)
+        state = find_state(directory)
+        refuse_difference(settings, stored, 0 if state is None else state["step"])
+        status = read_summary(directory).get("status")
+        grows = settings.trainer.steps > stored["trainer"]["steps"]
+        if status in ANSWERED and not (grows and status == "finished"):
+            say(f"nothing to do: the run in {shorten(directory)} has {status}")
+            return 0
+        if state is None:
+            say("it has no checkpoint and starts again")
+            discard_run(directory)
+        combined = list({o.split("=", 1)[0]: o for o in [*told, *added]}.values())
+        write_asked(directory, values, combined)
+        return run(settings, combined, directory, state)
+
+
 def launch_job(
     config: DictConfig, overrides: Sequence[str], directory: Path, bars: bool = True
 ) -> int:
     """As `launch`, for a job of a sweep, which tells of it: here nothing is said.
 
-    Replaces its own earlier attempts. Does nothing where another process has the job in hand or
-    has ended it meanwhile; records a refused config as a failed job.
+    Goes on with its own earlier attempt, or replaces it. Does nothing where another process has
+    the job in hand or has ended it meanwhile, or the sweep is to stop; records a refused config
+    as a failed job.
     """
-    with hushed(bars):
+    with hushed(bars), listening():
         try:
-            if not is_due(directory, config.sweep.rerun):
+            if asked() or not is_due(directory, config.sweep.rerun):
                 return 0
-            with claimed(directory, config, overrides, replace=True):
+            with claimed(directory, new=False):
                 return run_job(config, overrides, directory)
         except Busy:
             return 0
-        except (ConfigError, OSError) as error:
+        except (ConfigError, OmegaConfBaseException, OSError) as error:
             record_refusal(config, overrides, directory, one_line(error))
             return FAILED
 
 
 def run_job(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
     """Run a job in its own directory; returns the exit code."""
-    try:
-        settings = of_sweep(from_hydra(config), overrides, directory)
-    except (ConfigError, OmegaConfBaseException) as error:
-        record_refusal(config, overrides, directory, one_line(error))
-        return FAILED
-    with threads(settings.threads or THREADS_IN_A_SWEEP):
-        return run(settings, overrides, directory)
+    settings = of_sweep(from_hydra(config), overrides, directory)
+    state = None
+    if config.sweep.rerun != "all":
+        try:
+            state = find_state(directory)
+            if state is not None:
+                refuse_difference(settings, state["settings"], state["step"])
+        except ConfigError as error:
+            log.warning("%s starts again: %s", directory.name, one_line(error))
+            state = None
+    if state is None:
+        discard_run(directory)
+        refuse_content(directory)
+    write_asked(directory, plain(config), overrides)
+    return run(settings, overrides, directory, state, THREADS_IN_A_SWEEP)
 
 
 def of_sweep(settings: Settings, overrides: Sequence[str], directory: Path) -> Settings:
@@ -115,30 +167,45 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run(settings: Settings, overrides: Sequence[str], directory: Path) -> int:
-    """Run in a directory that is the run's own; returns the exit code."""
-    recorder = Recorder(directory, settings, overrides)
+def run(
+    settings: Settings,
+    overrides: Sequence[str],
+    directory: Path,
+    state: State | None = None,
+    threads_if_unset: int | None = None,
+) -> int:
+    """Run in a directory that is the run's own; returns the exit code.
+
+    state  of the checkpoint to go on from
+    """
+    with threads(threads_of(settings, state) or threads_if_unset):
+        recorder = Recorder(directory, settings, overrides, state)
+        return carry_out(settings, recorder)
+
+
+def carry_out(settings: Settings, recorder: Recorder) -> int:
+    """Let the runner run, draw its pictures, close its records, and tell; the exit code."""
+    directory, message = recorder.directory, ""
     pictures: list[Path] = []
     try:
         outcome = RUNNERS[settings.runner](settings, recorder)
         recorder.write_summary()  # the pictures read it
         pictures = draw(directory)
-    except KeyboardInterrupt:
-        status, code = "interrupted", INTERRUPTED
-        where = shorten(directory)
-        message = f"what was recorded is in {where}; python -m experiments.plots {where} draws it"
+    except KeyboardInterrupt as error:
+        status, code = "interrupted", exit_code(error)
+        message = f"python run.py resume={shlex.quote(shorten(directory))} goes on"
     except Exception as error:
         if wants_traceback():
             raise
         status, message, code = "failed", explain(error), FAILED
     else:
-        status, message, code = outcome.status, "", 0
+        status, code = outcome.status, 0
     try:
         recorder.close(status, pictures, **({"error": message} if status == "failed" else {}))
     except OSError as error:  # a full disk, say; what was written before is still there
-        message, code = message or explain(error), code or FAILED
+        status, message, code = "failed", message or explain(error), code or FAILED
     if message:
-        complain(f"{'error' if status == 'failed' or code == FAILED else status}: {message}")
+        complain(f"{'error' if status == 'failed' else status}: {message}")
     else:
         tell(outcome, recorder)
     return code

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import logging
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from experiments.console import megabytes
 from experiments.loss import language_model_loss
 from experiments.optimizer import make_optimizer
 from experiments.settings import Settings
 from gpt import GPT, GPTConfig
+
+log = logging.getLogger(__name__)
 
 MB = 2**20
 
@@ -100,6 +104,40 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
     }
 
 
+class OutOfMemory(Exception):
+    """An allocation failed."""
+
+
+@contextmanager
+def enough_memory(predicted: dict[str, int]) -> Iterator[None]:
+    """Within: an allocation that fails raises OutOfMemory, which says what would need less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        no_room = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not no_room and "alloc" not in str(error):  # of the CPU's allocator, a RuntimeError
+            raise
+        parts = ", ".join(f"{kind} {megabytes(count)}" for kind, count in predicted.items())
+        raise OutOfMemory(
+            f"out of memory; predicted for a step: {parts}. Lower trainer.batch_size (and raise "
+            "trainer.accumulate), trainer.sequence_length or the model's size"
+        ) from error
+
+
+def warn_of_little_memory(device: torch.device, predicted: dict[str, int]) -> None:
+    """Warn where a step is predicted to take more memory than is free."""
+    if device.type == "cuda":
+        free: int | None = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = _meminfo().get("MemAvailable")
+    if free is not None and predicted["peak"] > free:
+        log.warning(
+            "a step is predicted to take %s, and %s are free",
+            megabytes(predicted["peak"]),
+            megabytes(free),
+        )
+
+
 class PeakMeter:
     """How high memory rises: of the GPU's allocator, or of the whole process on a CPU.
 
@@ -167,9 +205,19 @@ def load_kernels(device: torch.device) -> None:
 
 
 def _proc_status() -> dict[str, int]:
-    """The memory lines of /proc/self/status in bytes; empty where there is no such file."""
+    """Memory of this process in bytes; empty where the system does not tell."""
+    return _kilobytes(Path("/proc/self/status"))
+
+
+def _meminfo() -> dict[str, int]:
+    """Memory of the machine in bytes; empty where the system does not tell."""
+    return _kilobytes(Path("/proc/meminfo"))
+
+
+def _kilobytes(path: Path) -> dict[str, int]:
+    """The lines `name: count kB` of a file, in bytes."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         return {}
     fields = (line.split() for line in lines if line.endswith(" kB"))

@@ -7,16 +7,16 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
-from experiments.files import write_atomically
+from experiments.files import remove_unfinished, write_atomically
 from experiments.records import Metrics, Row, Table
 from experiments.settings import Settings, telling
 from experiments.sinks import CsvSink, Sink, WandbSink
@@ -33,8 +33,7 @@ PACKAGES = (
     "matplotlib",
 )
 
-
-LOCK = ".lock"
+LOCK, ASKED = ".lock", ".hydra"
 
 
 class Busy(ConfigError):
@@ -42,14 +41,27 @@ class Busy(ConfigError):
 
 
 class Recorder:
-    """Everything that a runner records goes through here, to every sink alike."""
+    """Everything that a runner records goes through here, to every sink alike.
 
-    def __init__(self, directory: Path, settings: Settings, overrides: Sequence[str] = ()) -> None:
+    state  of the checkpoint from which the run goes on; its records after that are cut off
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        overrides: Sequence[str] = (),
+        state: dict[str, Any] | None = None,
+    ) -> None:
         self.directory = directory
         self.settings = settings
-        self.started = time.time()
+        self.started = time.monotonic()  # which no change of the clock touches
         self.tables: dict[str, Table] = {}
-        self.sinks: list[Sink] = [CsvSink(directory)]
+        self.csv = CsvSink(directory)
+        self.sinks: list[Sink] = [self.csv]
+        self.wandb_id: str | None = None
+        self.resumed_at: list[int] = []
+        self.checkpoint = state
         self.summary: dict[str, Any] = {
             "status": "running",
             "runner": settings.runner,
@@ -58,6 +70,13 @@ class Recorder:
             "settings": telling(dataclasses.asdict(settings)),
             "overrides": list(overrides),
         }
+        if state is not None:
+            records = state["records"]
+            self.csv.resume(records["rows"])
+            self.wandb_id = records["wandb_id"]
+            self.started -= records["seconds"]
+            self.resumed_at = [*records["resumed_at"], state["step"]]
+            self.summary["resumed_at_steps"] = self.resumed_at
         self.write_summary()
 
     def open_wandb(self) -> None:
@@ -65,7 +84,18 @@ class Recorder:
         if self.settings.wandb.mode != "disabled":
             config = dataclasses.asdict(self.settings)
             settings = self.settings
-            self.sinks.append(WandbSink(settings.wandb, self.directory, settings.runner, config))
+            sink = WandbSink(settings.wandb, self.directory, settings.runner, config, self.wandb_id)
+            self.sinks.append(sink)
+            self.wandb_id = getattr(sink.run, "id", None)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the records: they are on the disk once this returns."""
+        return {
+            "rows": self.csv.sync(),
+            "wandb_id": self.wandb_id,
+            "seconds": time.monotonic() - self.started,
+            "resumed_at": self.resumed_at,
+        }
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row] = ()) -> None:
         """Record one step's single values and its values by layer."""
@@ -86,12 +116,13 @@ class Recorder:
         """End the run: summary, then every sink, whatever the status."""
         self.summary |= {
             "status": status,
-            "seconds": round(time.time() - self.started, 3),
+            "seconds": round(time.monotonic() - self.started, 3),
             "versions": versions(),
             **more,
         }
         try:
             self.write_summary()
+            self.csv.sync()
         finally:
             for sink in self.sinks:
                 sink.finish(self.summary, pictures)
@@ -133,20 +164,20 @@ def versions() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
         **packages,
-        "torch": torch.__version__,  # with the kind of build
+        "torch": str(torch.__version__),  # with the kind of build
     }
 
 
 @contextmanager
-def claimed(
-    directory: Path, config: Any, overrides: Sequence[str], replace: bool = False
-) -> Iterator[None]:
-    """Within: `directory` is this run's own, and holds what was asked for.
+def claimed(directory: Path, new: bool = True) -> Iterator[None]:
+    """Within: no other process runs in `directory`, and half-written files are gone from it.
 
-    Raises Busy while another process runs in it, and ConfigError where another run or anything
-    else is already there, unless that run is to be replaced. The lock ends with its process.
+    new  whether the directory must be empty
+
+    Raises Busy while another process runs in it, ConfigError where it should be empty and is not.
+    The lock ends with its process.
     """
-    if not replace:
+    if new:
         refuse_content(directory)
     lock = FileLock(directory / LOCK, blocking=False)
     try:
@@ -154,16 +185,21 @@ def claimed(
     except Timeout:
         raise Busy("hydra.run.dir", str(directory), "another process runs in it") from None
     try:
-        if replace:
-            discard_run(directory)
-        refuse_content(directory)
-        asked = directory / ".hydra"
-        asked.mkdir()
-        OmegaConf.save(config, asked / "config.yaml")
-        OmegaConf.save(OmegaConf.create(list(overrides)), asked / "overrides.yaml")
+        if new:
+            refuse_content(directory)
+        remove_unfinished(directory)
         yield
     finally:
         lock.release()
+
+
+def write_asked(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Write what was asked for into .hydra/, every value resolved."""
+    folder = directory / ASKED
+    folder.mkdir(exist_ok=True)
+    for name, content in (("config", dict(values)), ("overrides", list(overrides))):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomically(folder / f"{name}.yaml", text.encode())
 
 
 def is_busy(directory: Path) -> bool:
@@ -188,10 +224,10 @@ def refuse_content(directory: Path) -> None:
 
 def discard_run(directory: Path) -> None:
     """Remove what an earlier run left; a directory without a run stays as it is."""
-    if not ((directory / "summary.json").is_file() or (directory / ".hydra").is_dir()):
+    if not ((directory / "summary.json").is_file() or (directory / ASKED).is_dir()):
         return
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
-            path.unlink()
+            path.unlink(missing_ok=True)

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.console import one_line
+from experiments.settings import flat
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +77,6 @@ class Run:
             return None if value is None or isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             return None
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
-    """Nested settings as dotted names and values; a list as its JSON."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value) if isinstance(value, list) else value
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -7,7 +7,10 @@ must be given there.
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -111,6 +114,8 @@ class TrainerSettings:
     probe_tokens: int = MISSING  # at least one window, at most a training batch
     log_every: int | None = MISSING  # null: 1, coarser where gradients.csv would exceed 50 MB
     checkpoint_every: int | None = MISSING  # null: at the end only
+    keep: int = MISSING  # checkpoints, the newest among them
+    keep_best: bool = MISSING  # the one with the least validation loss, too
 
 
 @dataclass
@@ -159,6 +164,7 @@ class Settings:
     seed: int = MISSING
     device: str = MISSING
     threads: int | None = MISSING  # null: all cores, one in a sweep
+    resume: str | None = MISSING  # a run's directory, to go on there
     activation: str = MISSING
     shortcut: bool = MISSING
     norm: NormSettings = MISSING
@@ -240,6 +246,7 @@ class Settings:
             ("trainer.probe_tokens", self.trainer.probe_tokens),
             ("trainer.log_every", self.trainer.log_every),
             ("trainer.checkpoint_every", self.trainer.checkpoint_every),
+            ("trainer.keep", self.trainer.keep),
             ("init_gradients.seeds", self.init_gradients.seeds),
             ("init_gradients.batches", self.init_gradients.batches),
             ("generate.top_k", self.generate.top_k),
@@ -272,10 +279,11 @@ ConfigStore.instance().store(name="schema", node=Settings)
 
 def telling(values: dict[str, Any]) -> dict[str, Any]:
     """Of nested settings, those that can change a result: not the logging, not the caches."""
-    kept = {name: value for name, value in values.items() if name not in ("wandb", "sweep")}
-    for section, silent in (("data", "cache_dir"), ("trainer", "checkpoint_every")):
+    kept = {k: value for k, value in values.items() if k not in ("wandb", "sweep", "resume")}
+    silent = {"data": {"cache_dir"}, "trainer": {"checkpoint_every", "keep", "keep_best"}}
+    for section, names in silent.items():
         if isinstance(kept.get(section), dict):
-            kept[section] = {k: v for k, v in kept[section].items() if k != silent}
+            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
     return kept
 
 
@@ -284,14 +292,41 @@ def digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(telling(values), sort_keys=True).encode()).hexdigest()
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names and values; a list as its JSON."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value) if isinstance(value, list) else value
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed config as nested dictionaries."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    """A composed config as nested dictionaries, each value resolved, the home directory as ~."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return cast(dict[str, Any], without_home(values))
+
+
+def without_home(value: Any) -> Any:
+    """`value` with ~ for the home directory, which records need not tell, wherever it stands."""
+    if isinstance(value, dict):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_home(item) for item in value]
+    home = str(Path.home())
+    if isinstance(value, str) and len(home) > 1:
+        return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)", "~", value)
+    return value
 
 
 def from_hydra(config: DictConfig) -> Settings:
     """Plain, checked settings from a composed config."""
-    settings = build(Settings, plain(config))
+    return from_plain(plain(config))
+
+
+def from_plain(values: dict[str, Any]) -> Settings:
+    """Checked settings from nested dictionaries."""
+    settings = build(Settings, values)
     settings.check()
     return settings
 

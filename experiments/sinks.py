@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
 from experiments.console import one_line
+from experiments.files import end_of_line, write_atomically
 from experiments.records import Metrics, Row, Table, Value
 from experiments.settings import WandbSettings
 
@@ -53,6 +55,22 @@ class CsvSink:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.files: dict[str, IO[str]] = {}
+        self.rows: dict[str, int] = {}  # of the files that grow, without their head
+
+    def sync(self) -> dict[str, int]:
+        """Put on the disk what was written; returns the rows of each file that grows."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return dict(self.rows)
+
+    def resume(self, rows: Mapping[str, int]) -> None:
+        """Go on after the first `rows` of each file; what came after them is cut off."""
+        for name, count in rows.items():
+            path = self.directory / name
+            os.truncate(path, end_of_line(path, count + 1))
+            self.files[name] = path.open("a", newline="")
+            self.rows[name] = count
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         if metrics:
@@ -65,19 +83,26 @@ class CsvSink:
         if name not in self.files:
             self.files[name] = (self.directory / name).open("w", newline="")
             csv.writer(self.files[name], lineterminator="\n").writerow(columns)
-        writer = csv.writer(self.files[name], lineterminator="\n")
+            self.rows[name] = 0
+        file = self.files[name]
+        if not os.fstat(file.fileno()).st_nlink:  # writes to a removed file succeed, and are lost
+            raise FileNotFoundError(f"{self.directory / name} was removed while the run went on")
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerows([written(value) for value in line] for line in lines)
-        self.files[name].flush()
+        file.flush()
+        self.rows[name] += len(lines)
 
     def table(self, name: str, table: Table) -> None:
-        with (self.directory / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(table[0])
-            writer.writerows([written(value) for value in row.values()] for row in table)
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(table[0])
+        writer.writerows([written(value) for value in row.values()] for row in table)
+        write_atomically(self.directory / f"{name}.csv", buffer.getvalue().encode())
 
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         for file in self.files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # each row was flushed, and `sync` came before
+                file.close()
 
 
 def harmless(
@@ -103,7 +128,12 @@ class WandbSink:
     """
 
     def __init__(
-        self, settings: WandbSettings, directory: Path, job_type: str, config: dict[str, Any]
+        self,
+        settings: WandbSettings,
+        directory: Path,
+        job_type: str,
+        config: dict[str, Any],
+        run_id: str | None = None,
     ) -> None:
         self.run: Any = None
         self.environment = {name: os.environ.get(name) for name in STAGING}
@@ -123,6 +153,8 @@ class WandbSink:
                 name=settings.name or directory.name,
                 dir=directory,
                 config=config,
+                id=run_id,
+                resume=None if run_id is None else "allow",
                 reinit="finish_previous",
                 settings=wandb.Settings(
                     silent=True,

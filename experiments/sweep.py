@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 
 from experiments.console import complain, one_line, say, show_table
 from experiments.files import write_atomically
+from experiments.interruption import Interrupted, asked, telling_processes
 from experiments.launch import shorten
 from experiments.recorder import is_busy, write_summary
 from experiments.runs import ANSWERED, Run, find_runs, in_order, is_due, read_summary, varying
 from experiments.settings import RERUNS, digest, plain
 from experiments.sinks import written
+from gpt import ConfigError
 from gpt.config import check_choice
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,9 @@ def check_sweep(base: DictConfig) -> None:
     """Raise ConfigError for a setting that concerns the sweep itself."""
     if base.sweep.rerun is not None:
         check_choice("sweep.rerun", base.sweep.rerun, RERUNS)
+    if base.resume is not None:
+        valid = "is for one run; a sweep goes on when its command is given again"
+        raise ConfigError("resume", base.resume, valid)
 
 
 @contextlib.contextmanager
@@ -152,20 +157,21 @@ class Sweep:
     def run(self, launch: Callable[[Sequence[Job]], object]) -> int:
         """Launch what is due; returns the exit code. `launch` runs jobs, and may lose some."""
         self._announce()
-        interrupted = False
+        interruption: KeyboardInterrupt | None = None
         try:
             if self.parallel:
                 self._in_parallel(launch)
             else:
                 self._in_series(launch)
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as error:
+            interruption = error
         write_runs_csv(self.folder)
-        if not interrupted:
+        if interruption is None:
             self._report()
         self._table()
-        if interrupted:
-            raise KeyboardInterrupt
+        if interruption is not None:
+            say("interrupted: the same command goes on")
+            raise interruption
         return int(any(self._status(job) == "failed" for job in self.jobs))
 
     def _announce(self) -> None:
@@ -194,13 +200,16 @@ class Sweep:
             watcher = threading.Thread(target=self._watch, args=(stop,), daemon=True)
             watcher.start()
             try:
-                with thread_share(self.threads):
+                with thread_share(self.threads), telling_processes():
                     launch(waiting)
             except Exception as error:  # of the launcher: jobs catch their own
                 log.warning("a worker was lost: %s", one_line(error)[:200])
             finally:
                 stop.set()
                 watcher.join()
+            self._look()
+            if signal := asked():
+                raise Interrupted(signal)
             lost = [job for job in waiting if self._is_lost(job)]
             for job in lost:
                 summary = {"status": "failed", "error": "its process was killed or crashed"}

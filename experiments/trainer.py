@@ -11,28 +11,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.checkpoint import save_checkpoint
+from experiments.checkpoint import (
+    BEST,
+    State,
+    model_state,
+    random_state,
+    restore_random_state,
+    write_checkpoint,
+    write_newest,
+)
 from experiments.console import progress
 from experiments.data import Corpus
+from experiments.interruption import Interrupted, asked, finishing
 from experiments.loss import language_model_loss
 from experiments.memory import (
     MB,
     PeakMeter,
     optimizer_bytes,
-    predict,
     saved_activations,
     tensor_bytes,
 )
 from experiments.optimizer import make_optimizer
 from experiments.probes import ParameterNorms, UpdateProbe, stream_rows
-from experiments.recorder import Recorder, block_summary
+from experiments.recorder import Recorder, block_summary, versions
 from experiments.records import Row
 from experiments.schedule import learning_rate
 from experiments.settings import Settings
-from gpt import GPT
+from gpt import GPT, ConfigError
 
 GRADIENTS_CSV_LIMIT = 45e6  # bytes; leaves room below 50 MB
 BYTES_PER_ROW = 45  # of gradients.csv, generously: 40 were seen
+PROGRESS = (  # attributes of a Trainer that a checkpoint keeps
+    "log_every",
+    "measured_bytes",
+    "training_seconds",
+    "logged_seconds",
+    "logged_step",
+    "train_loss",
+    "speed",
+    "val_losses",
+    "block_norms",
+)
 
 
 class Diverged(Exception):
@@ -69,10 +88,11 @@ class Trainer:
         recorder: Recorder,
         device: torch.device,
         meter: PeakMeter,
+        predicted: dict[str, int],  # bytes of a step, by kind
     ) -> None:
         self.model, self.corpus, self.recorder = model, corpus, recorder
         self.settings, self.options, self.device = settings, settings.trainer, device
-        self.meter = meter
+        self.meter, self.predicted = meter, predicted
         # Elsewhere than on a CPU each look at a number waits for the device.
         self.defers = device.type != "cpu"
         self.length = settings.sequence_length
@@ -81,6 +101,8 @@ class Trainer:
         self.updates = UpdateProbe(self.norms)
         self.log_every = self.options.log_every or automatic_log_every(settings, self.norms)
         self.pending: list[Measured] = []
+        self.done = 0  # steps
+        self.saved: int | None = None  # the step of checkpoint.pt
         self.measured_bytes: dict[str, int | None] = {}
         self.training_seconds = 0.0
         self.logged_seconds, self.logged_step = 0.0, 0
@@ -90,25 +112,32 @@ class Trainer:
         self.block_norms: dict[str, dict[str, float]] = {}  # at the first and the last logged step
 
     def run(self) -> None:
-        """All steps, then a last evaluation and the checkpoint. Raises Diverged."""
+        """All steps that are left, then a last evaluation and the checkpoint.
+
+        Raises Diverged; Interrupted, after the step in hand and a checkpoint, if asked to stop.
+        """
         steps, save_every = self.options.steps, self.options.checkpoint_every
-        with progress("train", steps) as report:
-            for step in range(steps):
-                self._step(step)
-                if self._is_logged(step):
-                    report(step + 1, self._note())
-                if save_every and (step + 1) % save_every == 0 and step + 1 < steps:
+        with progress("train", steps) as report, finishing():
+            while self.done < steps:
+                self._step(self.done)
+                self.done += 1
+                if self._is_logged(self.done - 1):
+                    report(self.done, self._note())
+                signal = asked()
+                due = save_every and self.done % save_every == 0 and self.done < steps
+                if signal or due:
                     self._settle()
-                    self.save(step + 1)
+                    self.save()
+                if signal:
+                    raise Interrupted(signal)
         val_loss = self._evaluate(steps)
-        self.recorder.step(
-            steps,
-            {"tokens": self._tokens(steps), "val_loss": val_loss},
-            self._stream_rows() if self.options.probe_every else (),
-        )
+        rows = self._stream_rows() if self.options.probe_every else ()
+        if math.isfinite(val_loss):
+            self.save()  # before the last row, for the run may grow
+        metrics = {"tokens": self._tokens(steps), "val_loss": val_loss}
+        self.recorder.step(steps, metrics, rows)
         if not math.isfinite(val_loss):
             raise Diverged(steps, "validation loss")
-        self.save(steps)
 
     def _is_logged(self, step: int) -> bool:
         return step % self.log_every == 0 or step == self.options.steps - 1
@@ -266,8 +295,12 @@ class Trainer:
         ):
             total += float(self._loss(part_tokens, part_targets)) * len(part_tokens)
         self.model.train()
-        self.val_losses[step] = total / len(tokens)
-        return self.val_losses[step]
+        loss = total / len(tokens)
+        best = min(self.val_losses.values(), default=math.inf)
+        self.val_losses[step] = loss
+        if self.options.keep_best and loss < best:
+            write_checkpoint(self.recorder.directory / BEST, self.state())
+        return loss
 
     def _stream_rows(self) -> list[Row]:
         most = self.options.batch_size * self.length  # no more memory than training takes
@@ -287,21 +320,47 @@ class Trainer:
 
     def memory_table(self) -> list[dict[str, Any]]:
         """Rows of kind, predicted_bytes, measured_bytes."""
-        predicted, measured = predict(self.settings, self.model.config), self.measured_bytes
         return [
-            {"kind": kind, "predicted_bytes": count, "measured_bytes": measured.get(kind)}
-            for kind, count in predicted.items()
+            {
+                "kind": kind,
+                "predicted_bytes": count,
+                "measured_bytes": self.measured_bytes.get(kind),
+            }
+            for kind, count in self.predicted.items()
         ]
 
-    def save(self, step: int) -> None:
-        save_checkpoint(
-            self.recorder.directory / "checkpoint.pt",
-            self.model,
-            self.corpus.tokenizer,
-            self.optimizer,
-            step,
-            dataclasses.asdict(self.settings),
-        )
+    def save(self) -> None:
+        """Write checkpoint.pt for the steps done so far."""
+        directory, keep = self.recorder.directory, self.options.keep
+        write_newest(directory, self.state(), self.saved, keep)
+        self.saved = self.done
+
+    def state(self) -> State:
+        """Everything that the steps to come depend on. Nothing may be pending."""
+        return {
+            **model_state(self.model, self.corpus.tokenizer),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "step": self.done,
+            "progress": {name: getattr(self, name) for name in PROGRESS},
+            "settings": dataclasses.asdict(self.settings),
+            "corpus_sha256": self.corpus.sha256,
+            "records": self.recorder.state(),
+            "versions": versions(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on where `state` was taken. Raises ConfigError if the text is not the same."""
+        if state["corpus_sha256"] != self.corpus.sha256:
+            data = self.settings.data
+            valid = "is not the text with which the run began"
+            raise ConfigError("data", data.path or data.name, valid)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in PROGRESS:
+            setattr(self, name, state["progress"][name])
+        self.done = self.saved = state["step"]
+        restore_random_state(state["random"])
 
 
 def automatic_log_every(settings: Settings, norms: ParameterNorms) -> int:

@@ -36,7 +36,9 @@ Cli = Callable[..., tuple[int, Path]]
 
 def pytest_configure() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
-    torch.set_num_threads(2)
+    # Tests run on all cores at once, so each computes on one, its subprocesses too.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

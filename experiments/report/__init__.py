@@ -63,6 +63,7 @@ def write_report(
     page = render(
         folders, out, chosen, arms, layout, [p for p in pictures if p is not None], warnings
     )
+    out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     write_atomically(path, page.encode())
     return path

@@ -7,8 +7,15 @@ import torch
 from experiments.console import megabytes, say
 from experiments.data import Corpus, load_corpus
 from experiments.device import pick_device
-from experiments.memory import MB, PeakMeter
+from experiments.memory import (
+    MB,
+    PeakMeter,
+    enough_memory,
+    predict,
+    warn_of_little_memory,
+)
 from experiments.recorder import Recorder
+from experiments.resume import warn_of_other_versions
 from experiments.runner import RUNNERS, Outcome
 from experiments.runners.generate import prompt_tokens, write_text
 from experiments.runners.parameters import describe_model, record_parameters
@@ -38,10 +45,13 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     """Model and trainer, with what is known before the first step recorded."""
     device = pick_device(settings.device)
     config = settings.model_config(corpus.tokenizer.vocab_size)
+    predicted = predict(settings, config)
+    warn_of_little_memory(device, predicted)
     recorder.open_wandb()
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
-    model = GPT(config).to(device)
+    with enough_memory(predicted):
+        model = GPT(config).to(device)
     recorder.summary |= {
         "device": str(device),
         "corpus": corpus.statistics(),
@@ -53,7 +63,13 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     parameters = record_parameters(model, recorder)
     recorder.write_summary()
     announce(settings, corpus, parameters, device)
-    return Trainer(model, corpus, settings, recorder, device, meter)
+    trainer = Trainer(model, corpus, settings, recorder, device, meter, predicted)
+    if recorder.checkpoint is not None:
+        warn_of_other_versions(recorder.checkpoint)
+        trainer.restore(recorder.checkpoint)
+        recorder.checkpoint = None  # as large as the model and its optimizer
+        say(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+    return trainer
 
 
 def announce(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
@@ -70,7 +86,8 @@ def run_trainer(trainer: Trainer) -> Outcome:
     """Train; record how it ended, memory and the final figures."""
     outcome, recorder = Outcome(), trainer.recorder
     try:
-        trainer.run()
+        with enough_memory(trainer.predicted):
+            trainer.run()
     except Diverged as diverged:
         outcome.status = "diverged"
         recorder.summary |= {"diverged_at_step": diverged.step, "reason": str(diverged)}
