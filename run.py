@@ -1,6 +1,5 @@
 """Compose the config and hand it to a runner: `python run.py norm=post_ln`."""
 
-import logging
 import os
 import re
 import sys
@@ -13,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.console import complain, one_line
+from experiments.console import complain, one_line, tell_warnings
 from experiments.interruption import SIGNALLED, Interrupted, exit_code, listening
 from experiments.launch import launch, launch_job, wants_traceback
 from experiments.settings import setting_names, unknown_setting, without_home
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Bad input costs one line on stderr."""
     # Hydra then raises its errors, so that they can be put in one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    tell_warnings()
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name="config")

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and at its end."""
 
+import logging
 import math
 import os
 import time
@@ -56,6 +57,22 @@ def complain(text: str) -> None:
     """Print one line to stderr."""
     if _lines:
         error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
+
+
+class OneLine(logging.Formatter):
+    """A record as one printable line, whatever stood in what it tells of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging's, without what could move the cursor or start a line."""
+        return " ".join(printable(super().format(record)).split("\n"))
+
+
+def tell_warnings() -> None:
+    """Warnings go to stderr, a line each; asked for again, it changes nothing."""
+    if not logging.root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
+        logging.root.addHandler(handler)
 
 
 def show_values(title: str, values: Mapping[str, str]) -> None:

@@ -190,7 +190,7 @@ def cached_tokens(
     The file holds the sha256 of its payload, then the payload; one that was altered is made again.
     """
     kind = TOKENIZERS[tokenizer_name]
-    path = Path(folder) / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
+    path = Path(folder).expanduser() / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
     if path.is_file():
         stored = path.read_bytes()
         payload = stored[DIGEST_BYTES:]

@@ -58,8 +58,8 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
 
 def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
     """Go on with the run in `directory`, from its newest checkpoint or from its start."""
-    if not (directory / ASKED).is_dir():
-        valid = f"must be the directory of a run, which holds {ASKED}/"
+    if not (directory / ASKED / "config.yaml").is_file():
+        valid = f"must be the directory of a run that began; it has no {ASKED}/config.yaml"
         raise ConfigError("resume", str(config.resume), valid)
     with claimed(directory, new=False):
         stored, told = read_asked(directory)

@@ -5,14 +5,14 @@ gradient norms side by side on one scale.
 """
 
 import argparse
-import json
 import logging
 import math
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from experiments.console import one_line
+from experiments.console import complain, one_line, say, tell_warnings
+from experiments.runs import read_summary
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ FREQUENCIES = (  # what a model reaches that knows nothing else
     ("unigram_validation_loss", ":", "token frequencies alone, validation"),
 )
 DPI = 150
+LONGEST_HEAD = 10_000  # characters of a CSV file's first line; ours have under 200
 
 Frame = pd.DataFrame
 
@@ -56,15 +58,20 @@ def draw_run(directory: Path) -> list[Path]:
 def read(path: Path) -> Frame:
     """A CSV file; empty cells are nan, for they were not measured. Empty where there is none."""
     try:
-        return pd.read_csv(path)
+        with path.open("rb") as file:
+            return parse(file)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return Frame()
 
 
-def read_summary(directory: Path) -> dict[str, Any]:
-    """The run's summary.json; empty where there is none."""
-    path = directory / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+def parse(file: BinaryIO, **options: Any) -> Frame:
+    """A table from an open CSV file. ValueError for what no run of this project has written."""
+    if len(file.readline(LONGEST_HEAD)) == LONGEST_HEAD:
+        raise ValueError(f"its first line has {LONGEST_HEAD:,} characters or more")
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows longer than the first
+        return pd.read_csv(file, encoding="utf-8", index_col=False, **options)
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -361,7 +368,10 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     """Gradient norm by layer of several runs, side by side on one scale."""
     figure, axes = new_figure(columns=len(directories), width=5.5)
     for directory, axis in zip(directories, axes, strict=True):
-        gradients = read(directory / "gradients.csv")
+        try:
+            gradients = read(directory / "gradients.csv")
+        except (ValueError, pd.errors.ParserWarning) as error:
+            raise ConfigError("gradients.csv of", str(directory), one_line(error)) from None
         table = Frame() if gradients.empty else of_blocks(gradients, "grad_norm")
         if table.empty:
             valid = "must be a run directory whose gradients.csv has gradient norms of blocks"
@@ -378,6 +388,7 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: see the module's docstring."""
+    tell_warnings()
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
     parser.add_argument(
@@ -386,21 +397,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for directory in options.directories:
         if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
-            print(f"error: {directory}: must be a run directory with CSV files", file=sys.stderr)
+            complain(f"error: {directory}: must be a run directory with CSV files")
             return 1
     if len(options.directories) == 1 and options.out:
-        print("error: --out is for several directories", file=sys.stderr)
+        complain("error: --out is for several directories")
         return 1
     if len(options.directories) == 1:
         drawn = draw_run(options.directories[0])
     else:
         try:
             drawn = [compare(options.directories, options.out or Path("gradient_comparison.png"))]
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except (ConfigError, OSError) as error:
+            complain(f"error: {one_line(error)}")
             return 1
     for path in drawn:
-        print(path)
+        say(str(path))
     return 0
 
 

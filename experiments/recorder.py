@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from experiments.files import remove_unfinished, write_atomically
 from experiments.records import Metrics, Row, Table
-from experiments.settings import Settings, telling
+from experiments.settings import Settings, telling, without_home
 from experiments.sinks import CsvSink, Sink, WandbSink
 from gpt import ConfigError
 
@@ -133,7 +133,7 @@ class Recorder:
 
 def write_summary(directory: Path, summary: dict[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
-    text = json.dumps(as_json(summary), indent=2, allow_nan=False)
+    text = json.dumps(as_json(without_home(summary)), indent=2, allow_nan=False)
     write_atomically(directory / "summary.json", f"{text}\n".encode())
 
 
@@ -188,16 +188,20 @@ def claimed(directory: Path, new: bool = True) -> Iterator[None]:
         if new:
             refuse_content(directory)
         remove_unfinished(directory)
+        remove_unfinished(directory / ASKED)
         yield
     finally:
         lock.release()
 
 
 def write_asked(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what was asked for into .hydra/, every value resolved."""
+    """Write what was asked for into .hydra/, every value resolved.
+
+    The config comes last: without it nothing has begun.
+    """
     folder = directory / ASKED
     folder.mkdir(exist_ok=True)
-    for name, content in (("config", dict(values)), ("overrides", list(overrides))):
+    for name, content in (("overrides", list(overrides)), ("config", dict(values))):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_atomically(folder / f"{name}.yaml", text.encode())
 
@@ -216,8 +220,9 @@ def is_busy(directory: Path) -> bool:
 
 
 def refuse_content(directory: Path) -> None:
-    """Raise ConfigError for a directory with anything in it."""
-    if any(path.name != LOCK for path in directory.iterdir()):
+    """Raise ConfigError for a directory in which anything has begun."""
+    begun = (directory / ASKED / "config.yaml").exists()
+    if any(begun or path.name not in (LOCK, ASKED) for path in directory.iterdir()):
         valid = "must be a new or empty directory; nothing in it was changed"
         raise ConfigError("hydra.run.dir", str(directory), valid)
 

@@ -2,17 +2,18 @@
 
 import contextlib
 import csv
+import html
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, Protocol
 
-from experiments.console import one_line
+from experiments.console import one_line, printable
 from experiments.files import end_of_line, write_atomically
 from experiments.records import Metrics, Row, Table, Value
-from experiments.settings import WandbSettings
+from experiments.settings import WandbSettings, without_home
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -28,7 +29,6 @@ METRIC_COLUMNS = (
     "tokens_per_s",
     "memory_mb",
 )
-STAGING = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")  # where W&B keeps files before it uploads them
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
 
 
@@ -46,7 +46,18 @@ def written(value: Value) -> str:
     """As it stands in a CSV file: empty where not measured, nine digits, enough for float32."""
     if value is None:
         return ""
+    if isinstance(value, str):
+        return safe_cell(value)
     return format(value, ".9g") if isinstance(value, float) else str(value)
+
+
+def safe_cell(text: str) -> str:
+    """`text` for a cell that a spreadsheet shows and does not compute, on one line.
+
+    A leading ' tells spreadsheets so (OWASP, "CSV Injection").
+    """
+    shown = printable(text).replace("\n", "\\n")
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 class CsvSink:
@@ -121,6 +132,30 @@ def harmless(
     return guarded
 
 
+def html_table(table: Table) -> str:
+    """The rows as an HTML table."""
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in table[0])]
+    for row in table:
+        rows.append("".join(f"<td>{html.escape(written(value))}</td>" for value in row.values()))
+    return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
+
+
+class WithoutHome(logging.Filter):
+    """Puts ~ for the home directory in what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record, and keeps it."""
+        record.msg, record.args = without_home(record.getMessage()), ()
+        return True
+
+
+def keep_home_out_of_its_log() -> None:
+    """W&B writes a log into the run's directory, which may be shown to others."""
+    logger = logging.getLogger("wandb")
+    if not any(isinstance(kept, WithoutHome) for kept in logger.filters):
+        logger.addFilter(WithoutHome())
+
+
 class WandbSink:
     """The same records as a W&B run: offline by default, to be synced when the user likes.
 
@@ -136,13 +171,11 @@ class WandbSink:
         run_id: str | None = None,
     ) -> None:
         self.run: Any = None
-        self.environment = {name: os.environ.get(name) for name in STAGING}
         try:
             import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
 
             self.wandb = wandb
-            # W&B would stage its tables in the home directory.
-            os.environ |= dict.fromkeys(self.environment, str(directory / "wandb"))
+            keep_home_out_of_its_log()
             self.run = wandb.init(
                 mode="online" if settings.mode == "online" else "offline",
                 project=settings.project,
@@ -171,6 +204,8 @@ class WandbSink:
                 ),
             )
             self.run.define_metric("*", step_metric="step")
+            for link in directory.glob("wandb/*/logs/debug-core.log"):
+                link.unlink()  # leads into the home directory
         except Exception as error:
             self.give_up(error)
 
@@ -181,14 +216,6 @@ class WandbSink:
         with contextlib.suppress(Exception):
             if run is not None:
                 run.finish(exit_code=1)
-        self.restore_environment()
-
-    def restore_environment(self) -> None:
-        """Give back the variables that `__init__` set."""
-        for name, value in self.environment.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
     @harmless
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
@@ -198,14 +225,13 @@ class WandbSink:
 
     @harmless
     def table(self, name: str, table: Table) -> None:
-        rows: list[Iterable[Value]] = [list(row.values()) for row in table]
-        self.run.log({f"tables/{name}": self.wandb.Table(columns=list(table[0]), data=rows)})
+        # Not wandb.Table, whose record tells where on this machine its file lies.
+        self.run.log({f"tables/{name}": self.wandb.Html(html_table(table), inject=False)})
 
     @harmless
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         for picture in pictures:
             self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
-        self.run.summary.update(dict(summary))
+        self.run.summary.update(without_home(dict(summary)))
         failed = summary["status"] in ("failed", "interrupted")
         self.run.finish(exit_code=1 if failed else 0)
-        self.restore_environment()

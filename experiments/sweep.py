@@ -23,7 +23,7 @@ from experiments.launch import shorten
 from experiments.recorder import is_busy, write_summary
 from experiments.runs import ANSWERED, Run, find_runs, in_order, is_due, read_summary, varying
 from experiments.settings import RERUNS, digest, plain
-from experiments.sinks import written
+from experiments.sinks import safe_cell, written
 from gpt import ConfigError
 from gpt.config import check_choice
 
@@ -309,7 +309,8 @@ def write_runs_csv(folder: Path) -> None:
     runs.sort(key=lambda run: [in_order(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)])
+    head = ["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)]
+    writer.writerow(map(safe_cell, head))
     for run in runs:
         values = [run.directory.name, *(run.settings.get(name) for name in names)]
         values += [run.seed, run.status, run.reason]

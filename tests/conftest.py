@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import run
+from experiments import launch
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +40,13 @@ def pytest_configure() -> None:
     # Tests run on all cores at once, so each computes on one, its subprocesses too.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of a toy run's time: only tests marked `pictures` draw them."""
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(launch, "draw", lambda directory: [])
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,7 @@ def test_readme_table_lists_every_placement_with_its_paper() -> None:
             assert paper in rows[name], name
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -129,6 +130,7 @@ PICTURE_OF = {
 }
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - {"generate", *GRIDS}))
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
     code, run = cli(f"experiment={experiment}", *toy)
@@ -337,6 +339,7 @@ def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(line) <= 100 or line.split(":")[0] in GROUPS  # Hydra writes these
 
 
+@pytest.mark.pictures
 def test_pictures_can_be_drawn_again_and_compared(
     cli: Cli, toy: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from experiments.report.figures import makers
 from experiments.report.histories import read_history
 from experiments.report.page import draw_picture, render
 from experiments.runs import ANSWERED, Run, find_runs
+from experiments.settings import without_home
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def write_report(
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    write_atomically(path, page.encode())
+    write_atomically(path, without_home(page).encode())
     return path
 
 

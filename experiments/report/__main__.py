@@ -1,19 +1,18 @@
 """Command line: `python -m experiments.report DIR [DIR ...]`."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.console import one_line
+from experiments.console import complain, one_line, say, tell_warnings
 from experiments.report import FORMATS, write_report
 from gpt import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; returns the exit code. Bad input costs one line on stderr."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    tell_warnings()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="One page about any number of runs and sweeps, beside its figures.",
@@ -45,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder in options.folders:
             if not folder.is_dir():
                 raise ConfigError("DIR", str(folder), "must be a directory of runs")
-        print(write_report(options.folders, out, by, formats))
+        say(str(write_report(options.folders, out, by, formats)))
     except (ConfigError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        complain(f"error: {one_line(error)}")
         return 1
     return 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.console import one_line
+from experiments.plots import parse
 from experiments.runs import Run
 
 log = logging.getLogger(__name__)
@@ -87,8 +88,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Frame:
         log.warning("%s: its last line is torn and is left out", path)
     texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
     try:
-        frame = pd.read_csv(io.BytesIO(whole + end), dtype=texts, encoding="utf-8")
-    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
+        frame = parse(io.BytesIO(whole + end), dtype=texts)
+    except (ValueError, pd.errors.ParserWarning) as error:  # its parser errors are ValueErrors
         log.warning("%s is left out: %s", path, one_line(error))
         return Frame()
     absent = [name for name in columns if name not in frame]

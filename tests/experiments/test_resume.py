@@ -1,0 +1,427 @@
+"""A run that goes on is the run that was never cut."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import run as cli_module
+from children import PATIENCE, Fault, call
+from conftest import ROOT, Cli
+from experiments import sweep as sweep_module
+from experiments.checkpoint import read_checkpoint
+from experiments.trainer import Trainer
+from same_run import assert_same_run, snapshot, state_of, summary_of
+
+SIX = ("trainer.steps=6", "trainer.checkpoint_every=2", "schedule.warmup_steps=2")
+
+# Arithmetic that differs from step to step in what it draws, accumulates and remembers.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "adamw": (),
+    "dropout": ("model.drop_rate=0.2", "trainer.accumulate=2", "norm=post_ln"),
+    "sgd": ("optimizer=sgd", "trainer.clip=0.1", "schedule=linear", "trainer.keep_best=true"),
+    "coarse": ("trainer.log_every=4", "trainer.probe_every=5", "trainer.eval_every=3"),
+    "bf16": ("trainer.precision=bf16", "tokenizer=gpt2_compact", "norm.kind=rms_norm"),
+}
+CUTS = [("adamw", cut) for cut in range(6)]
+CUTS += [(name, cut) for name in VARIANTS if name != "adamw" for cut in (1, 4)]
+
+Act = Callable[[Trainer], None]
+
+
+@pytest.fixture
+def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Act], None]:
+    """Let something happen once, before a training step."""
+
+    def arm(number: int, act: Act) -> None:
+        original = Trainer._step
+        left = [act]
+
+        def step(self: Trainer, at: int) -> None:
+            if at == number and left:
+                left.pop()(self)
+            original(self, at)
+
+        monkeypatch.setattr(Trainer, "_step", step)
+
+    return arm
+
+
+def stop_with(number: int) -> Act:
+    return lambda trainer: signal.raise_signal(number)
+
+
+def fail(trainer: Trainer) -> None:
+    raise RuntimeError("the power went")
+
+
+@pytest.mark.parametrize(("variant", "cut"), CUTS)
+def test_resumed_equals_uninterrupted_wherever_it_was_cut(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, variant: str, cut: int
+) -> None:
+    options = (*toy, *SIX, *VARIANTS[variant])
+    code, whole = cli(*options)
+    assert code == 0
+    before_step(cut, stop_with(signal.SIGTERM))
+    code, run = cli(*options)
+    assert code == 128 + signal.SIGTERM
+    assert summary_of(run)["status"] == "interrupted"
+    assert state_of(run)["step"] == cut + 1  # the step in hand was finished
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert summary_of(run)["resumed_at_steps"] == [cut + 1]
+    assert_same_run(run, whole)
+
+
+def test_rows_after_the_checkpoint_are_cut_off(
+    cli: Cli, toy: tuple[str, ...], before_step: Any
+) -> None:
+    _, whole = cli(*toy, *SIX)
+    before_step(3, fail)
+    code, run = cli(*toy, *SIX)
+    assert (code, summary_of(run)["status"]) == (1, "failed")
+    assert pd.read_csv(run / "metrics.csv")["step"].tolist() == [0, 1, 2]
+    assert state_of(run)["step"] == 2
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert_same_run(run, whole)
+
+
+def test_cut_again_and_again(cli: Cli, toy: tuple[str, ...], monkeypatch: Any) -> None:
+    """Every step is cut short once, whatever it was that failed before."""
+    options = (*toy, *SIX, "model.drop_rate=0.2", "trainer.checkpoint_every=1")
+    _, whole = cli(*options)
+    seen: set[int] = set()
+    original = Trainer._step
+
+    def step(self: Trainer, number: int) -> None:
+        original(self, number)
+        if number not in seen:
+            seen.add(number)
+            raise OSError("after the step's rows were written")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    code, run = cli(*options)
+    for _ in range(6):
+        assert code == 1
+        code = cli_module.main([f"resume={run}"])
+    assert (code, seen) == (0, set(range(6)))
+    assert summary_of(run)["resumed_at_steps"] == [1, 2, 3, 4, 5]  # and once from the start
+    assert_same_run(run, whole)
+
+
+def test_a_run_cut_before_its_first_checkpoint_starts_again(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, capsys: Any
+) -> None:
+    _, whole = cli(*toy, *SIX)
+    before_step(1, fail)
+    code, run = cli(*toy, *SIX)
+    assert code == 1
+    assert not (run / "checkpoint.pt").exists()
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert "starts again" in capsys.readouterr().out
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_signals_finish_the_step_and_tell_how_to_go_on(
+    toy: tuple[str, ...], tmp_path: Path, name: str
+) -> None:
+    number = signal.Signals[name]
+    run = tmp_path / "run"
+    fault = Fault("signals", 2, {"signals": [number]})
+    code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
+    assert code == 128 + number
+    assert f"{name}: finishing what is in hand" in told
+    assert f"python run.py resume={run} goes on" in told
+    assert "Traceback" not in told
+    assert pd.read_csv(run / "metrics.csv")["step"].tolist() == [0, 1, 2]
+    assert state_of(run)["step"] == 3
+    assert call(tmp_path, f"resume={run}")[0] == 0
+    assert summary_of(run)["status"] == "finished"
+
+
+def test_a_second_signal_stops_at_once(toy: tuple[str, ...], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fault = Fault("signals", 3, {"signals": [signal.SIGINT, signal.SIGINT]})
+    code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
+    assert code == 130
+    assert "Traceback" not in told
+    assert summary_of(run)["status"] == "interrupted"
+    assert state_of(run)["step"] == 2  # no other than the one that was due
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(cli: Cli, toy: tuple[str, ...]) -> None:
+    told = ("trainer.steps=8", "trainer.checkpoint_every=1", "trainer.keep=3")
+    # A rate so high that the loss rises again.
+    high = ("trainer.keep_best=true", "optimizer.lr=1.0", "trainer.eval_every=1")
+    _, run = cli(*toy, *told, *high)
+    kept = {path.name: state_of(run, path.name)["step"] for path in run.glob("*.pt")}
+    best = kept.pop("best.pt")
+    assert kept == {"checkpoint.pt": 8, "checkpoint-7.pt": 7, "checkpoint-6.pt": 6}
+    losses = pd.read_csv(run / "metrics.csv").set_index("step")["val_loss"]
+    assert best == losses.idxmin()
+    assert losses.idxmin() != losses.index[-1]
+
+
+def test_a_checkpoint_holds_all_that_the_rest_depends_on(cli: Cli, toy: tuple[str, ...]) -> None:
+    _, run = cli(*toy, "tokenizer=gpt2_compact", "wandb.mode=offline")
+    state = read_checkpoint(run / "checkpoint.pt")  # its checksum is right
+    assert state["step"] == 3
+    assert state["optimizer"]["state"]
+    assert state["random"]["cpu"].dtype == torch.uint8
+    assert state["tokenizer"]["state"]["gpt2_ids"]
+    assert state["settings"]["schedule"]["warmup_steps"] == 1
+    assert state["model_config"]["emb_dim"] == 16
+    assert len(state["records"]["wandb_id"]) == 8
+    rows = {name: len(pd.read_csv(run / name)) for name in ("metrics.csv", "gradients.csv")}
+    last = pd.read_csv(run / "gradients.csv").query("step == 3")  # written after it
+    rows = {"metrics.csv": rows["metrics.csv"] - 1, "gradients.csv": rows["gradients.csv"]}
+    rows["gradients.csv"] -= len(last)
+    assert state["records"]["rows"] == rows
+
+
+def test_wandb_goes_on_under_the_same_id(cli: Cli, toy: tuple[str, ...], before_step: Any) -> None:
+    before_step(3, stop_with(signal.SIGTERM))
+    code, run = cli(*toy, *SIX, "wandb.mode=offline")
+    assert code == 143
+    assert cli_module.main([f"resume={run}"]) == 0
+    ids = [path.name.rpartition("-")[2] for path in run.glob("wandb/offline-run-*")]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
+
+
+def test_a_constant_rate_lets_a_run_grow(cli: Cli, toy: tuple[str, ...]) -> None:
+    steady = ("schedule=constant", "trainer.log_every=1")
+    _, whole = cli(*toy, *steady, "trainer.steps=7")
+    _, run = cli(*toy, *steady, "trainer.steps=4")
+    assert cli_module.main([f"resume={run}", "trainer.steps=7"]) == 0
+    assert_same_run(run, whole)
+    assert summary_of(run)["settings_sha256"] == summary_of(whole)["settings_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("optimizer.lr=0.5", "'optimizer.lr'=0.5"),
+        ("norm=post_ln", "norm.placement"),
+        ("seed=3", "seed"),
+        ("model.drop_rate=0.5", "model.drop_rate"),
+        ("trainer.steps=7", "cannot change under schedule=cosine, whose rates depend on it"),
+        ("trainer.steps=2", "4 are done already"),
+        ("trainer.batch_size=4", "was 2 in this run and cannot change"),
+    ],
+)
+def test_what_affects_results_cannot_change(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, capsys: Any, change: str, words: str
+) -> None:
+    before_step(3, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX, "schedule=cosine")
+    capsys.readouterr()
+    before = snapshot(run)
+    assert cli_module.main([f"resume={run}", change]) == 1
+    error = capsys.readouterr().err
+    assert words.replace("'optimizer.lr'=0.5", "optimizer.lr") in error
+    assert "was " in error
+    assert error.count("\n") == 1
+    assert snapshot(run) == before
+
+
+def test_what_does_not_affect_results_can_change(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, before_step: Any
+) -> None:
+    _, whole = cli(*toy, *SIX)
+    before_step(2, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX)
+    free = ("trainer.checkpoint_every=1", "trainer.keep=2", f"data.cache_dir={tmp_path}/other")
+    assert cli_module.main([f"resume={run}", *free, "wandb.name=again"]) == 0
+    assert_same_run(run, whole)
+    assert (tmp_path / "other").is_dir()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, empty])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, caplog: Any, damage: Callable[[Path], None]
+) -> None:
+    _, whole = cli(*toy, *SIX)
+    before_step(4, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX, "trainer.keep=3")
+    assert [state_of(run, name)["step"] for name in ("checkpoint.pt", "checkpoint-4.pt")] == [5, 4]
+    damage(run / "checkpoint.pt")
+    with caplog.at_level(logging.WARNING):
+        assert cli_module.main([f"resume={run}"]) == 0
+    assert "checkpoint.pt" in caplog.text
+    assert summary_of(run)["resumed_at_steps"] == [4]
+    assert_same_run(run, whole)
+
+
+def test_no_sound_checkpoint_is_one_clear_line(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, capsys: Any
+) -> None:
+    before_step(4, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX)
+    for path in run.glob("*.pt"):
+        flip_a_bit(path)
+    capsys.readouterr()
+    before = snapshot(run)
+    assert cli_module.main([f"resume={run}"]) == 1
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error")]
+    assert len(lines) == 1
+    assert "checkpoint.pt" in lines[0]
+    assert "checkpoint-4.pt" in lines[0]
+    assert snapshot(run) == before
+
+
+def test_rows_that_are_missing_make_a_checkpoint_useless(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, capsys: Any
+) -> None:
+    """As when files were copied in the wrong order: going on would leave a hole."""
+    _, whole = cli(*toy, *SIX)
+    before_step(4, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX)
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[:-1]))  # the older checkpoint has its rows
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert summary_of(run)["resumed_at_steps"] == [4]
+    assert_same_run(run, whole)
+
+
+def test_another_text_is_refused(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, before_step: Any, capsys: Any
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one two three four five six seven\n" * 50)
+    before_step(2, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX, f"data.path={text}")
+    text.write_text("seven six five four three two one\n" * 50)
+    capsys.readouterr()
+    rows = (run / "metrics.csv").read_bytes()
+    assert cli_module.main([f"resume={run}"]) == 1
+    assert "is not the text with which the run began" in capsys.readouterr().err
+    assert (run / "metrics.csv").read_bytes() == rows
+
+
+def test_a_run_with_an_answer_is_left_as_it_is(cli: Cli, toy: tuple[str, ...], capsys: Any) -> None:
+    _, run = cli(*toy)
+    before = snapshot(run)
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert snapshot(run) == before
+
+
+def test_resume_needs_a_run(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.csv").touch()
+    for place in ("absent", "other"):
+        assert cli_module.main([f"resume={tmp_path / place}"]) == 1
+        error = capsys.readouterr().err
+        assert "must be the directory of a run" in error
+        assert error.count("\n") == 1
+    assert list(snapshot(tmp_path)) == ["other/metrics.csv"]
+
+
+Sweep = Callable[..., tuple[int, Path]]
+
+
+@pytest.fixture
+def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Run `python run.py -m ...` in this process, without its report."""
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+
+    def start(*arguments: str, folder: str = "sweep") -> tuple[int, Path]:
+        place = f"hydra.sweep.dir={tmp_path / folder}"
+        return cli_module.main(["-m", *toy, *SIX, place, *arguments]), tmp_path / folder
+
+    return start
+
+
+def statuses(folder: Path) -> Sequence[str]:
+    return sorted(pd.read_csv(folder / "runs.csv")["status"])
+
+
+def test_a_sweep_goes_on_with_its_unfinished_job(
+    sweep: Sweep, before_step: Any, capsys: Any
+) -> None:
+    _, whole = sweep("seed=0,1,2", folder="whole")
+
+    def in_the_second_job(trainer: Trainer) -> None:
+        if trainer.settings.seed == 1:
+            signal.raise_signal(signal.SIGUSR1)
+        else:
+            before_step(3, in_the_second_job)
+
+    before_step(3, in_the_second_job)
+    code, folder = sweep("seed=0,1,2")
+    assert code == 128 + signal.SIGUSR1
+    told = capsys.readouterr().out
+    assert "not started" in told  # of the table
+    assert "the same command goes on" in told
+    assert statuses(folder) == ["finished", "interrupted"]
+    first = snapshot(next(folder.glob("*seed0*")))
+    assert sweep("seed=0,1,2")[0] == 0
+    assert snapshot(next(folder.glob("*seed0*"))) == first
+    (second,) = folder.glob("*seed1*")
+    assert summary_of(second)["resumed_at_steps"] == [4]
+    for job in whole.glob("*seed*"):
+        assert_same_run(folder / job.name, job)
+
+
+def test_a_job_whose_checkpoints_are_damaged_starts_again(
+    sweep: Sweep, before_step: Any, caplog: Any
+) -> None:
+    _, whole = sweep("seed=0", folder="whole")
+    before_step(3, stop_with(signal.SIGTERM))
+    _, folder = sweep("seed=0")
+    (job,) = folder.glob("*seed0*")
+    for path in job.glob("*.pt"):
+        flip_a_bit(path)
+    with caplog.at_level(logging.WARNING):
+        assert sweep("seed=0")[0] == 0
+    assert "starts again" in caplog.text
+    assert_same_run(job, next(whole.glob("*seed0*")))
+
+
+def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path) -> None:
+    """SIGTERM to the sweep's own process alone, as `kill` sends it: its workers learn of it."""
+    folder = tmp_path / "sweep"
+    told = ("-m", *toy, "seed=0,1", "trainer.steps=4000", "trainer.log_every=100")
+    told = (*told, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *told],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while len(list(folder.glob("*/gradients.csv"))) < 2:  # until both are at work
+        assert process.poll() is None
+    process.terminate()
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    assert statuses(folder) == ["interrupted", "interrupted"]
+    assert "the same command goes on" in said
+    for job in folder.glob("*seed*"):
+        step = state_of(job)["step"]
+        assert 0 < step < 4000
+        assert json.loads((job / "summary.json").read_text())["status"] == "interrupted"

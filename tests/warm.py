@@ -1,0 +1,14 @@
+"""What takes seconds in a new process, done once before the processes of `children` are forked."""
+
+from hydra import compose, initialize_config_dir
+
+import experiments.plots
+import run
+from experiments.memory import predict
+from experiments.settings import from_hydra
+
+__all__ = ["experiments"]
+
+with initialize_config_dir(run.CONF, version_base="1.3"):  # finds Hydra's plugins
+    settings = from_hydra(compose("config", overrides=["model=nano"]))
+predict(settings, settings.model_config(100))  # loads PyTorch's fake tensors
