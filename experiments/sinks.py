@@ -216,6 +216,8 @@ class WandbSink:
         with contextlib.suppress(Exception):
             if run is not None:
                 run.finish(exit_code=1)
+        with contextlib.suppress(Exception):
+            self.wandb.teardown(exit_code=1)  # or it would speak up when Python ends
 
     @harmless
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
