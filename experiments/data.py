@@ -68,6 +68,8 @@ def text(data: DataSettings) -> str:
             if file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
+    elif path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise ConfigError("data.path", data.path, "must be a regular file or a folder")
     else:
         files = [path]
     content = "\n".join(read_utf8(file) for file in files)

@@ -67,7 +67,8 @@ def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
         values = with_changes(stored, config, added)
         settings = from_plain(values)
         state = find_state(directory)
-        refuse_difference(settings, stored, 0 if state is None else state["step"])
+        for before in filter(None, (stored, state and state["settings"])):
+            refuse_difference(settings, before, 0 if state is None else state["step"])
         status = read_summary(directory).get("status")
         grows = settings.trainer.steps > stored["trainer"]["steps"]
         if status in ANSWERED and not (grows and status == "finished"):

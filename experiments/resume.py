@@ -132,7 +132,8 @@ def find_state(directory: Path) -> State | None:
         try:
             for name, rows in state["records"]["rows"].items():
                 end_of_line(directory / name, rows + 1)
-            state["progress"], state["settings"], state["step"]
+            dict(flat(telling(state["settings"])))
+            state["progress"], state["step"], state["versions"]["threads"]
         except (KeyError, TypeError, AttributeError, OSError) as error:
             raise ValueError(one_line(error)) from error
 

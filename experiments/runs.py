@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from experiments.console import one_line
+from experiments.console import one_line, printable
 from experiments.settings import flat
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,16 @@ def read_summary(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read and is left out: %s", path, one_line(error))
         return {}
-    return summary
+    return cast(dict[str, Any], legible(summary))
+
+
+def legible(value: Any) -> Any:
+    """`value` with control characters in its words as escapes: it may come from anybody."""
+    if isinstance(value, dict):
+        return {legible(key): legible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [legible(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def find_runs(folder: Path) -> list[Run]:

@@ -20,6 +20,9 @@ GPT_CONFIG_124M: dict[str, Any] = {
 }
 
 
+MOST_LAYERS = 10_000  # ten times the deepest published, DeepNet's (arXiv 2203.00555)
+
+
 @dataclass(frozen=True)
 class GPTConfig:
     """One GPT: its seven book names first, then the choices this project is about.
@@ -28,7 +31,7 @@ class GPTConfig:
     context_length  longest sequence, in tokens
     emb_dim         width of the residual stream
     n_heads         attention heads; must divide emb_dim
-    n_layers        transformer blocks; 0 leaves embeddings and head
+    n_layers        transformer blocks, at most MOST_LAYERS; 0 leaves embeddings and head
     drop_rate       dropout probability, in [0, 1]
     qkv_bias        whether query, key and value projections have a bias
 
@@ -71,7 +74,7 @@ class GPTConfig:
 
         for field in ("vocab_size", "context_length", "emb_dim", "n_heads"):
             check_whole(field, getattr(self, field), at_least=1)
-        check_whole("n_layers", self.n_layers, at_least=0)
+        check_whole("n_layers", self.n_layers, at_least=0, at_most=MOST_LAYERS)
         check_number("drop_rate", self.drop_rate, 0.0, 1.0)
         check_number("norm_eps", self.norm_eps, 0.0)
         check_number("init_std", self.init_std, 0.0)
@@ -99,10 +102,13 @@ class GPTConfig:
         return int(self.ff_ratio * self.emb_dim)
 
 
-def check_whole(field: str, value: object, at_least: int) -> None:
-    """Raise ConfigError unless `value` is an integer of at least `at_least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+def check_whole(field: str, value: object, at_least: int, at_most: int | None = None) -> None:
+    """Raise ConfigError unless `value` is an integer in [at_least, at_most]."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < at_least:  # type: ignore[operator]
         raise ConfigError(field, value, f"must be a whole number of at least {at_least}")
+    if at_most is not None and value > at_most:  # type: ignore[operator]
+        raise ConfigError(field, value, f"must be at most {at_most:,}")
 
 
 def check_number(field: str, value: object, low: float, high: float = float("inf")) -> None:

@@ -22,14 +22,16 @@ PATIENCE = 120  # seconds for what takes one; reached by a hang alone
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong in a child: `kind` names one of FAULTS, from training step `step` on.
+    """What goes wrong in a child: `kind` names one of FAULTS, before training step `step`.
 
     kind    calls: SIGKILL at the `step`-th function call of the run
+    skip    how many runs of the child it spares first
     """
 
     kind: str
     step: int = 0
     more: Mapping[str, Any] = field(default_factory=dict)
+    skip: int = 0
 
 
 def no_permissions(directory: Path, **more: Any) -> None:
@@ -77,10 +79,14 @@ def _arm(fault: Fault) -> None:
     from experiments.trainer import Trainer
 
     original = Trainer._step
+    spared = 0
 
     def step(self: Trainer, number: int) -> None:
+        nonlocal spared
         if number == fault.step:
-            FAULTS[fault.kind](self.recorder.directory, **fault.more)
+            if spared == fault.skip:
+                FAULTS[fault.kind](self.recorder.directory, **fault.more)
+            spared += 1
         original(self, number)
 
     Trainer._step = step  # type: ignore[method-assign]

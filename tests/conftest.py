@@ -1,5 +1,6 @@
 """Shared ground of the tests: toy sizes, and a way to run the command line in this process."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ def pytest_configure() -> None:
     # Tests run on all cores at once, so each computes on one, its subprocesses too.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+    gc.freeze()  # each run collects garbage before it measures memory; not what was imported
 
 
 @pytest.fixture(autouse=True)

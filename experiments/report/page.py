@@ -19,7 +19,7 @@ import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.console import one_line
+from experiments.console import one_line, printable
 from experiments.plots import DPI
 from experiments.report.arms import Arm, Layout, is_stuck, word_of
 from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
@@ -354,6 +354,7 @@ def render(
     environment = Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -14,6 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 import run as cli_module
+from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
 from experiments import launch as launch_module
 from experiments import runs as runs_module
@@ -51,7 +52,7 @@ def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def command(toy: Sequence[str], folder: Path, *arguments: str) -> list[str]:
     place = f"hydra.sweep.dir={folder}"
-    return [sys.executable, str(ROOT / "run.py"), "-m", *toy, place, *arguments]
+    return ["-m", *toy, place, *arguments]
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -222,22 +223,12 @@ def test_killed_in_mid_sweep_and_taken_up_again(
     sweep: Sweep, toy: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGKILL loses the job in hand at most; the end is that of an uninterrupted sweep."""
-    grid = ("seed=0,1,2", "trainer.steps=300")
+    grid = ("seed=0,1,2", "trainer.steps=9", "trainer.checkpoint_every=2")
     folder = tmp_path / "killed"
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command(toy, folder, *grid), stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("job 2 of 3: "):
-            job = folder / line.split()[-1]
-            break
-    while not (job / "gradients.csv").is_file():  # until it is at work
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
+    fault = Fault("signals", 5, {"signals": [signal.SIGKILL]}, skip=1)
+    code, _ = call(tmp_path, *command(toy, folder, *grid), fault=fault)
+    assert code == -signal.SIGKILL
+    (job,) = folder.glob("*-seed1-*")
     assert status_of(job) == "running"
     finished = {name: when for name, when in written(folder).items() if folder / name != job}
     assert len(finished) == 1
@@ -257,27 +248,19 @@ def test_two_sweeps_at_once_in_one_folder_share_the_work(
     toy: tuple[str, ...], tmp_path: Path
 ) -> None:
     folder = tmp_path / "shared"
-    grid = ("seed=0,1,2,3", "trainer.steps=100")
-    both = [
-        subprocess.Popen(
-            command(toy, folder, *grid),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    outputs = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    assert all("Traceback" not in error for _, error in outputs)
+    grid = ("seed=0,1,2,3", "trainer.steps=50")
+    barrier = CONTEXT.Barrier(2)
+    both = [Child(tmp_path, *command(toy, folder, *grid), barrier=barrier) for _ in range(2)]
+    ended = [child.wait() for child in both]
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert all("Traceback" not in said for _, said in ended)
     assert (folder / "report.html").is_file()
-    assert len(list(folder.glob("*/plots/loss.png"))) == 4
     rows = table(folder)
     assert rows["status"].tolist() == ["finished"] * 4
     for name in rows["name"]:  # each has one run's rows, whole
         metrics = pd.read_csv(folder / name / "metrics.csv")
         assert metrics["step"].tolist() == sorted(set(metrics["step"]))
-        assert metrics["step"].iloc[-1] == 100
+        assert metrics["step"].iloc[-1] == 50
 
 
 def test_a_job_in_hand_elsewhere_is_left_to_it(sweep: Sweep, toy: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from children import call
 from conftest import ROOT, Cli
 from experiments import plots
 from experiments.data import load_corpus
@@ -307,8 +308,7 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
 def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
     """A job of 250 MB of parameters and state, then one of 150 KB, in one process of their own."""
     told = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
-    command = [sys.executable, str(ROOT / "run.py"), *told, "model.emb_dim=768,16"]
-    subprocess.run(command, check=True, capture_output=True)
+    assert call(tmp_path, *told, "model.emb_dim=768,16")[0] == 0
     peaks = [
         pd.read_csv(job / "memory.csv").set_index("kind").loc["peak"]
         for (job,) in ((tmp_path / "sweep").glob(f"*-emb_dim{dim}-*") for dim in (768, 16))

@@ -1,0 +1,517 @@
+"""Input that nobody would give in good faith, and what a run tells of whoever ran it."""
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import signal
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import run as cli_module
+from conftest import ROOT, Cli
+from experiments import launch, plots
+from experiments.checkpoint import checksum, read_checkpoint
+from experiments.report import write_report
+from experiments.report.__main__ import main as report_main
+from experiments.report.histories import read_table
+from experiments.settings import setting_names
+from experiments.sweep import write_runs_csv
+from experiments.trainer import Trainer
+from made_runs import HOSTILE, make_run
+from same_run import snapshot, summary_of
+
+# ---- Fuzzing
+
+# Settings that lead out of the run's directory on purpose, or to somebody else's machine, and
+# those by which a valid run may take as long as its user likes.
+PLACES = {"data.cache_dir", "wandb.mode", "resume", "generate.checkpoint"}
+LENGTHS = {"trainer.steps", "generate.tokens", "init_gradients.seeds", "init_gradients.batches"}
+NAMES = [name for name in setting_names() if name not in PLACES]
+BOUNDED = [name for name in NAMES if name not in LENGTHS]
+JUNK = ["", "nor", "norm.", ".norm", "norm..kind", "_target_", "hydra.verbose", "+seed", "++x", "~"]
+
+SMALL = st.sampled_from([-1, 0, 1, 2, 3, 5, 8, 16])
+NUMBERS = st.one_of(
+    SMALL,
+    st.sampled_from([10**15, 2**63, -(2**63), 10**30]),
+    st.sampled_from(["0.5", "-0.5", "1e-320", "1e38", "1e400", "nan", "inf", "-inf", "1_0", "0x1"]),
+)
+STRANGE = """
+null true off post_ln relu [] {} [1,2] {a:1} [1, } a,b 1,2 ${oc.env:HOME} ${norm} ${seed} ${ ???
+${hydra:run.dir} ../../x /dev/zero ' " \\ =1+1 @x ! é $(touch\u00a0x) <script>alert(1)</script>
+"""
+WORDS = st.one_of(
+    st.sampled_from(STRANGE.split()),
+    st.sampled_from(["a b", "a\nb", "\x1b[2J", "\u202e", "\x00", "!!python/name:os.system"]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), max_size=12),
+)
+VALUES = st.one_of(NUMBERS, WORDS)
+OVERRIDES = st.one_of(
+    st.builds("{}={}".format, st.sampled_from(BOUNDED), VALUES),
+    st.builds("{}={}".format, st.sampled_from(sorted(LENGTHS)), SMALL),
+    st.builds("{}={}".format, st.sampled_from(JUNK), VALUES),
+    WORDS.filter(lambda text: not text.startswith("-")),  # those are Hydra's own options
+)
+# Strange contents of a YAML file, as plain data and as text.
+LIKELY = st.sampled_from([1, 2, 0.5, 1.0, 0, True, False, None])
+LEAVES = st.one_of(st.none(), st.booleans(), SMALL, st.floats(), WORDS)
+DATA = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def cases(default: int, long: int) -> Any:
+    """Marks of a test that runs on some cases, and on more with -m long; always the same ones."""
+    return pytest.mark.parametrize("count", [default, pytest.param(long, marks=pytest.mark.long)])
+
+
+def fuzz(count: int) -> Any:
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@contextlib.contextmanager
+def alarm(seconds: int = 60) -> Iterator[None]:
+    """Within: what takes longer fails, wherever it hangs."""
+
+    def ring(number: int, frame: object) -> None:
+        raise AssertionError(f"it takes longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Ground:
+    """A folder in which nothing may appear but a run's directory and the token cache."""
+
+    def __init__(self, folder: Path, toy: tuple[str, ...]) -> None:
+        self.folder, self.toy = folder, toy
+        self.number = 0
+        self.ended = {0: 0, 1: 0}
+
+    def check(self, start: Any) -> None:
+        """`start` gives an exit code: of a run that is whole, or one line tells why not."""
+        self.number += 1
+        directory = self.folder / f"run{self.number}"
+        out, err = io.StringIO(), io.StringIO()
+        with alarm(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = start(directory)
+        said = out.getvalue() + err.getvalue()
+        assert "Traceback" not in said
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", said)
+        errors = [line for line in err.getvalue().splitlines() if "WARNING" not in line]
+        assert (code, len(errors)) in ((0, 0), (1, 1)), (code, said)
+        if code == 0:
+            assert summary_of(directory)["status"] in ("finished", "diverged")
+        else:
+            assert errors[0].startswith("error: ")
+            assert len(errors[0]) > len("error: ") + 5
+        self.ended[code] += 1
+        present = {path.name for path in self.folder.iterdir()}
+        assert present <= {"cache", "conf", *(f"run{n}" for n in range(self.number + 1))}
+
+
+@pytest.fixture
+def ground(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ground:
+    monkeypatch.chdir(tmp_path)
+    return Ground(tmp_path, toy)
+
+
+@cases(default=80, long=2000)
+def test_any_overrides(ground: Ground, count: int) -> None:
+    @fuzz(count)
+    @given(st.lists(OVERRIDES, min_size=1, max_size=3))
+    def every(overrides: list[str]) -> None:
+        def start(directory: Path) -> int:
+            told = [*ground.toy, *overrides, "wandb.mode=disabled"]
+            return cli_module.main([f"hydra.run.dir={directory}", *told])
+
+        ground.check(start)
+
+    every()
+    print(f"{ground.number} overrides: {ground.ended[0]} ran, {ground.ended[1]} refused")
+    assert min(ground.ended.values()) > count // 20
+
+
+def mutated(values: dict[str, Any], name: str, value: Any) -> str:
+    """YAML of nested `values` with another value at a dotted name."""
+    changed = json.loads(json.dumps(values))
+    *parents, last = name.split(".")
+    there = changed
+    for parent in parents:
+        there = there[parent]
+    there[last] = value
+    return yaml.safe_dump(changed, allow_unicode=True)
+
+
+@cases(default=40, long=1000)
+def test_any_config_file(ground: Ground, count: int) -> None:
+    """A file of a folder that --config-dir adds."""
+    sections = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+    sections = [name for name in sections if name not in ("hydra", "experiment", "wandb", "data")]
+
+    @fuzz(count)
+    @given(st.sampled_from(sections), st.one_of(DATA.map(yaml.safe_dump), WORDS), st.data())
+    def every(section: str, text: str, data: Any) -> None:
+        names = [n for n in BOUNDED if n.startswith(f"{section}.")]
+        if names and data.draw(st.sampled_from([True, True, False])):
+            (option, *_) = sorted((ROOT / "conf" / section).glob("*.yaml"))
+            sound = yaml.safe_load(option.read_text())
+            if isinstance(sound, dict) and "defaults" not in sound:
+                name = data.draw(st.sampled_from(names)).partition(".")[2]
+                text = mutated(sound, name, data.draw(LIKELY | DATA))
+        folder = ground.folder / "conf" / section
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fuzzed.yaml").write_text(text)
+
+        def start(directory: Path) -> int:
+            told = [*ground.toy, f"{section}=fuzzed", "wandb.mode=disabled"]
+            place = f"hydra.run.dir={directory}"
+            return cli_module.main([f"--config-dir={ground.folder / 'conf'}", place, *told])
+
+        ground.check(start)
+
+    every()
+    print(f"{ground.number} files: {ground.ended[0]} ran, {ground.ended[1]} refused")
+    assert min(ground.ended.values()) > count // 20
+
+
+@cases(default=120, long=3000)
+def test_any_run_directory(ground: Ground, count: int) -> None:
+    """resume= of a directory whose .hydra/ holds anything."""
+    with initialize_config_dir(cli_module.CONF, version_base="1.3"):
+        place = f"data.cache_dir={ground.folder}/cache"
+        config = compose("config", overrides=[f"resume={ground.folder}", place])
+        toy = compose("config", overrides=[o for o in ground.toy if not o.startswith("hydra")])
+    launch.launch(toy, [], ground_directory := make(ground.folder / "run0"))
+    sound = yaml.safe_load((ground_directory / ".hydra" / "config.yaml").read_text())
+    leaves = [name for name in BOUNDED if "." in name]
+
+    @fuzz(count)
+    @given(st.data())
+    def every(data: Any) -> None:
+        kind = data.draw(st.sampled_from(["value", "value", "text", "data", "overrides"]))
+        text, overrides = yaml.safe_dump(sound), "[]"
+        if kind == "value":
+            text = mutated(sound, data.draw(st.sampled_from(leaves)), data.draw(DATA))
+        elif kind == "text":
+            at = data.draw(st.integers(0, len(text)))
+            text = text[:at] + data.draw(WORDS) + text[at:]
+        elif kind == "data":
+            text = yaml.safe_dump(data.draw(DATA))
+        else:
+            overrides = yaml.safe_dump(data.draw(DATA))
+
+        def start(directory: Path) -> int:
+            (directory / ".hydra").mkdir(parents=True)
+            (directory / ".hydra" / "config.yaml").write_text(text)
+            (directory / ".hydra" / "overrides.yaml").write_text(overrides)
+            config.resume = str(directory)
+            return launch.launch(config, [f"resume={directory}"], directory)
+
+        ground.check(start)
+
+    every()
+    print(f"{ground.number} directories: {ground.ended[0]} ran, {ground.ended[1]} refused")
+    assert min(ground.ended.values()) > count // 20
+
+
+def make(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+# ---- Checkpoints and directories from strangers
+
+
+class Payload:
+    """Runs a command where it is unpickled by anything that trusts it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.mark),))
+
+
+def with_payload(mark: Path, whole: dict[str, Any]) -> dict[str, Any]:
+    return {**whole, "progress": Payload(mark), "sha256": "0" * 64}
+
+
+def zipped(path: Path, state: Any) -> None:
+    torch.save(state, path)
+
+
+def in_the_old_format(path: Path, state: Any) -> None:
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+def bare_pickle(path: Path, state: Any) -> None:
+    path.write_bytes(pickle.dumps({**state, "model": {}, "optimizer": {}, "random": {}}))
+
+
+@pytest.mark.parametrize("write", [zipped, in_the_old_format, bare_pickle])
+@pytest.mark.parametrize("use", ["resume", "generate"])
+def test_a_checkpoint_with_a_pickled_payload_runs_nothing(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, capsys: Any, write: Any, use: str
+) -> None:
+    code, run = cli(*toy)
+    assert code == 0
+    summary = summary_of(run) | {"status": "interrupted"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    state = read_checkpoint(run / "checkpoint.pt")
+    mark = tmp_path / "was_run"
+    write(run / "checkpoint.pt", with_payload(mark, state))
+    capsys.readouterr()
+    if use == "resume":
+        code = cli_module.main([f"resume={run}"])
+    else:
+        told = ("experiment=generate", f"generate.checkpoint={run}", "wandb.mode=disabled")
+        code, _ = cli(*told, "generate.prompt=a", "generate.tokens=2", "device=cpu")
+    assert code == 1
+    assert not mark.exists()
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "checkpoint" in error
+    with contextlib.suppress(Exception):
+        torch.load(run / "checkpoint.pt", weights_only=False)
+    assert mark.exists()  # it would have been run by a reader that trusts it
+
+
+def test_checkpoints_that_would_grow_are_refused(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A few bytes that stand for terabytes: compressed, or one number repeated by its strides."""
+    _, run = cli(*toy)
+    state = read_checkpoint(run / "checkpoint.pt")
+    state["model"]["head.weight"] = torch.zeros(1).expand(1 << 40)
+    with pytest.raises(ValueError, match="larger than its content"):
+        checksum(state)
+    torch.save({**state, "sha256": "0" * 64}, run / "checkpoint.pt")
+    with pytest.raises(ValueError, match="larger than its content"):
+        read_checkpoint(run / "checkpoint.pt")
+    small = tmp_path / "small.pt"
+    with (
+        zipfile.ZipFile(run / "checkpoint.pt") as archive,
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as compressed,
+    ):
+        for entry in archive.infolist():
+            compressed.writestr(entry.filename, archive.read(entry))
+    with pytest.raises(ValueError, match="compressed"):
+        read_checkpoint(small)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed: !!python/object/apply:os.mkdir [{mark}]",
+        "seed: !!python/name:os.system",
+        "seed: !!binary aGk=",
+        "norm: {{_target_: os.mkdir, path: {mark}}}",
+        "seed: ${{oc.env:NORMSCOPE_SECRET}}",
+        "activation: ${{oc.env:NORMSCOPE_SECRET}}",
+        "activation: ${{oc.decode:'1'}}",
+        "a: &a [x, x]\nb: [*a, *a]",
+        "seed: 1\n? [1, 2]\n: x",
+    ],
+)
+def test_yaml_from_strangers_makes_nothing(
+    cli: Cli,
+    toy: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    line: str,
+) -> None:
+    monkeypatch.setenv("NORMSCOPE_SECRET", "hunter2")
+    _, run = cli(*toy)
+    summary = summary_of(run) | {"status": "interrupted"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    mark = tmp_path / "was_run"
+    path = run / ".hydra" / "config.yaml"
+    names = re.findall(r"^(\w+):", line, re.MULTILINE)
+    kept = {k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in names}
+    path.write_text(yaml.safe_dump(kept) + line.format(mark=mark) + "\n")
+    before = snapshot(run)
+    capsys.readouterr()
+    assert cli_module.main([f"resume={run}"]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("error: ")
+    assert "hunter2" not in told.err + told.out
+    assert not mark.exists()
+    assert snapshot(run) == before
+
+
+# ---- Tables and names
+
+NASTY = [
+    "=HYPERLINK(1)",
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(A1)",
+    "a\\..\\..\\x",
+    "two\nlines",
+    "\x1b[31mred\x07",
+    "\tx",
+    "\r=1",
+    "right\u202eleft",
+    HOSTILE.replace("/", "\u2215"),
+    '"quoted"',
+]
+
+
+@pytest.fixture(params=[NASTY])
+def nasty_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A sweep whose runs have such names, settings, reasons and figures."""
+    folder = tmp_path / "nasty"
+    for seed, name in enumerate(request.param):
+        run = make_run(folder, name, placement=name, seed=seed, status="failed", error=name)
+        summary = summary_of(run)
+        summary["settings"]["data"] = {"path": f"../{name}/../../etc"}
+        summary["overrides"] = [f"data.path={name}"]
+        (run / "summary.json").write_text(json.dumps(summary))
+        (run / "memory.csv").write_bytes(b"\xff\x00\n")  # a warning that names the file
+    return folder
+
+
+def test_names_are_harmless_in_csv_files(nasty_folder: Path) -> None:
+    write_runs_csv(nasty_folder)
+    text = (nasty_folder / "runs.csv").read_text()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
+    rows = list(csv.reader(io.StringIO(text)))
+    assert len(text.splitlines()) == len(rows) == len(NASTY) + 1  # a line each
+    for row in rows:
+        for cell in row:
+            with contextlib.suppress(ValueError):
+                float(cell)
+                continue
+            assert not cell.startswith(("=", "+", "-", "@")), cell
+    assert {"'=HYPERLINK(1)", "two\\nlines"} <= {row[0] for row in rows}
+    read = pd.read_csv(nasty_folder / "runs.csv")
+    assert sorted(read["seed"]) == list(range(len(NASTY)))
+
+
+@pytest.mark.parametrize("nasty_folder", [NASTY[4:9], NASTY[8:]], indirect=True)
+def test_names_are_harmless_in_the_report_and_the_terminal(
+    nasty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as where nobody listens yet
+    assert report_main([str(nasty_folder), "--format=svg"]) == 0
+    told = capsys.readouterr()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", told.out + told.err)
+    assert told.out == f"{nasty_folder / 'report.html'}\n"
+    lines = told.err.splitlines()
+    assert all(line.startswith("WARNING: ") for line in lines)
+    assert sum("memory.csv" in line for line in lines) == len(list(nasty_folder.glob("*/*.json")))
+    page = (nasty_folder / "report.html").read_text()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", page)
+    assert page.count("<script") == 1
+    for target in re.findall(r'href="([^"#]+)"', page):
+        assert not target.startswith(("/", "..")), target
+        assert target == "data:," or ":" not in target.partition("/")[0]
+
+
+def test_figures_in_their_millions_are_refused(tmp_path: Path, caplog: Any, capsys: Any) -> None:
+    """metrics.csv with 10^7 columns, in its first line or in a later one."""
+    run = make_run(tmp_path, "wide")
+    columns = ",".join(f"c{n}" for n in range(10**7))
+    (run / "metrics.csv").write_text(f"step,{columns}\n0,{',' * (10**7 - 1)}\n")
+    with pytest.raises(ValueError, match="longer than"):
+        plots.read(run / "metrics.csv")
+    assert read_table(run / "metrics.csv", ("step",)).empty
+    assert "one of its lines is longer than 10,000 bytes" in caplog.text
+    (run / "metrics.csv").write_text(f"step,val_loss\n0{',' * 10**7}\n")
+    caplog.clear()
+    assert read_table(run / "metrics.csv", ("step",)).empty
+    assert "metrics.csv is left out" in caplog.text
+    other = make_run(tmp_path, "other")
+    assert write_report([tmp_path], tmp_path / "out", formats=()).is_file()
+    (run / "gradients.csv").write_text(f"step{',' * 10**7}\n")
+    capsys.readouterr()
+    assert plots.main([str(run), str(other)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_formulas_in_a_table_are_no_numbers(tmp_path: Path, caplog: Any) -> None:
+    run = make_run(tmp_path, "formula")
+    (run / "metrics.csv").write_text('step,val_loss\n0,"=1+1"\n1,2.5\n')
+    assert read_table(run / "metrics.csv", ("step",))["val_loss"].tolist()[1:] == [2.5]
+    assert "1 cells of column val_loss are no numbers" in caplog.text
+
+
+# ---- Secrets
+
+
+def test_nothing_tells_who_ran_it(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """No environment variable, key or home directory, in any file of a run or of its report."""
+    home = tmp_path / "home" / "ann_the_user"
+    (home / "work").mkdir(parents=True)
+    secrets = {
+        "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+        "AWS_SECRET_ACCESS_KEY": "hunter2/hunter2/hunter2",
+        "SOME_VARIABLE": "value_of_some_variable",
+    }
+    monkeypatch.setenv("HOME", str(home))
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    text = home / "work" / "words.txt"
+    text.write_text(Path(next(o for o in toy if o.startswith("data.path="))[10:]).read_text())
+    told = [*toy, f"data.path={text}", f"data.cache_dir={home}/cache", "wandb.mode=offline"]
+    out = home / "work" / "out"
+    original = Trainer._step
+
+    def step(self: Trainer, number: int) -> None:
+        if self.settings.seed == 1 and number == 1:
+            (self.recorder.directory / "absent" / "file").write_text("x")  # names its path
+        if self.settings.seed == 2 and number == 1:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, number)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    places = [out / name for name in ("fails", "stops")]
+    assert cli_module.main([*told, "seed=1", f"hydra.run.dir={places[0]}"]) == 1
+    assert cli_module.main([*told, "seed=2", f"hydra.run.dir={places[1]}"]) == 143
+    monkeypatch.setattr(Trainer, "_step", original)
+    assert cli_module.main([f"resume={places[1]}", "wandb.mode=offline"]) == 0
+    sweep = ["-m", *told, "seed=0,1", f"hydra.sweep.dir={out / 'sweep'}"]
+    assert cli_module.main([o for o in sweep if o != "wandb.mode=offline"]) == 0
+    assert report_main([str(out), "--format=svg"]) == 0
+    files = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    assert len([path for path in files if path.suffix == ".wandb"]) >= 3
+    assert (out / "report.html") in files
+    for path in files:
+        linked = path.is_symlink()
+        content = os.readlink(path).encode() if linked else path.read_bytes()
+        for secret in (str(home), "ann_the_user", *secrets.values(), *list(secrets)[:2]):
+            assert secret.encode() not in content, (path, secret)
+    assert "~/work/words.txt" in (out / "stops" / ".hydra" / "config.yaml").read_text()
