@@ -1,5 +1,10 @@
 """Compose the config and hand it to a runner: `python run.py norm=post_ln`."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads ends it quietly
+
 import os
 import re
 import sys
@@ -54,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_codes.append(code)
 
     saved = sys.argv
-    if arguments is not None:
-        sys.argv = [saved[0], *arguments]
+    given = saved[1:] if arguments is None else arguments
+    sys.argv = [saved[0], *(with_home(argument) for argument in given)]
     try:
         with listening():
             task()
@@ -73,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return max(exit_codes, default=0)
 
 
+def with_home(argument: str) -> str:
+    """`name=~/...` with the home directory for ~, as shells have it at the start of a word."""
+    return re.sub(r"^([^=]+=)~(?=/|$)", lambda match: match[1] + str(Path.home()), argument)
+
+
 def explain(error: BaseException) -> str:
     """One line for an error in the command line or in a YAML file."""
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -84,6 +94,8 @@ def explain(error: BaseException) -> str:
     absent = re.match(r"Could not override '(.*?)'", str(error))
     if absent and absent[1] not in setting_names():
         return f"{absent[1]!r} is not valid: {unknown_setting(absent[1])}"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename!r} is not valid: must be a directory"
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)

@@ -91,7 +91,13 @@ def checksum(state: State) -> str:
 def write_checkpoint(path: Path, state: State) -> None:
     """Write `state` with its checksum; whoever reads sees all of it or what was there before."""
     with atomic_file(path) as file:
-        torch.save(state | {"sha256": checksum(state)}, file)
+        try:
+            torch.save(state | {"sha256": checksum(state)}, file)
+        except RuntimeError as error:  # PyTorch's writer trips over what it could not write
+            reason: BaseException | None = error
+            while reason is not None and not isinstance(reason, OSError):
+                reason = reason.__context__
+            raise reason or error from None
 
 
 def write_newest(directory: Path, state: State, previous: int | None, keep: int) -> None:
@@ -163,11 +169,12 @@ def newest_state(
             damaged[path] = f"{path.name}: {one_line(error)[:200]}"
             continue
         for bad, reason in damaged.items():
-            log.warning("%s is damaged, %s is taken instead (%s)", bad, path.name, reason)
+            log.warning("%s cannot be used, %s is taken instead (%s)", bad, path.name, reason)
         return state, list(damaged)
     if damaged:
         reasons = "; ".join(damaged.values())
-        raise ConfigError("resume", str(directory), f"none of its checkpoints is sound ({reasons})")
+        valid = f"none of its checkpoints can be used ({reasons})"
+        raise ConfigError("resume", str(directory), valid)
     raise FileNotFoundError(directory / NEWEST)
 
 

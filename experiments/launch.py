@@ -13,7 +13,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.checkpoint import State
-from experiments.console import complain, hushed, one_line, printable, say, show_values
+from experiments.console import (
+    complain,
+    hushed,
+    one_line,
+    printable,
+    say,
+    show_values,
+    tell_warnings,
+)
 from experiments.interruption import asked, exit_code, listening
 from experiments.recorder import (
     ASKED,
@@ -45,7 +53,11 @@ def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int
     """
     try:
         if config.resume is not None:
-            return go_on(config, overrides, Path(config.resume).expanduser())
+            place = Path(config.resume).expanduser()
+            if place.resolve() != directory.resolve():
+                valid = "cannot be given with resume, which goes on where the run is"
+                raise ConfigError("hydra.run.dir", str(directory), valid)
+            return go_on(config, overrides, place)
         settings = from_hydra(config)
         with claimed(directory):
             write_asked(directory, plain(config), overrides)
@@ -70,7 +82,8 @@ def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
         for before in filter(None, (stored, state and state["settings"])):
             refuse_difference(settings, before, 0 if state is None else state["step"])
         status = read_summary(directory).get("status")
-        grows = settings.trainer.steps > stored["trainer"]["steps"]
+        longer = settings.trainer.steps > stored["trainer"]["steps"]
+        grows = longer and settings.runner == "train"
         if status in ANSWERED and not (grows and status == "finished"):
             say(f"nothing to do: the run in {shorten(directory)} has {status}")
             return 0
@@ -91,6 +104,7 @@ def launch_job(
     the job in hand or has ended it meanwhile, or the sweep is to stop; records a refused config
     as a failed job.
     """
+    tell_warnings()  # in a process of its own nobody has done so
     with hushed(bars), listening():
         try:
             if asked() or not is_due(directory, config.sweep.rerun):

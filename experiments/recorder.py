@@ -183,7 +183,8 @@ def claimed(directory: Path, new: bool = True) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise Busy("hydra.run.dir", str(directory), "another process runs in it") from None
+        name = "hydra.run.dir" if new else "resume"
+        raise Busy(name, str(directory), "another process runs in it") from None
     try:
         if new:
             refuse_content(directory)

@@ -262,7 +262,9 @@ class Settings:
         if self.optimizer.momentum is not None:
             check_number("optimizer.momentum", self.optimizer.momentum, 0.0, 1.0)
         betas = self.optimizer.betas
-        if betas is not None and not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+        if betas is not None and not (
+            len(betas) == 2 and all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
+        ):
             raise ConfigError("optimizer.betas", betas, "must be two numbers in [0, 1)")
         if self.trainer.clip is not None and not 0 < self.trainer.clip < float("inf"):
             raise ConfigError("trainer.clip", self.trainer.clip, "must be positive, or null")

@@ -6,6 +6,7 @@ import html
 import io
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, Protocol
@@ -29,6 +30,7 @@ METRIC_COLUMNS = (
     "tokens_per_s",
     "memory_mb",
 )
+PATIENCE, FAREWELL = 60.0, 5.0  # seconds for W&B to start or end, and to end once it has failed
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
 
 
@@ -156,6 +158,25 @@ def keep_home_out_of_its_log() -> None:
         logger.addFilter(WithoutHome())
 
 
+def at_most(seconds: float, act: Callable[[], object]) -> None:
+    """Call `act`, and raise what it raises; after `seconds` leave it behind with a TimeoutError."""
+    raised: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            act()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer for {seconds:g} s")
+    if raised:
+        raise raised[0]
+
+
 class WandbSink:
     """The same records as a W&B run: offline by default, to be synced when the user likes.
 
@@ -192,8 +213,8 @@ class WandbSink:
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
-                    init_timeout=60,
-                    finish_timeout=60,
+                    init_timeout=PATIENCE,
+                    finish_timeout=PATIENCE,
                     disable_git=True,
                     disable_code=True,
                     disable_job_creation=True,
@@ -215,9 +236,9 @@ class WandbSink:
         run, self.run = self.run, None
         with contextlib.suppress(Exception):
             if run is not None:
-                run.finish(exit_code=1)
-        with contextlib.suppress(Exception):
-            self.wandb.teardown(exit_code=1)  # or it would speak up when Python ends
+                at_most(FAREWELL, lambda: run.finish(exit_code=1))
+        with contextlib.suppress(Exception):  # or it would speak up, or wait, when Python ends
+            at_most(FAREWELL, lambda: self.wandb.teardown(exit_code=1))
 
     @harmless
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
@@ -232,8 +253,11 @@ class WandbSink:
 
     @harmless
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
-        for picture in pictures:
-            self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
-        self.run.summary.update(without_home(dict(summary)))
-        failed = summary["status"] in ("failed", "interrupted")
-        self.run.finish(exit_code=1 if failed else 0)
+        def end() -> None:
+            for picture in pictures:
+                self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
+            self.run.summary.update(without_home(dict(summary)))
+            failed = summary["status"] in ("failed", "interrupted")
+            self.run.finish(exit_code=1 if failed else 0)
+
+        at_most(PATIENCE, end)  # its own limit does not hold where its process hangs

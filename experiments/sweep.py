@@ -110,13 +110,13 @@ def plan(
     return list(jobs.values())
 
 
-def check_sweep(base: DictConfig) -> None:
+def check_sweep(base: DictConfig, swept: Sequence[str]) -> None:
     """Raise ConfigError for a setting that concerns the sweep itself."""
     if base.sweep.rerun is not None:
         check_choice("sweep.rerun", base.sweep.rerun, RERUNS)
-    if base.resume is not None:
+    if base.resume is not None or "resume" in swept:
         valid = "is for one run; a sweep goes on when its command is given again"
-        raise ConfigError("resume", base.resume, valid)
+        raise ConfigError("resume", base.resume or "a sweep", valid)
 
 
 @contextlib.contextmanager

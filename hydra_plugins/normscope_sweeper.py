@@ -46,7 +46,7 @@ class GridSweeper(Sweeper):
         swept = [key for key, override in final.items() if override.is_sweep_override()]
         fixed = [item for item in grid[0] if item.split("=", 1)[0] not in swept]
         base = self._compose(fixed)
-        check_sweep(base)
+        check_sweep(base, swept)
         threads = base.threads or THREADS_IN_A_SWEEP
         folder = self._folder(name_sweep(self._experiment(), self._own(swept), base))
         parallel = self._share_cores(threads)

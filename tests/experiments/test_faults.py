@@ -20,9 +20,9 @@ import torch
 import run as cli_module
 from children import CONTEXT, FAULTS, PATIENCE, Child, Fault, call
 from conftest import Cli
+from experiments import sinks
 from experiments import sweep as sweep_module
 from experiments.files import write_atomically
-from experiments.sinks import WandbSink
 from experiments.trainer import Trainer
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
@@ -353,35 +353,65 @@ def core_of_wandb() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this needs Linux's /proc")
-def test_wandb_killed_in_the_middle(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+def test_wandb_lost_in_the_middle(
+    cli: Cli,
+    toy: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+    number: signal.Signals,
 ) -> None:
-    """Its process dies: the run goes on without it, and the next run has it again."""
+    """Its process dies or hangs: the run goes on without it, and the next run has it again."""
+    monkeypatch.setattr(sinks, "PATIENCE", 5.0)
+    monkeypatch.setattr(sinks, "FAREWELL", 1.0)
     _, whole = cli(*toy, *CHECKPOINTED)
     original = Trainer._step
     killed: list[int] = []
 
-    def step(self: Trainer, number: int) -> None:
-        if number == 2:
+    def step(self: Trainer, at: int) -> None:
+        if at == 2:
             for process in core_of_wandb():
                 killed.append(process)
-                os.kill(process, signal.SIGKILL)
-        original(self, number)
+                os.kill(process, number)
+        original(self, at)
 
     monkeypatch.setattr(Trainer, "_step", step)
     code, run = cli(*toy, *CHECKPOINTED, "wandb.mode=offline")
     assert killed
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
     assert code == 0
     assert_same_run(run, whole)
-    warnings = [r.getMessage() for r in caplog.records if r.name == WandbSink.__module__]
-    assert len(warnings) == 1
-    assert "the CSV files go on" in warnings[0]
+    assert ["the CSV files go on" in message for message in warnings_in(caplog)] == [True]
     caplog.clear()
     monkeypatch.setattr(Trainer, "_step", original)
     code, run = cli(*toy, "wandb.mode=offline")
     assert code == 0
-    assert not caplog.records
+    assert not warnings_in(caplog)
     assert list(run.glob("wandb/offline-run-*/files/media/html/tables/*.html"))
+
+
+def test_wandb_that_cannot_start(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    from wandb.sdk.lib.service import service_process
+
+    wandb_teardown()
+    monkeypatch.setattr(service_process, "get_core_path", lambda: "/bin/false")
+    code, run = cli(*toy, "wandb.mode=offline")
+    assert (code, summary_of(run)["status"]) == (0, "finished")
+    assert ["the CSV files go on" in message for message in warnings_in(caplog)] == [True]
+
+
+def warnings_in(caplog: Any) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def wandb_teardown() -> None:
+    """End W&B's process, so that the next run starts one."""
+    import wandb
+
+    wandb.teardown()
 
 
 def test_a_sweep_with_one_job_of_each_kind(

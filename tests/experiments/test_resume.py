@@ -288,6 +288,7 @@ def test_no_sound_checkpoint_is_one_clear_line(
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("error")]
     assert len(lines) == 1
+    assert "none of its checkpoints can be used" in lines[0]
     assert "checkpoint.pt" in lines[0]
     assert "checkpoint-4.pt" in lines[0]
     assert snapshot(run) == before
@@ -339,6 +340,44 @@ def test_resume_needs_a_run(tmp_path: Path, capsys: Any) -> None:
         assert "must be the directory of a run" in error
         assert error.count("\n") == 1
     assert list(snapshot(tmp_path)) == ["other/metrics.csv"]
+
+
+def test_resume_goes_on_where_the_run_is(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, before_step: Any, capsys: Any
+) -> None:
+    before_step(2, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX)
+    before = snapshot(tmp_path)
+    for told, words in (
+        ((f"resume={run}", f"hydra.run.dir={tmp_path}/other"), "cannot be given with resume"),
+        ((f"resume={run}/metrics.csv",), "must be a directory"),
+        (("-m", f"resume={run},{run}"), "is for one run"),
+        (("-m", f"resume={run}"), "is for one run"),
+    ):
+        capsys.readouterr()
+        assert cli_module.main(told) == 1
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+        assert snapshot(tmp_path) == before
+
+
+def test_home_is_understood(
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, before_step: Any, monkeypatch: Any
+) -> None:
+    before_step(2, stop_with(signal.SIGTERM))
+    _, run = cli(*toy, *SIX)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli_module.main([f"resume=~/{run.name}"]) == 0
+    assert summary_of(run)["status"] == "finished"
+
+
+def test_another_runner_does_not_grow(cli: Cli, toy: tuple[str, ...], capsys: Any) -> None:
+    _, run = cli("experiment=init_gradients", *toy)
+    before = snapshot(run)
+    assert cli_module.main([f"resume={run}", "trainer.steps=9"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert snapshot(run) == before
 
 
 Sweep = Callable[..., tuple[int, Path]]
