@@ -159,13 +159,16 @@ def keep_home_out_of_its_log() -> None:
 
 
 def at_most(seconds: float, act: Callable[[], object]) -> None:
-    """Call `act`, and raise what it raises; after `seconds` leave it behind with a TimeoutError."""
-    raised: list[Exception] = []
+    """Call `act`, which is left behind after `seconds`.
+
+    Raises RuntimeError for whatever it raised, TimeoutError where it has not ended.
+    """
+    raised: list[BaseException] = []
 
     def attempt() -> None:
         try:
             act()
-        except Exception as error:
+        except BaseException as error:  # a cancelled task, say
             raised.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
@@ -174,7 +177,7 @@ def at_most(seconds: float, act: Callable[[], object]) -> None:
     if thread.is_alive():
         raise TimeoutError(f"no answer for {seconds:g} s")
     if raised:
-        raise raised[0]
+        raise RuntimeError(one_line(raised[0])) from raised[0]
 
 
 class WandbSink:
