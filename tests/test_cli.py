@@ -238,7 +238,7 @@ BAD_INPUT = {
     "generate.prompt=ab,cd": r"quote it",
     "optimizer.momentum=0.5": r"adamw needs two, and no momentum",
     "optimizer.betas=null": r"adamw needs two",
-    "hydra.run.dir={file}/run": r"[Nn]ot a directory",
+    "hydra.run.dir={file}/run": "must be a directory",
     "hydra.run.dir={occupied}": r"must be a new or empty directory",
 }
 
@@ -391,6 +391,8 @@ def test_readme_commands_run(
     if "--help" not in arguments and "--cfg" not in arguments:
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if argument not in flags]
+        if "hydra/launcher=joblib" in values:  # test_sweep.py looks at it
+            values.remove("hydra/launcher=joblib")
         for grid in (name for name in GRIDS if f"experiment={name}" in values):
             values += smallest(grid)
         arguments = [*flags, *TOY, f"data.cache_dir={tmp_path}/cache", *values]

@@ -144,7 +144,7 @@ def ground(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Ground(tmp_path, toy)
 
 
-@cases(default=80, long=2000)
+@cases(default=75, long=2000)
 def test_any_overrides(ground: Ground, count: int) -> None:
     @fuzz(count)
     @given(st.lists(OVERRIDES, min_size=1, max_size=3))
@@ -171,7 +171,7 @@ def mutated(values: dict[str, Any], name: str, value: Any) -> str:
     return yaml.safe_dump(changed, allow_unicode=True)
 
 
-@cases(default=40, long=1000)
+@cases(default=25, long=1000)
 def test_any_config_file(ground: Ground, count: int) -> None:
     """A file of a folder that --config-dir adds."""
     sections = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
@@ -203,7 +203,7 @@ def test_any_config_file(ground: Ground, count: int) -> None:
     assert min(ground.ended.values()) > count // 20
 
 
-@cases(default=120, long=3000)
+@cases(default=100, long=3000)
 def test_any_run_directory(ground: Ground, count: int) -> None:
     """resume= of a directory whose .hydra/ holds anything."""
     with initialize_config_dir(cli_module.CONF, version_base="1.3"):
@@ -328,27 +328,25 @@ def test_checkpoints_that_would_grow_are_refused(
         read_checkpoint(small)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "seed: !!python/object/apply:os.mkdir [{mark}]",
-        "seed: !!python/name:os.system",
-        "seed: !!binary aGk=",
-        "norm: {{_target_: os.mkdir, path: {mark}}}",
-        "seed: ${{oc.env:NORMSCOPE_SECRET}}",
-        "activation: ${{oc.env:NORMSCOPE_SECRET}}",
-        "activation: ${{oc.decode:'1'}}",
-        "a: &a [x, x]\nb: [*a, *a]",
-        "seed: 1\n? [1, 2]\n: x",
-    ],
+YAML_FROM_STRANGERS = (
+    "seed: !!python/object/apply:os.mkdir [{mark}]",
+    "seed: !!python/name:os.system",
+    "seed: !!binary aGk=",
+    "norm: {{_target_: os.mkdir, path: {mark}}}",
+    "seed: ${{oc.env:NORMSCOPE_SECRET}}",
+    "activation: ${{oc.env:NORMSCOPE_SECRET}}",
+    "activation: ${{oc.decode:'1'}}",
+    "shortcut: &a [x, x]\nseed: [*a, *a]",
+    "seed: 1\n? [1, 2]\n: x",
 )
+
+
 def test_yaml_from_strangers_makes_nothing(
     cli: Cli,
     toy: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
-    line: str,
 ) -> None:
     monkeypatch.setenv("NORMSCOPE_SECRET", "hunter2")
     _, run = cli(*toy)
@@ -356,18 +354,21 @@ def test_yaml_from_strangers_makes_nothing(
     (run / "summary.json").write_text(json.dumps(summary))
     mark = tmp_path / "was_run"
     path = run / ".hydra" / "config.yaml"
-    names = re.findall(r"^(\w+):", line, re.MULTILINE)
-    kept = {k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in names}
-    path.write_text(yaml.safe_dump(kept) + line.format(mark=mark) + "\n")
-    before = snapshot(run)
-    capsys.readouterr()
-    assert cli_module.main([f"resume={run}"]) == 1
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert told.err.startswith("error: ")
-    assert "hunter2" not in told.err + told.out
-    assert not mark.exists()
-    assert snapshot(run) == before
+    sound = yaml.safe_load(path.read_text())
+    for line in YAML_FROM_STRANGERS:
+        text = line.format(mark=mark)
+        names = re.findall(r"^(\w+):", text, re.MULTILINE)
+        kept = {name: value for name, value in sound.items() if name not in names}
+        path.write_text(f"{yaml.safe_dump(kept)}{text}\n")
+        before = snapshot(run)
+        capsys.readouterr()
+        assert cli_module.main([f"resume={run}"]) == 1
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1
+        assert told.err.startswith("error: ")
+        assert "hunter2" not in told.err + told.out
+        assert not mark.exists()
+        assert snapshot(run) == before
 
 
 # ---- Tables and names
@@ -419,7 +420,7 @@ def test_names_are_harmless_in_csv_files(nasty_folder: Path) -> None:
     assert sorted(read["seed"]) == list(range(len(NASTY)))
 
 
-@pytest.mark.parametrize("nasty_folder", [NASTY[4:9], NASTY[8:]], indirect=True)
+@pytest.mark.parametrize("nasty_folder", [[*NASTY[5:11], NASTY[0]]], indirect=True)
 def test_names_are_harmless_in_the_report_and_the_terminal(
     nasty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -442,8 +443,7 @@ def test_names_are_harmless_in_the_report_and_the_terminal(
 def test_figures_in_their_millions_are_refused(tmp_path: Path, caplog: Any, capsys: Any) -> None:
     """metrics.csv with 10^7 columns, in its first line or in a later one."""
     run = make_run(tmp_path, "wide")
-    columns = ",".join(f"c{n}" for n in range(10**7))
-    (run / "metrics.csv").write_text(f"step,{columns}\n0,{',' * (10**7 - 1)}\n")
+    (run / "metrics.csv").write_text(f"step{',c' * 10**7}\n0{',1' * 10**7}\n")
     with pytest.raises(ValueError, match="longer than"):
         plots.read(run / "metrics.csv")
     assert read_table(run / "metrics.csv", ("step",)).empty

@@ -26,7 +26,7 @@ from experiments.files import write_atomically
 from experiments.trainer import Trainer
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
-FIFTEEN = ("trainer.steps=15", "trainer.checkpoint_every=2", "trainer.eval_every=7")
+TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_killed_at_random_moments(
     A moment is the number of function calls since the run began, drawn over those of a whole run:
     between any two writes, renames or updates. Every other one is a time on the clock, if wanted.
     """
-    options = (*toy, *FIFTEEN, "model.drop_rate=0.1", "trainer.keep_best=true")
+    options = (*toy, *TEN, "model.drop_rate=0.1", "trainer.keep_best=true")
     whole = tmp_path / "whole"
     child = Child(tmp_path, *options, f"hydra.run.dir={whole}", fault=Fault("calls", -1))
     began = time.monotonic()
@@ -362,8 +362,8 @@ def test_wandb_lost_in_the_middle(
     number: signal.Signals,
 ) -> None:
     """Its process dies or hangs: the run goes on without it, and the next run has it again."""
-    monkeypatch.setattr(sinks, "PATIENCE", 5.0)
-    monkeypatch.setattr(sinks, "FAREWELL", 1.0)
+    monkeypatch.setattr(sinks, "PATIENCE", 3.0)
+    monkeypatch.setattr(sinks, "FAREWELL", 0.5)
     _, whole = cli(*toy, *CHECKPOINTED)
     original = Trainer._step
     killed: list[int] = []
