@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 import run
 from experiments import launch
@@ -45,10 +46,14 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of a toy run's time: only tests marked `pictures` draw them."""
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of a toy run's time, except in tests marked `pictures`.
+
+    Pictures; and Hydra's first composition of two, which only looks whether hydra.mode is set.
+    """
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw", lambda directory: [])
+        monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

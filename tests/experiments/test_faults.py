@@ -56,7 +56,9 @@ def test_killed_at_random_moments(
         while True:
             began_already = (run / ".hydra" / "config.yaml").is_file()
             arguments = (f"resume={run}",) if began_already else start
-            if by_clock and killed % 2:
+            if killed >= kills:
+                child = Child(tmp_path, *arguments)
+            elif by_clock and killed % 2:
                 child = Child(tmp_path, *arguments)
                 child.process.join(draw.uniform(0, seconds))
                 child.process.kill()

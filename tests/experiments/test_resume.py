@@ -241,7 +241,7 @@ def test_wandb_goes_on_under_the_same_id(cli: Cli, toy: tuple[str, ...], before_
     code, run = cli(*toy, *SIX, "wandb.mode=offline")
     assert code == 143
     assert cli_module.main([f"resume={run}"]) == 0
-    ids = [path.name.rpartition("-")[2] for path in run.glob("wandb/offline-run-*")]
+    ids = [path.name for path in run.glob("wandb/offline-run-*/run-*.wandb")]
     assert len(ids) == 2
     assert len(set(ids)) == 1
 
@@ -482,6 +482,7 @@ def test_a_job_whose_checkpoints_are_damaged_starts_again(
     assert_same_run(job, next(whole.glob("*seed0*")))
 
 
+@pytest.mark.long
 def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path) -> None:
     """SIGTERM to the sweep's own process alone, as `kill` sends it: its workers learn of it."""
     folder = tmp_path / "sweep"

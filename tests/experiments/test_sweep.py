@@ -370,15 +370,15 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     monkeypatch.setattr(cli_module, "launch_job", finish)
     grid = ("experiment=init_gradients", "norm=pre_ln,post_ln")
     for arguments in (
-        (*grid, "seed=0,1"),
-        ("seed=0,1,2", *grid),  # more of the same, in another order
-        (*grid, "seed=3"),
-        (*grid, "seed=0,1", "wandb.project=x"),  # what is logged where
-        (*grid, "seed=0,1", "model.n_layers=3"),  # another question
+        (*grid, "seed=0"),
+        ("seed=0,1", *grid),  # more of the same, in another order
+        (*grid, "seed=2"),
+        (*grid, "seed=0", "wandb.project=x"),  # what is logged where
+        (*grid, "seed=0", "model.n_layers=3"),  # another question
     ):
         assert cli_module.main(["-m", *toy, *arguments]) == 0
     folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
-    assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([4, 8], [8, 4])
+    assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([2, 6], [6, 2])
     assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
 
 
