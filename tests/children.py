@@ -122,6 +122,7 @@ def _child(
     fault: Fault | None,
     tell: Any,
     barrier: Any,
+    pictures: bool,
 ) -> None:
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
@@ -132,7 +133,8 @@ def _child(
     from experiments import launch
 
     torch.set_num_threads(1)
-    launch.draw = lambda directory: []
+    if not pictures:
+        launch.draw = lambda directory: []
     if fault is not None and fault.kind == "calls":
         _count_calls(fault.step, tell)
     elif fault is not None:
@@ -158,15 +160,20 @@ def start_server() -> None:
 
 
 class Child:
-    """`python run.py ARGUMENTS` in a process of its own, without pictures."""
+    """`python run.py ARGUMENTS` in a process of its own, without pictures unless wanted."""
 
     def __init__(
-        self, folder: Path, *arguments: str, fault: Fault | None = None, barrier: Any = None
+        self,
+        folder: Path,
+        *arguments: str,
+        fault: Fault | None = None,
+        barrier: Any = None,
+        pictures: bool = False,
     ) -> None:
         self.output = folder / f"output{len(list(folder.glob('output*')))}.txt"
         self.output.touch()
         self.tell = CONTEXT.Value("q", 0)
-        told = (arguments, self.output, fault, self.tell, barrier)
+        told = (arguments, self.output, fault, self.tell, barrier, pictures)
         start_server()
         self.process = CONTEXT.Process(target=_child, args=told)
         self.process.start()

@@ -17,7 +17,6 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
-from experiments import launch as launch_module
 from experiments import runs as runs_module
 from experiments import sweep as sweep_module
 from experiments.runs import Run, in_order, varying
@@ -39,10 +38,9 @@ Sweep = Callable[..., tuple[int, Path]]
 def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """Run `python run.py -m ...` in this process; gives the exit code and the sweep's folder.
 
-    Report and pictures are left out: other tests look at them.
+    The report is left out: other tests look at it.
     """
     monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
-    monkeypatch.setattr(launch_module, "draw", lambda directory: [])
 
     def call(*arguments: str, folder: str = "sweep") -> tuple[int, Path]:
         place = f"hydra.sweep.dir={tmp_path / folder}"
@@ -251,11 +249,13 @@ def test_two_sweeps_at_once_in_one_folder_share_the_work(
     folder = tmp_path / "shared"
     grid = ("seed=0,1,2,3", "trainer.steps=50")
     barrier = CONTEXT.Barrier(2)
-    both = [Child(tmp_path, *command(toy, folder, *grid), barrier=barrier) for _ in range(2)]
+    told = command(toy, folder, *grid)
+    both = [Child(tmp_path, *told, barrier=barrier, pictures=True) for _ in range(2)]
     ended = [child.wait() for child in both]
     assert [code for code, _ in ended] == [0, 0], ended
     assert all("Traceback" not in said for _, said in ended)
     assert (folder / "report.html").is_file()
+    assert len(list(folder.glob("*/plots/loss.png"))) == 4
     rows = table(folder)
     assert rows["status"].tolist() == ["finished"] * 4
     for name in rows["name"]:  # each has one run's rows, whole
