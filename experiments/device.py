@@ -1,8 +1,9 @@
-"""Which device the work runs on."""
+"""Which device the work runs on, and models on it."""
 
 import torch
 
-from gpt import ConfigError
+from experiments.settings import Settings
+from gpt import GPT, ConfigError, GPTConfig
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -18,3 +19,9 @@ def pick_device(wanted: str) -> torch.device:
         here = ", ".join(["auto", *(name for name, there in present.items() if there)])
         raise ConfigError("device", wanted, f"this machine has none; choose from: {here}")
     return torch.device(wanted)
+
+
+def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
+    """A new model in its precision: float64 where asked for; bf16 keeps its weights in float32."""
+    wide = settings.trainer.precision == "float64"
+    return GPT(config).to(device, torch.float64 if wide else torch.float32)

@@ -10,7 +10,7 @@ from gpt import GPT
 def language_model_loss(model: GPT, tokens: Tensor, targets: Tensor, precision: str) -> Tensor:
     """Mean cross entropy in nats of targets (B, T) given tokens (B, T).
 
-    precision  float32, or bf16 for matrix products under autocast; the loss is taken in float32
+    precision  the model's own; bf16 for matrix products under autocast, the loss taken in float32
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(tokens)  # (B, T, vocab_size)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.console import megabytes
+from experiments.device import build_model
 from experiments.loss import language_model_loss
 from experiments.optimizer import make_optimizer
 from experiments.settings import Settings
-from gpt import GPT, GPTConfig
+from gpt import GPTConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
     trainer = settings.trainer
     shape = (trainer.batch_size, settings.sequence_length)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = GPT(config)
+        model = build_model(config, settings, torch.device("cpu"))
         tokens = torch.zeros(shape, dtype=torch.long)
         with saved_activations(model) as activation_bytes:
             language_model_loss(model, tokens, tokens, trainer.precision)
@@ -91,8 +92,9 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
         state = optimizer_bytes(optimizer)
     gradients = parameters
     # The gradients of the log-probabilities and, computed from them, of the logits.
-    logit_gradients = 2 * shape[0] * shape[1] * config.vocab_size * 4
-    head_gradient = config.vocab_size * config.emb_dim * 4
+    size = model.head.weight.element_size()
+    logit_gradients = 2 * shape[0] * shape[1] * config.vocab_size * size
+    head_gradient = config.vocab_size * config.emb_dim * size
     held = gradients if trainer.accumulate > 1 else head_gradient
     peak = parameters + state + max(gradients, held + activations + logit_gradients)
     return {

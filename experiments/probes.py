@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from experiments.records import Row
 from gpt import GPT
-from gpt.attention import CausalSelfAttention
+from gpt.attention import SelfAttention
 from gpt.parameters import Place, places
 
 
@@ -157,7 +157,7 @@ def stream_rows(
 
     def watch_attention(layer: int) -> Callable[..., None]:
         @torch.no_grad()
-        def hook(module: CausalSelfAttention, inputs: tuple[Tensor], output: Tensor) -> None:
+        def hook(module: SelfAttention, inputs: tuple[Tensor], output: Tensor) -> None:
             logits, weights = module.scores(inputs[0])
             values[layer, "attention", "attention_max_logit"] = logits.float().max()
             values[layer, "attention", "attention_entropy"] = relative_entropy(weights.float())

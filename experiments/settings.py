@@ -23,7 +23,7 @@ from gpt.registry import choice_hint
 S = TypeVar("S")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "float64")
 WANDB_MODES = ("offline", "online", "disabled")
 RERUNS = ("failed", "all")
 
@@ -36,6 +36,10 @@ class NormSettings:
     kind: str = MISSING
     eps: float = MISSING
     final: bool | None = MISSING
+    qk: bool | None = MISSING
+    fraction: float | None = MISSING  # this and below: parameters of single placements
+    embedding_norm: bool | None = MISSING
+    scale_start: float | None = MISSING
 
 
 @dataclass
@@ -49,6 +53,8 @@ class ModelSettings:
     n_layers: int = MISSING
     drop_rate: float = MISSING
     qkv_bias: bool = MISSING
+    bias: bool = MISSING
+    causal: bool = MISSING
     ff_ratio: float = MISSING
     tie_head: bool = MISSING
 
@@ -197,6 +203,10 @@ class Settings:
             norm=self.norm.kind,
             norm_eps=self.norm.eps,
             final_norm=self.norm.final,
+            qk_norm=self.norm.qk,
+            fraction=self.norm.fraction,
+            embedding_norm=self.norm.embedding_norm,
+            scale_start=self.norm.scale_start,
             activation=self.activation,
             init=self.init.scheme,
             init_std=self.init.std,

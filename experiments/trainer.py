@@ -139,6 +139,14 @@ class Trainer:
         if not math.isfinite(val_loss):
             raise Diverged(steps, "validation loss")
 
+    def profile(self) -> None:
+        """Let the placement set what it sets from data, on the first batch."""
+        part = self.options.batch_size
+        tokens, _ = self.corpus.batch(
+            self.settings.seed, 0, part * self.options.accumulate, self.length
+        )
+        self.model.profile(tokens[:part].to(self.device))
+
     def _is_logged(self, step: int) -> bool:
         return step % self.log_every == 0 or step == self.options.steps - 1
 

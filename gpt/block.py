@@ -1,39 +1,58 @@
 """What every transformer block owns, whatever its placement: the parts, not the equation."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from gpt.attention import CausalSelfAttention
+from gpt.attention import SelfAttention
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward
-from gpt.norm import NORMS
+from gpt.norm import NORMS, norm_count
+from gpt.registry import ConfigError
+
+if TYPE_CHECKING:
+    from gpt.model import GPT
 
 
-class NoShortcut(nn.Module):
-    """Shortcut off: contributes a zero that holds nothing of its input."""
+class Shortcut(nn.Module):
+    """x + f, or f alone where shortcuts are off. He et al. 2015, arXiv 1512.03385."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(())
+    def __init__(self, on: bool) -> None:
+        super().__init__()
+        self.on = on
+
+    def forward(self, x: Tensor, f: Tensor) -> Tensor:
+        return x + f if self.on else f
 
 
 class Block(nn.Module):
-    """Attention A, feed-forward F, norms N and shortcut of one block; subclasses combine them.
+    """Attention A, feed-forward F, norms N and shortcuts of one block; subclasses combine them.
 
     A subclass is a placement: its `forward` is the paper's equation. It maps the state of the
     stream to the state after the block. The state is a tensor (B, T, emb_dim) unless the
     placement carries more than one stream, in which case it overrides `make_entry`, `stream` and
-    `make_final`.
+    `make_final`. `add_1(x, f)` and `add_2(h, f)` are the sums of the two sublayers, and where what
+    a branch adds is measured.
 
     norms              names of the norms that each block owns, one attribute for each
     final_norm         whether the paper puts a norm before the output head
+    init               the scheme that the paper ties to it, which its YAML chooses
+    unfit_inits        schemes with which the paper says not to combine it
+    options            parameters of its own, by their names in GPTConfig, and the paper's values
+    only_shortcut      whether it differs from another placement by its shortcuts alone, and so is
+                       nothing without them
     attention_type     the branches; a placement with a norm inside one names its own
     feed_forward_type
     """
 
     norms: ClassVar[tuple[str, ...]] = ("norm_1", "norm_2")
     final_norm: ClassVar[bool] = False
-    attention_type: ClassVar[type[CausalSelfAttention]] = CausalSelfAttention
+    init: ClassVar[str | None] = None
+    unfit_inits: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[Mapping[str, float | bool]] = {}
+    only_shortcut: ClassVar[bool] = False
+    attention_type: ClassVar[type[SelfAttention]] = SelfAttention
     feed_forward_type: ClassVar[type[FeedForward]] = FeedForward
     norm_1: nn.Module
     norm_2: nn.Module
@@ -43,8 +62,41 @@ class Block(nn.Module):
         self.attention = self.attention_type(config)
         self.feed_forward = self.feed_forward_type(config)
         for name in self.norms:
-            self.add_module(name, NORMS[config.norm](config.emb_dim, config.norm_eps))
-        self.shortcut = nn.Identity() if config.shortcut else NoShortcut()
+            self.add_module(name, make_norm(config))
+        self.add_1, self.add_2 = Shortcut(config.shortcut), Shortcut(config.shortcut)
+
+    @classmethod
+    def check(cls, config: GPTConfig) -> None:
+        """Raise ConfigError for a config that makes no sense under this placement."""
+        if cls.only_shortcut and not config.shortcut:
+            valid = f"{config.placement} is about the shortcut itself; without one take post_ln"
+            raise ConfigError("shortcut", config.shortcut, valid)
+
+    @classmethod
+    def option(cls, config: GPTConfig, name: str) -> Any:
+        """A parameter of the placement: what the config says, or the paper where it says none."""
+        value = getattr(config, name)
+        return cls.options[name] if value is None else value
+
+    @classmethod
+    def fixes(cls, config: GPTConfig) -> dict[str, float | bool]:
+        """What holds for `config` beside the equation: final norm, QK-norm, options, scales."""
+        return {
+            "final_norm": cls.has_final_norm(config),
+            "qk_norm": cls.attention_type.has_qk_norm(config),
+            **{name: cls.option(config, name) for name in cls.options},
+        }
+
+    @classmethod
+    def count(cls, config: GPTConfig) -> int:
+        """Parameters of one block: its branches' and its norms'."""
+        branches = cls.attention_type.count(config) + cls.feed_forward_type.count(config)
+        return branches + len(cls.norms) * norm_count(config.norm, config.emb_dim)
+
+    @classmethod
+    def entry_count(cls, config: GPTConfig) -> int:
+        """Parameters of `make_entry`."""
+        return 0
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> "Block":
@@ -69,6 +121,13 @@ class Block(nn.Module):
     @classmethod
     def make_final(cls, config: GPTConfig) -> nn.Module:
         """What turns the state after the last block into the head's input (B, T, emb_dim)."""
-        if not cls.has_final_norm(config):
-            return nn.Identity()
-        return NORMS[config.norm](config.emb_dim, config.norm_eps)
+        return make_norm(config) if cls.has_final_norm(config) else nn.Identity()
+
+    @classmethod
+    def profile(cls, model: "GPT", tokens: Tensor) -> None:
+        """Set what the paper sets from data, given tokens (B, T) of the first batch."""
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    """A norm of the configured kind on the stream."""
+    return NORMS[config.norm](config.emb_dim, config.norm_eps)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from gpt.activation import ACTIVATIONS
 from gpt.config import GPTConfig
+from gpt.norm import NORMS, norm_count
 
 
 class FeedForward(nn.Module):
@@ -15,10 +16,35 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.fc_in = nn.Linear(config.emb_dim, config.ff_dim)
+        self.fc_in = nn.Linear(config.emb_dim, config.ff_dim, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
-        self.fc_out = nn.Linear(config.ff_dim, config.emb_dim)
+        self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
+
+    @classmethod
+    def count(cls, config: GPTConfig) -> int:
+        """Parameters: 2 r d^2 [+ r d + d]."""
+        d, hidden = config.emb_dim, config.ff_dim
+        return 2 * hidden * d + (hidden + d) * config.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.activation(self.fc_in(x))))
+
+
+class NormedFeedForward(FeedForward):
+    """F x = W_2 N(phi(W_1 x + b_1)) + b_2: a norm on the hidden side, of width ff_ratio x emb_dim.
+
+    Shleifer et al. 2021 (NormFormer), arXiv 2110.09456; Wang et al. 2022 (Magneto), 2210.06423.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.norm = NORMS[config.norm](config.ff_dim, config.norm_eps)
+
+    @classmethod
+    def count(cls, config: GPTConfig) -> int:
+        """As the layer without it, and a norm of width r d."""
+        return super().count(config) + norm_count(config.norm, config.ff_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc_out(self.norm(self.activation(self.fc_in(x)))))

@@ -1,9 +1,10 @@
-"""Initialisation schemes: a choice of its own, tied to no placement.
+"""Initialisation schemes: a choice of its own, tied to no placement but by its YAML.
 
 Each scheme takes a freshly built model, whose parameters PyTorch has already drawn, and redraws
 what it defines, in the order in which the model lists its parameters.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,66 @@ def xavier(model: "GPT") -> None:
     Query, key and value count as three matrices, as in the equation. Glorot and Bengio 2010;
     Xiong et al. 2020, arXiv 2002.04745, use it for their analysis, with inputs of unit variance.
     """
-    for weight in _linear_weights(model):
-        nn.init.xavier_normal_(weight)
+    _xavier(model, gain=1.0)
+
+
+@INITS("deepnorm")
+@torch.no_grad()
+def deepnorm(model: "GPT") -> None:
+    """As xavier, the value, output and feed-forward weights times (8L)^(-1/4).
+
+    Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone.
+    """
+    _xavier(model, init_gain("deepnorm", len(model.blocks)))
+
+
+@INITS("sub_ln")
+@torch.no_grad()
+def sub_ln(model: "GPT") -> None:
+    """As xavier, the value, output and feed-forward weights times sqrt(ln 2L).
+
+    Wang et al. 2022 (Magneto), arXiv 2210.06423, decoder alone.
+    """
+    _xavier(model, init_gain("sub_ln", len(model.blocks)))
+
+
+@INITS("xiong")
+@torch.no_grad()
+def xiong(model: "GPT") -> None:
+    """Query and key weights 0, so that attention is uniform, its output weight the identity.
+
+    The rest as xavier, position embeddings 0. With one head, ff_ratio 1, no biases and no causal
+    mask it is the setting of the theory of Xiong et al. 2020, arXiv 2002.04745, section 3.3, whose
+    sublayer is mean_j(x_j) W_V.
+    """
+    _xavier(model, gain=1.0)
+    nn.init.zeros_(model.position_embedding.weight)
+    for block in model.blocks:
+        query, key, _ = block.attention.qkv.weight.chunk(3)
+        nn.init.zeros_(query)
+        nn.init.zeros_(key)
+        nn.init.eye_(block.attention.out_proj.weight)
+
+
+def init_gain(scheme: str, n_layers: int) -> float:
+    """The factor of a scheme on the value, output and feed-forward weights; 1 where it has none."""
+    if n_layers == 0:
+        return 1.0
+    gains = {"deepnorm": (8 * n_layers) ** -0.25, "sub_ln": math.log(2 * n_layers) ** 0.5}
+    return gains.get(scheme, 1.0)
+
+
+def _xavier(model: "GPT", gain: float) -> None:
+    """N(0, g^2 2 / (n_in + n_out)), g being `gain` for the weights of which branches are linear."""
+    for block in model.blocks:
+        query, key, value = block.attention.qkv.weight.chunk(3)
+        for weight in (query, key):
+            nn.init.xavier_normal_(weight)
+        layers = (block.attention.out_proj, block.feed_forward.fc_in, block.feed_forward.fc_out)
+        for weight in (value, *(layer.weight for layer in layers)):
+            nn.init.xavier_normal_(weight, gain)
+    if not model.config.tie_head:
+        nn.init.xavier_normal_(model.head.weight)
     _zero_biases(model)
 
 
@@ -66,7 +125,7 @@ def _embeddings(model: "GPT") -> list[Tensor]:
 
 
 def _linear_weights(model: "GPT") -> Iterator[Tensor]:
-    """Each weight matrix of the equations: the blocks', in order, then the head's unless tied."""
+    """Each weight matrix: the blocks', in order, then the head's unless tied."""
     for block in model.blocks:
         yield from block.attention.qkv.weight.chunk(3)
         yield block.attention.out_proj.weight

@@ -36,6 +36,13 @@ class GPT(nn.Module):
             self.head.weight = self.token_embedding.weight
         INITS[config.init](self)
 
+    def profile(self, tokens: Tensor) -> None:
+        """Set what the placement sets from data, given tokens (B, T) of the first batch.
+
+        Of all placements admin alone does; without it admin starts as post_ln.
+        """
+        PLACEMENTS[self.config.placement].profile(self, tokens)
+
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[-1]
         if length > self.config.context_length:

@@ -8,7 +8,7 @@ from torch import nn
 
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from gpt.norm import NORM_TYPES
+from gpt.norm import NORM_TYPES, norm_count
 from gpt.placement import PLACEMENTS
 
 # The parts of the model outside its blocks: the layer that stands for them, before or after.
@@ -72,19 +72,14 @@ def parameter_table(model: GPT) -> list[dict[str, int | str]]:
 
 
 def closed_form(config: GPTConfig) -> int:
-    """The number of parameters from the sizes alone.
+    """The number of parameters from the sizes alone, without building anything.
 
-    V d + T d for the embeddings; for each block 3 d^2 [+ 3 d] + d^2 + d for attention,
-    2 r d^2 + r d + d for the feed-forward layer and the norms; the final norm; V d for a head
-    that is not tied. V vocab_size, T context_length, d emb_dim, r ff_ratio. A layer_norm has
-    2 d, an rms_norm d.
+    V d + T d for the embeddings; for each block what its branches and norms `count`; the final
+    norm; V d for a head that is not tied. V vocab_size, T context_length, d emb_dim.
     """
-    d, hidden = config.emb_dim, config.ff_dim
+    d = config.emb_dim
     placement = PLACEMENTS[config.placement]
-    norm = {"layer_norm": 2 * d, "rms_norm": d}[config.norm]
-    attention = 3 * d * d + 3 * d * config.qkv_bias + d * d + d
-    feed_forward = 2 * hidden * d + hidden + d
-    block = attention + feed_forward + len(placement.norms) * norm
-    embeddings = (config.vocab_size + config.context_length) * d
-    head = 0 if config.tie_head else config.vocab_size * d
-    return embeddings + config.n_layers * block + placement.has_final_norm(config) * norm + head
+    embeddings = (config.vocab_size + config.context_length) * d + placement.entry_count(config)
+    blocks = config.n_layers * placement.count(config)
+    final = placement.has_final_norm(config) * norm_count(config.norm, d)
+    return embeddings + blocks + final + (0 if config.tie_head else config.vocab_size * d)

@@ -1,14 +1,25 @@
 """Every norm placement, one small class per equation.
 
 Notation: x is the block's input, N a norm (each with its own parameters), A attention,
-F feed-forward, h the stream between them. Inputs and outputs are (B, T, emb_dim).
-`shortcut(x)` is x, or zero when shortcuts are off.
+F feed-forward, h the stream between them. `l` counts blocks from 1, L is their number. Inputs and
+outputs are (B, T, emb_dim). `add_1(x, f)` and `add_2(h, f)` are the sums of the two sublayers:
+x + f, or f alone when shortcuts are off.
 """
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpt.block import Block
+import torch
+from torch import Tensor, nn
+
+from gpt.attention import HeadScaledAttention, NormedAttention, QKVNormedAttention
+from gpt.block import Block, make_norm
+from gpt.config import GPTConfig
+from gpt.feedforward import NormedFeedForward
+from gpt.norm import norm_count
 from gpt.registry import Registry
+
+if TYPE_CHECKING:
+    from gpt.model import GPT
 
 PLACEMENTS: Registry[type[Block]] = Registry("placement")
 
@@ -23,8 +34,8 @@ class PreLN(Block):
     final_norm = True
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.shortcut(x) + self.attention(self.norm_1(x))
-        return self.shortcut(h) + self.feed_forward(self.norm_2(h))
+        h = self.add_1(x, self.attention(self.norm_1(x)))
+        return self.add_2(h, self.feed_forward(self.norm_2(h)))
 
 
 @PLACEMENTS("post_ln")
@@ -35,8 +46,8 @@ class PostLN(Block):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm_1(self.shortcut(x) + self.attention(x))
-        return self.norm_2(self.shortcut(h) + self.feed_forward(h))
+        h = self.norm_1(self.add_1(x, self.attention(x)))
+        return self.norm_2(self.add_2(h, self.feed_forward(h)))
 
 
 @PLACEMENTS("no_norm")
@@ -46,5 +57,304 @@ class NoNorm(Block):
     norms = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.shortcut(x) + self.attention(x)
-        return self.shortcut(h) + self.feed_forward(h)
+        h = self.add_1(x, self.attention(x))
+        return self.add_2(h, self.feed_forward(h))
+
+
+@PLACEMENTS("sandwich")
+class Sandwich(Block):
+    """h = x + N(A(N x)); out = h + N(F(N h)); a final norm before the head.
+
+    Ding et al. 2021 (CogView), arXiv 2105.13290.
+    """
+
+    norms = ("norm_1", "norm_2", "out_norm_1", "out_norm_2")
+    final_norm = True
+    out_norm_1: nn.Module
+    out_norm_2: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.add_1(x, self.out_norm_1(self.attention(self.norm_1(x))))
+        return self.add_2(h, self.out_norm_2(self.feed_forward(self.norm_2(h))))
+
+
+@PLACEMENTS("peri_ln")
+class PeriLN(Sandwich):
+    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), unless embedding_norm=False.
+
+    Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
+    """
+
+    options: ClassVar = {"embedding_norm": True}
+
+    @classmethod
+    def make_entry(cls, config: GPTConfig) -> nn.Module:
+        """The norm on the embeddings, if wanted."""
+        return make_norm(config) if cls.option(config, "embedding_norm") else nn.Identity()
+
+    @classmethod
+    def entry_count(cls, config: GPTConfig) -> int:
+        """Parameters of the norm on the embeddings."""
+        return cls.option(config, "embedding_norm") * norm_count(config.norm, config.emb_dim)
+
+
+@PLACEMENTS("reordered")
+class Reordered(Block):
+    """h = x + N(A x); out = h + N(F h); a final norm before the head.
+
+    Liu et al. 2021 (Swin Transformer V2), arXiv 2111.09883, whose code starts the norms' scales at
+    0, as `scale_start=0` does; OLMo 2, arXiv 2501.00656, which pairs it with QK-norm, as
+    `qk_norm=True` does.
+    """
+
+    final_norm = True
+    options: ClassVar = {"scale_start": 1.0}
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        for norm in (self.norm_1, self.norm_2):
+            nn.init.constant_(norm.get_parameter("weight"), self.option(config, "scale_start"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.add_1(x, self.norm_1(self.attention(x)))
+        return self.add_2(h, self.norm_2(self.feed_forward(h)))
+
+
+@PLACEMENTS("deepnorm")
+class DeepNorm(Block):
+    """h = N(a x + A x); out = N(a h + F h), a = (2L)^(1/4); no final norm.
+
+    Ties `init=deepnorm` to it. Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone.
+    """
+
+    init = "deepnorm"
+    only_shortcut = True
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.alpha = self.shortcut_scale(config)
+
+    @staticmethod
+    def shortcut_scale(config: GPTConfig) -> float:
+        """a = (2L)^(1/4)."""
+        return (2 * config.n_layers) ** 0.25
+
+    @classmethod
+    def fixes(cls, config: GPTConfig) -> dict[str, float | bool]:
+        """Also a, the shortcut's scale."""
+        return super().fixes(config) | {"shortcut_scale": cls.shortcut_scale(config)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm_1(self.add_1(self.alpha * x, self.attention(x)))
+        return self.norm_2(self.add_2(self.alpha * h, self.feed_forward(h)))
+
+
+@PLACEMENTS("sub_ln")
+class SubLN(PreLN):
+    """h = x + W_O N(attend(N x)); out = h + W_2 N(phi(W_1 N h)); a final norm before the head.
+
+    Ties `init=sub_ln` to it. Wang et al. 2022 (Magneto), arXiv 2210.06423.
+    """
+
+    init = "sub_ln"
+    attention_type = NormedAttention
+    feed_forward_type = NormedFeedForward
+
+
+@PLACEMENTS("residual_dual")
+class ResidualDual(Block):
+    """p' = N(p + f(p)); d' = d + f(p), with the same f, for A then F; the head reads p + N(d).
+
+    Both streams start as the embeddings, as in the authors' code; p is the one measured. Without a
+    final norm the head reads p + d. Xie et al. 2023 (ResiDual), arXiv 2304.14802.
+    """
+
+    final_norm = True
+    only_shortcut = True
+
+    @classmethod
+    def make_entry(cls, config: GPTConfig) -> nn.Module:
+        """x -> (x, x)."""
+        return BothStreams()
+
+    @staticmethod
+    def stream(state: tuple[Tensor, Tensor]) -> Tensor:
+        """p, what the branches read."""
+        return state[0]
+
+    @classmethod
+    def make_final(cls, config: GPTConfig) -> nn.Module:
+        """(p, d) -> p + N(d)."""
+        return JoinedStreams(super().make_final(config))
+
+    def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        p, d = state
+        f = self.attention(p)
+        p, d = self.norm_1(self.add_1(p, f)), d + f
+        f = self.feed_forward(p)
+        return self.norm_2(self.add_2(p, f)), d + f
+
+
+class BothStreams(nn.Module):
+    """x -> (x, x)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class JoinedStreams(nn.Module):
+    """(p, d) -> p + N(d)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, state: tuple[Tensor, Tensor]) -> Tensor:
+        p, d = state
+        return p + self.norm(d)
+
+
+@PLACEMENTS("b2t")
+class B2T(Block):
+    """h = N(x + A x); out = N(x + h + F h): a shortcut past all norms but the last.
+
+    The connection alone: the authors' code also scales every other weight by L^(-1/2). No final
+    norm. Takase et al. 2022 (Bottom-to-Top), arXiv 2206.00330.
+    """
+
+    only_shortcut = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm_1(self.add_1(x, self.attention(x)))
+        return self.norm_2(self.add_2(x + h, self.feed_forward(h)))
+
+
+@PLACEMENTS("mix_ln")
+class MixLN(PreLN):
+    """Blocks l <= fraction x L as post_ln, the rest as pre_ln; a final norm before the head.
+
+    Li et al. 2024, arXiv 2412.13795, with a fraction of 0.25; its code takes a whole number of
+    blocks, here the fraction is rounded down to one.
+    """
+
+    options: ClassVar = {"fraction": 0.25}
+
+    @classmethod
+    def build(cls, config: GPTConfig, layer: int) -> Block:
+        """PostLN for the first blocks, PreLN after them."""
+        early = layer + 1 <= cls.option(config, "fraction") * config.n_layers
+        return (PostLN if early else PreLN)(config, layer)
+
+
+@PLACEMENTS("ln_scaling")
+class LNScaling(Block):
+    """h = x + A(N(x) / sqrt(l)); out = h + F(N(h) / sqrt(l)); a final norm, unscaled.
+
+    Not to be combined with an initialisation scaled by 1/sqrt(2L). Sun et al. 2025 (The Curse of
+    Depth), arXiv 2502.05795.
+    """
+
+    final_norm = True
+    unfit_inits = ("gpt2_scaled",)
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.scale = (layer + 1) ** -0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.add_1(x, self.attention(self.scale * self.norm_1(x)))
+        return self.add_2(h, self.feed_forward(self.scale * self.norm_2(h)))
+
+
+@PLACEMENTS("hybrid")
+class Hybrid(Block):
+    """h = x + A x, with norms on queries, keys and values; out = N h + F(N h); a final norm.
+
+    Zhuo et al. 2025 (HybridNorm), arXiv 2503.04598.
+    """
+
+    norms = ("norm_1",)
+    final_norm = True
+    attention_type = QKVNormedAttention
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm_1(self.add_1(x, self.attention(x)))
+        return self.add_2(h, self.feed_forward(h))
+
+
+@PLACEMENTS("normformer")
+class NormFormer(Block):
+    """h = x + N(A(N x)), A with a learned scale per head; out = h + W_2 N(phi(W_1 N h)).
+
+    A final norm before the head. Shleifer et al. 2021, arXiv 2110.09456: the scale stands before
+    the output weights, as in the paper (its code has it after them), and without the optional
+    scale on the feed-forward shortcut.
+    """
+
+    norms = ("norm_1", "norm_2", "out_norm_1")
+    final_norm = True
+    attention_type = HeadScaledAttention
+    feed_forward_type = NormedFeedForward
+    out_norm_1: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.add_1(x, self.out_norm_1(self.attention(self.norm_1(x))))
+        return self.add_2(h, self.feed_forward(self.norm_2(h)))
+
+
+@PLACEMENTS("admin")
+class Admin(Block):
+    """h = N(w_1 * x + A x); out = N(w_2 * h + F h), w of (emb_dim,) per sublayer; no final norm.
+
+    w starts at 1, which is post_ln; `profile` sets it from data, then it is trained. Liu et al.
+    2020, arXiv 2004.08249, as its code has it: the paper's sum leaves out the input's variance.
+    """
+
+    only_shortcut = True
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.weight_1 = nn.Parameter(torch.ones(config.emb_dim))
+        self.weight_2 = nn.Parameter(torch.ones(config.emb_dim))
+
+    @classmethod
+    def count(cls, config: GPTConfig) -> int:
+        """As post_ln, and both w."""
+        return super().count(config) + 2 * config.emb_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm_1(self.add_1(self.weight_1 * x, self.attention(x)))
+        return self.norm_2(self.add_2(self.weight_2 * h, self.feed_forward(h)))
+
+    @classmethod
+    @torch.no_grad()
+    def profile(cls, model: "GPT", tokens: Tensor) -> None:
+        """w of sublayer i + 1 = sqrt(Var(w_i * x_i) + Var(f_i)), w_1 = 1, in one forward pass.
+
+        x_i and f_i are what the sum of sublayer i is made of, the variances those over all
+        elements, as in the authors' code; behind a norm w_{i+1}^2 = w_i^2 + Var(f_i).
+        """
+        sums: list[nn.Module] = []
+        weights: list[nn.Parameter] = []
+        for block in model.blocks:
+            sums += [block.add_1, block.add_2]
+            weights += [block.get_parameter("weight_1"), block.get_parameter("weight_2")]
+
+        def setter(weight: nn.Parameter) -> Any:
+            def hook(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+                x, f = inputs
+                weight.fill_((x.var(correction=0) + f.var(correction=0)).sqrt())
+
+            return hook
+
+        for weight in weights[:1]:
+            weight.fill_(1.0)
+        handles = [
+            add.register_forward_hook(setter(following))
+            for add, following in zip(sums, weights[1:], strict=False)
+        ]
+        try:
+            model(tokens)
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -5,7 +5,7 @@ import torch
 
 from experiments.console import progress, show_table
 from experiments.data import load_corpus
-from experiments.device import pick_device
+from experiments.device import build_model, pick_device
 from experiments.loss import language_model_loss
 from experiments.probes import ParameterNorms
 from experiments.recorder import Recorder, block_summary
@@ -14,7 +14,6 @@ from experiments.runner import RUNNERS, Outcome
 from experiments.runners.parameters import describe_model, record_parameters
 from experiments.runners.train import announce
 from experiments.settings import Settings
-from gpt import GPT
 
 PARTS_OF_A_BLOCK = ("attention", "feed_forward", "norm")  # recorded, not shown
 
@@ -38,7 +37,7 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
     with progress("seeds", options.seeds) as report:
         for done, seed in enumerate(range(settings.seed, settings.seed + options.seeds), start=1):
             torch.manual_seed(seed)
-            model = GPT(config).to(device)
+            model = build_model(config, settings, device)
             if done == 1:
                 recorder.summary |= {"device": str(device), "corpus": corpus.statistics()}
                 describe_model(recorder, config)
@@ -49,6 +48,8 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
                 tokens, targets = corpus.batch(
                     seed, batch, trainer.batch_size, settings.sequence_length
                 )
+                if batch == 0:
+                    model.profile(tokens.to(device))
                 model.zero_grad(set_to_none=True)
                 language_model_loss(
                     model, tokens.to(device), targets.to(device), trainer.precision

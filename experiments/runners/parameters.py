@@ -1,5 +1,7 @@
 """How many parameters, and how many bytes, without allocating them."""
 
+import logging
+
 import torch
 
 from experiments.console import megabytes, show_table
@@ -8,6 +10,9 @@ from experiments.recorder import Recorder
 from experiments.runner import RUNNERS, Outcome
 from experiments.settings import Settings
 from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
+from gpt.init import init_gain
+
+log = logging.getLogger(__name__)
 
 FLOAT32_BYTES, BF16_BYTES = 4, 2
 
@@ -45,9 +50,15 @@ def parameters(settings: Settings, recorder: Recorder) -> Outcome:
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     """Put what the placement fixes into the summary, in the open."""
+    placement = PLACEMENTS[config.placement]
+    if config.init in placement.unfit_inits:
+        log.warning("the paper of %s advises against init=%s", config.placement, config.init)
     recorder.summary |= {
         "placement": config.placement,
-        "final_norm": PLACEMENTS[config.placement].has_final_norm(config),
+        **placement.fixes(config),
+        "paper_final_norm": placement.final_norm,
+        "paper_init": placement.init,
+        "init_gain": init_gain(config.init, config.n_layers),
         "norm": config.norm,
         "shortcut": config.shortcut,
         "activation": config.activation,
@@ -62,7 +73,7 @@ def record_parameters(model: GPT, recorder: Recorder) -> int:
     rows = [
         {
             **row,
-            "bytes": int(row["parameters"]) * FLOAT32_BYTES,
+            "bytes": int(row["parameters"]) * model.head.weight.element_size(),
             "bytes_bf16": int(row["parameters"]) * BF16_BYTES,
         }
         for row in parameter_table(model)

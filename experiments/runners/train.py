@@ -6,7 +6,7 @@ import torch
 
 from experiments.console import megabytes, say
 from experiments.data import Corpus, load_corpus
-from experiments.device import pick_device
+from experiments.device import build_model, pick_device
 from experiments.memory import (
     MB,
     PeakMeter,
@@ -21,7 +21,7 @@ from experiments.runners.generate import prompt_tokens, write_text
 from experiments.runners.parameters import describe_model, record_parameters
 from experiments.settings import Settings
 from experiments.trainer import Diverged, Trainer
-from gpt import GPT
+from gpt import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 @RUNNERS("train")
 def train(settings: Settings, recorder: Recorder) -> Outcome:
     """Train, evaluate, measure; leaves every record of a run."""
+    if not settings.model.causal:
+        valid = "must be true for training, or the model sees what it is to predict"
+        raise ConfigError("model.causal", settings.model.causal, valid)
     corpus = load_corpus(settings)
     prompt = prompt_tokens(settings.generate, corpus.tokenizer, corpus)
     warmup, steps = settings.schedule.warmup_steps, settings.trainer.steps
@@ -51,7 +54,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
     with enough_memory(predicted):
-        model = GPT(config).to(device)
+        model = build_model(config, settings, device)
     recorder.summary |= {
         "device": str(device),
         "corpus": corpus.statistics(),
@@ -69,6 +72,8 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
         trainer.restore(recorder.checkpoint)
         recorder.checkpoint = None  # as large as the model and its optimizer
         say(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+    else:
+        trainer.profile()
     return trainer
 
 

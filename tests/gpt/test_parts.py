@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gpt import ACTIVATIONS, GPT, INITS, NORMS, ConfigError, GPTConfig, generate
-from gpt.attention import CausalSelfAttention
+from gpt.attention import SelfAttention
 from gpt.norm import NORM_TYPES
 
 SMALL = GPTConfig(11, 8, 12, 3, 2)
@@ -23,6 +23,7 @@ NORM_EQUATIONS = {
         + m.bias
     ),
     "rms_norm": lambda x, m: m.weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
+    "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
 }
 ACTIVATION_EQUATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
@@ -61,7 +62,7 @@ def test_gelu_in_float32_is_the_book_form() -> None:
 def test_attention_is_its_equation() -> None:
     """The fused kernel against the weights that `scores` gives, head by head."""
     torch.manual_seed(0)
-    attention = CausalSelfAttention(dataclasses.replace(SMALL, qkv_bias=True)).double()
+    attention = SelfAttention(dataclasses.replace(SMALL, qkv_bias=True)).double()
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     query, key, value = attention.qkv(x).chunk(3, dim=-1)
     logits, weights = attention.scores(x)
@@ -92,7 +93,7 @@ def test_attention_is_its_equation() -> None:
         ({"ff_ratio": 0.3}, "ff_ratio=0.3 is not valid: times emb_dim=12 must be a whole number"),
         ({"qkv_bias": 1}, "qkv_bias=1 is not valid: must be true or false"),
         ({"final_norm": "yes"}, "final_norm='yes'"),
-        ({"placement": "postln"}, "did you mean 'post_ln'.* no_norm, post_ln, pre_ln"),
+        ({"placement": "postln"}, "did you mean 'post_ln'.* no_norm, .*post_ln, pre_ln"),
         ({"activation": "Gelu"}, "did you mean 'gelu'"),
         ({"activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
         ({"norm": "layernorm"}, "did you mean 'layer_norm'"),
@@ -148,7 +149,8 @@ def test_initialisation_schemes() -> None:
         assert default_block.attention.out_proj.bias.any()
     assert has_std(gpt2.token_embedding.weight, 0.02)
     assert has_std(xavier.token_embedding.weight, 1.0)
-    assert set(INITS) == {"torch", "gpt2", "gpt2_scaled", "xavier"}
+    others = {"deepnorm", "sub_ln", "xiong"}  # in test_placement.py, with what they belong to
+    assert set(INITS) == {"torch", "gpt2", "gpt2_scaled", "xavier"} | others
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from experiments.tokenizer import GPT2Tokenizer
 from gpt import GPT, GPT_CONFIG_124M, ConfigError, DeepShortcutNet, GPTConfig, generate, norm
-from gpt.attention import CausalSelfAttention
+from gpt.attention import SelfAttention
 from gpt.feedforward import FeedForward
 from gpt.placement import PreLN
 from gpt.shortcut import mean_abs_gradients
@@ -90,7 +90,7 @@ def test_shapes() -> None:
     block = PreLN(BOOK, layer=0)
     x = torch.randn(2, 4, 768)
     assert block(x).shape == x.shape
-    assert CausalSelfAttention(BOOK)(x).shape == x.shape
+    assert SelfAttention(BOOK)(x).shape == x.shape
     feed_forward = FeedForward(BOOK)
     assert feed_forward(x[:, :3]).shape == (2, 3, 768)
     assert feed_forward.fc_in.out_features == 3072
