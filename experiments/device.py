@@ -1,5 +1,8 @@
 """Which device the work runs on, and models on it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from experiments.settings import Settings
@@ -21,7 +24,18 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+@contextmanager
+def precision_of(settings: Settings) -> Iterator[None]:
+    """Within: new parameters are float64 where asked for; under bf16 they stay in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if settings.trainer.precision == "float64" else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
-    """A new model in its precision: float64 where asked for; bf16 keeps its weights in float32."""
-    wide = settings.trainer.precision == "float64"
-    return GPT(config).to(device, torch.float64 if wide else torch.float32)
+    """A new model in the precision of its parameters."""
+    with precision_of(settings):
+        return GPT(config).to(device)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.console import megabytes
-from experiments.device import build_model
+from experiments.device import precision_of
 from experiments.loss import language_model_loss
 from experiments.optimizer import make_optimizer
 from experiments.settings import Settings
-from gpt import GPTConfig
+from gpt import GPT, GPTConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
     """
     trainer = settings.trainer
     shape = (trainer.batch_size, settings.sequence_length)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model = build_model(config, settings, torch.device("cpu"))
+    with FakeTensorMode(allow_non_fake_inputs=True), precision_of(settings):
+        model = GPT(config)
         tokens = torch.zeros(shape, dtype=torch.long)
         with saved_activations(model) as activation_bytes:
             language_model_loss(model, tokens, tokens, trainer.precision)
