@@ -21,16 +21,11 @@ from experiments.console import complain, one_line, tell_warnings
 from experiments.interruption import SIGNALLED, Interrupted, exit_code, listening
 from experiments.launch import launch, launch_job, wants_traceback
 from experiments.settings import setting_names, unknown_setting, without_home
-from experiments.sweep import file_name
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
 EXTRAS = {"hydra/launcher=joblib": 'it comes with pip install -e ".[joblib]". '}
 CONF = str(Path(__file__).parent.resolve() / "conf")
-
-
-OmegaConf.register_new_resolver("file_name", file_name, replace=True)
-OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

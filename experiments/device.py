@@ -36,6 +36,6 @@ def precision_of(settings: Settings) -> Iterator[None]:
 
 
 def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
-    """A new model in the precision of its parameters."""
-    with precision_of(settings):
-        return GPT(config).to(device)
+    """A new model in its precision, drawn in float32 whatever that is."""
+    model = GPT(config).to(device)
+    return model.double() if settings.trainer.precision == "float64" else model

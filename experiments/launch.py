@@ -205,7 +205,7 @@ def carry_out(settings: Settings, recorder: Recorder) -> int:
     try:
         outcome = RUNNERS[settings.runner](settings, recorder)
         recorder.write_summary()  # the pictures read it
-        pictures = draw(directory)
+        pictures = draw(directory) if settings.pictures else []
     except KeyboardInterrupt as error:
         status, code = "interrupted", exit_code(error)
         message = f"python run.py resume={shlex.quote(shorten(directory))} goes on"

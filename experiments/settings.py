@@ -144,6 +144,15 @@ class InitGradientsSettings:
 
 
 @dataclass
+class ClaimsSettings:
+    """claims: which claims are measured, and how much for it."""
+
+    budget: str = MISSING
+    only: str | None = MISSING  # names with commas between; null: all that the budget allows
+    runs: str = MISSING  # where training runs are kept, for the next time
+
+
+@dataclass
 class WandbSettings:
     """wandb: whether and where W&B records."""
 
@@ -171,6 +180,7 @@ class Settings:
     device: str = MISSING
     threads: int | None = MISSING  # null: all cores, one in a sweep
     resume: str | None = MISSING  # a run's directory, to go on there
+    pictures: bool = MISSING
     activation: str = MISSING
     shortcut: bool = MISSING
     norm: NormSettings = MISSING
@@ -183,6 +193,7 @@ class Settings:
     trainer: TrainerSettings = MISSING
     generate: GenerateSettings = MISSING
     init_gradients: InitGradientsSettings = MISSING
+    claims: ClaimsSettings = MISSING
     wandb: WandbSettings = MISSING
     sweep: SweepSettings = MISSING
 
@@ -286,13 +297,21 @@ class Settings:
             )
 
 
+def file_name(text: str) -> str:
+    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
+
+
 ConfigStore.instance().store(name="schema", node=Settings)
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
 
 
 def telling(values: dict[str, Any]) -> dict[str, Any]:
     """Of nested settings, those that can change a result: not the logging, not the caches."""
-    kept = {k: value for k, value in values.items() if k not in ("wandb", "sweep", "resume")}
-    silent = {"data": {"cache_dir"}, "trainer": {"checkpoint_every", "keep", "keep_best"}}
+    unheard = ("wandb", "sweep", "resume", "pictures")
+    kept = {k: value for k, value in values.items() if k not in unheard}
+    silent = {"data": {"cache_dir"}, "claims": {"runs"}, "trainer": {"checkpoint_every", "keep", "keep_best"}}
     for section, names in silent.items():
         if isinstance(kept.get(section), dict):
             kept[section] = {k: v for k, v in kept[section].items() if k not in names}

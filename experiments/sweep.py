@@ -5,7 +5,6 @@ import csv
 import io
 import logging
 import os
-import re
 import threading
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from experiments.interruption import Interrupted, asked, telling_processes
 from experiments.launch import shorten
 from experiments.recorder import is_busy, write_summary
 from experiments.runs import ANSWERED, Run, find_runs, in_order, is_due, read_summary, varying
-from experiments.settings import RERUNS, digest, plain
+from experiments.settings import RERUNS, digest, file_name, plain
 from experiments.sinks import safe_cell, written
 from gpt import ConfigError
 from gpt.config import check_choice
@@ -63,11 +62,6 @@ class Job:
     @property
     def name(self) -> str:
         return self.directory.name
-
-
-def file_name(text: str) -> str:
-    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
 
 
 def name_job(values: dict[str, Any], overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -141,12 +135,20 @@ class Sweep:
     rerun     sweep.rerun
     parallel  whether jobs run in other processes
     threads   of each job
+    alone     whether it is what the command asked for, not a part of an experiment
     """
 
     def __init__(
-        self, folder: Path, jobs: Sequence[Job], rerun: str | None, parallel: bool, threads: int
+        self,
+        folder: Path,
+        jobs: Sequence[Job],
+        rerun: str | None,
+        parallel: bool,
+        threads: int,
+        alone: bool = True,
     ) -> None:
         self.folder, self.jobs, self.parallel, self.threads = folder, jobs, parallel, threads
+        self.alone = alone
         self.due = [job for job in jobs if is_due(job.directory, rerun)]
         self.skipped = {job for job in jobs if job not in self.due}
         self.before = {job: self._written(job) for job in self.due}
@@ -166,7 +168,7 @@ class Sweep:
         except KeyboardInterrupt as error:
             interruption = error
         write_runs_csv(self.folder)
-        if interruption is None:
+        if interruption is None and self.alone:
             self._report()
         self._table()
         if interruption is not None:
@@ -179,7 +181,7 @@ class Sweep:
         jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
         say(f"{jobs} in {shorten(self.folder)}: {len(self.due)} to run{done}")
         cores = os.cpu_count() or 1
-        if not self.parallel and cores > self.threads and len(self.due) > 1:
+        if self.alone and not self.parallel and cores > self.threads and len(self.due) > 1:
             say(
                 f"one job at a time, {self.threads} of {cores} cores each; hydra/launcher=joblib "
                 'runs several at once (pip install -e ".[joblib]")'

@@ -1,0 +1,124 @@
+"""What a claim's measurement works with: models from the config, batches, and training runs."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from hydra import compose
+from torch import Tensor
+
+from experiments.data import Corpus, load_corpus
+from experiments.device import build_model, pick_device
+from experiments.runs import Run
+from experiments.settings import Settings, from_hydra
+from gpt import GPT, GPTConfig
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is measured.
+
+    seeds     at initialisation in the setting of the theory
+    few       at initialisation elsewhere
+    depths    n_layers of theory claims
+    runs      seeds of each training arm; 0 leaves training claims out
+    steps     of a training run; a third of them is a warm-up, where there is one
+    rates     learning rates of the sensitivity's grid
+    """
+
+    seeds: int
+    few: int
+    depths: tuple[int, ...]
+    runs: int
+    steps: int
+    rates: tuple[str, ...]
+
+
+DEPTHS = (2, 4, 8, 16, 32)
+RATES = ("3e-3", "1e-2", "3e-2", "1e-1")
+BUDGETS = {
+    "quick": Budget(10, 5, DEPTHS, 0, 300, RATES),
+    "standard": Budget(10, 5, DEPTHS, 3, 300, RATES),
+    "full": Budget(30, 10, (*DEPTHS, 64), 5, 1000, ("3e-4", "1e-3", *RATES, "3e-1")),
+}
+
+
+class Lab:
+    """A measurement's surroundings under one budget.
+
+    told  overrides of the command that hold for every model and run, such as device=cpu
+    runs  of the arms of training claims, by the arm's overrides; in the order of the seeds
+    """
+
+    def __init__(self, settings: Settings, budget: Budget, told: Sequence[str] = ()) -> None:
+        self.budget, self.told, self.first_seed = budget, list(told), settings.seed
+        self.device = pick_device(settings.device)
+        self.runs: Mapping[tuple[str, ...], list[Run]] = {}
+        self.composed: dict[tuple[str, ...], Settings] = {}
+        self.corpora: dict[str, Corpus] = {}
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.budget.seeds)
+
+    @property
+    def few_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.budget.few)
+
+    @property
+    def run_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.budget.runs)
+
+    def arms(self, arms: Mapping[str, Sequence[str]]) -> dict[str, list[Run]]:
+        """The runs of each arm, in the order of their seeds."""
+        return {name: self.runs[tuple(overrides)] for name, overrides in arms.items()}
+
+    def settings(self, *overrides: str) -> Settings:
+        """What `python run.py OVERRIDES` would run with."""
+        if overrides not in self.composed:
+            self.composed[overrides] = from_hydra(compose("config", [*self.told, *overrides]))
+        return self.composed[overrides]
+
+    def model(self, settings: Settings, seed: int, n_layers: int) -> GPT:
+        """The model of `settings` as initialised from `seed`, with `n_layers` blocks."""
+        config = dataclasses.replace(self.config(settings), n_layers=n_layers)
+        torch.manual_seed(seed)
+        return build_model(config, settings, self.device)
+
+    def corpus(self, settings: Settings) -> Corpus:
+        """The text, read once."""
+        key = settings.tokenizer.name
+        if key not in self.corpora:
+            self.corpora[key] = load_corpus(settings)
+        return self.corpora[key]
+
+    def config(self, settings: Settings) -> GPTConfig:
+        """The model's description."""
+        room = settings.model.vocab_size
+        return settings.model_config(
+            self.corpus(settings).tokenizer.vocab_size if room is None else room
+        )
+
+    def text_batch(
+        self, settings: Settings, seed: int, windows: int, step: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and targets (windows, T) of the corpus."""
+        corpus = self.corpus(settings)
+        tokens, targets = corpus.batch(seed, step, windows, settings.sequence_length)
+        return tokens.to(self.device), targets.to(self.device)
+
+    def random_batch(self, settings: Settings, seed: int, windows: int) -> tuple[Tensor, Tensor]:
+        """Tokens of which none stands twice in a window, and random targets, (windows, T).
+
+        Where position embeddings are 0 and token embeddings Gaussian, so are the inputs, and
+        independent within a window.
+        """
+        random = torch.Generator().manual_seed(seed)
+        config = self.config(settings)
+        length = settings.sequence_length
+        rows = [
+            torch.randperm(config.vocab_size, generator=random)[:length] for _ in range(windows)
+        ]
+        targets = torch.randint(0, config.vocab_size, (windows, length), generator=random)
+        return torch.stack(rows).to(self.device), targets.to(self.device)

@@ -1,0 +1,675 @@
+"""Claims that are decided at initialisation, in float64: seconds each."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.claims.claim import (
+    OWN,
+    Axes,
+    Evidence,
+    Point,
+    Prediction,
+    Source,
+    claim,
+    per_unit,
+    slope,
+)
+from experiments.claims.lab import Lab
+from experiments.optimizer import make_optimizer
+from experiments.settings import Settings
+from gpt import GPT, DeepShortcutNet
+from gpt.shortcut import mean_abs_gradients
+
+XIONG = (
+    "model=xiong",
+    "init=xiong",
+    "activation=relu",
+    "trainer.precision=float64",
+    "model.vocab_size=1024",
+    "model.context_length=32",
+)
+XIONG_WORDS = (
+    "the paper's, section 3.3: one head, uniform attention over all positions, width-d "
+    "feed-forward, ReLU, no biases, Xavier, d = 256; 32 Gaussian inputs per sequence, 1,024 "
+    "classes, random targets, one gradient per sequence, 4 sequences per seed; float64 "
+    "(model=xiong init=xiong activation=relu)"
+)
+MICRO = ("model=micro", "tokenizer=char", "trainer.precision=float64")
+MICRO_WORDS = "GPT of width 64, 4 heads, GELU, characters of the King James Bible, float64"
+SEQUENCES = 4  # per seed
+DEEP = 32
+
+XIONG_2020 = "Xiong et al. 2020", "2002.04745"
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy in nats."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+@contextmanager
+def outputs(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
+    """Within: what the modules give is listed, in their order of use."""
+    seen: list[Tensor] = []
+    handles = [m.register_forward_hook(lambda _, __, out: seen.append(out)) for m in modules]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def ff_weights(model: GPT) -> list[nn.Parameter]:
+    """The second feed-forward weight of each block, W^{2,l}."""
+    return [block.feed_forward.fc_out.weight for block in model.blocks]
+
+
+def in_xiongs_setting(lab: Lab, placement: str, seed: int, depth: int) -> tuple[GPT, Tensor, Tensor]:
+    """Model, tokens and targets."""
+    settings = lab.settings(f"norm={placement}", *XIONG)
+    model = lab.model(settings, seed, depth)
+    return model, *lab.random_batch(settings, seed, SEQUENCES)
+
+
+@claim(
+    "depth_law",
+    title="Gradient of the last feed-forward weight against depth",
+    source=Source(*XIONG_2020, "Theorem 1, section 3.3; Figure 3 (c, d)"),
+    statement=(
+        "At initialisation the gradient of the last block's second feed-forward weight is "
+        "O(d sqrt(ln d)) under Post-LN whatever the number of blocks L, and "
+        "O(d sqrt(ln d / L)) under Pre-LN: log-log slopes 0 and -1/2 in L."
+    ),
+    setting=XIONG_WORDS,
+    predictions=[
+        Prediction("post_ln: slope in L", "0, within 0.05", -0.05, 0.05),
+        Prediction("pre_ln: slope in L", "-1/2, within 0.05", -0.55, -0.45),
+        Prediction("post_ln: slope of the mean gradient's norm"),
+        Prediction("pre_ln: slope of the mean gradient's norm"),
+    ],
+    axes=Axes("gradient norm of W_2 in the last block", "blocks L"),
+)
+def depth_law(lab: Lab) -> Evidence:
+    """Slope over all depths per seed, of the mean over sequences of the gradient's norm.
+
+    Beside it the norm of the mean gradient, which is another statistic.
+    """
+    evidence = Evidence()
+    for placement in ("post_ln", "pre_ln"):
+        for seed in lab.seeds:
+            norms, means = [], []
+            for depth in lab.budget.depths:
+                model, tokens, targets = in_xiongs_setting(lab, placement, seed, depth)
+                logits = model(tokens)
+                grads = [
+                    torch.autograd.grad(
+                        loss_of(logits[i], targets[i]), ff_weights(model)[-1], retain_graph=True
+                    )[0]
+                    for i in range(SEQUENCES)
+                ]
+                norms.append(sum(grad.norm().item() for grad in grads) / SEQUENCES)
+                means.append(torch.stack(grads).mean(0).norm().item())
+                evidence.points += [
+                    Point(placement, depth, seed, norms[-1]),
+                    Point(f"{placement}, mean gradient", depth, seed, means[-1]),
+                ]
+            evidence.values[f"{placement}: slope in L"].append(slope(lab.budget.depths, norms))
+            evidence.values[f"{placement}: slope of the mean gradient's norm"].append(
+                slope(lab.budget.depths, means)
+            )
+    return evidence
+
+
+@claim(
+    "hidden_norm",
+    title="Squared norm of the hidden state",
+    source=Source(*XIONG_2020, "Lemma 2, section 3.3"),
+    statement=(
+        "At initialisation the expected squared norm before a block's last norm is 3d/2 under "
+        "Post-LN; after block l it lies between (1 + l/2) d and (1 + 3l/2) d under Pre-LN."
+    ),
+    setting=XIONG_WORDS,
+    predictions=[
+        Prediction("post_ln: squared norm / d, mean over blocks", "3/2, within 5 %", 1.425, 1.575),
+        *(
+            Prediction(
+                f"pre_ln: squared norm / d after block {depth}",
+                f"{1 + depth / 2:g} to {1 + 1.5 * depth:g}",
+                1 + depth / 2,
+                1 + 1.5 * depth,
+            )
+            for depth in (4, 8, 16, 32)
+        ),
+    ],
+    axes=Axes("squared norm / d", "block l"),
+)
+@torch.no_grad()
+def hidden_norm(lab: Lab) -> Evidence:
+    """Mean over sequences and positions; the input's own is 1 in expectation."""
+    evidence = Evidence()
+    for placement in ("post_ln", "pre_ln"):
+        for seed in lab.seeds:
+            model, tokens, _ = in_xiongs_setting(lab, placement, seed, DEEP)
+            with outputs([block.add_2 for block in model.blocks]) as sums:
+                model(tokens)
+            squares = [x.square().mean().item() for x in sums]
+            evidence.points += [
+                Point(placement, layer, seed, value)
+                for layer, value in enumerate(squares, start=1)
+            ]
+            if placement == "post_ln":
+                mean = sum(squares) / len(squares)
+                evidence.values["post_ln: squared norm / d, mean over blocks"].append(mean)
+                continue
+            for layer in (4, 8, 16, 32):
+                evidence.values[f"pre_ln: squared norm / d after block {layer}"].append(
+                    squares[layer - 1]
+                )
+    return evidence
+
+
+@claim(
+    "gradient_by_layer",
+    title="Gradient of the feed-forward weights by layer",
+    source=Source(*XIONG_2020, "appendix F; Figure 3 (a, b)"),
+    statement=(
+        "Under Post-LN the gradient of W^{2,l} contains a term O((2/3)^((L - l)/2)), so that it "
+        "decays exponentially towards the first blocks; under Pre-LN it does not depend on l "
+        "where l is large."
+    ),
+    setting=XIONG_WORDS + "; L = 16",
+    predictions=[
+        Prediction(
+            "post_ln: change of ln(norm) per block",
+            "ln(3/2) / 2 = 0.203, within a quarter",
+            0.75 * math.log(1.5) / 2,
+            1.25 * math.log(1.5) / 2,
+        ),
+        Prediction(
+            "pre_ln: change of ln(norm) per block, second half",
+            "0: under 2 % a block",
+            -0.02,
+            0.02,
+        ),
+        Prediction("pre_ln: first block / last block"),
+    ],
+    axes=Axes("gradient norm of W_2", "block l"),
+)
+def gradient_by_layer(lab: Lab) -> Evidence:
+    """Least-squares slope of ln(norm) in l per seed; the norm a mean over sequences."""
+    depth = 16
+    evidence = Evidence()
+    for placement in ("post_ln", "pre_ln"):
+        for seed in lab.seeds:
+            model, tokens, targets = in_xiongs_setting(lab, placement, seed, depth)
+            norms = torch.zeros(depth, dtype=torch.float64)
+            logits = model(tokens)
+            for i in range(SEQUENCES):
+                loss = loss_of(logits[i], targets[i])
+                grads = torch.autograd.grad(loss, ff_weights(model), retain_graph=True)
+                norms += torch.stack([grad.norm() for grad in grads]).cpu() / SEQUENCES
+            evidence.points += [
+                Point(placement, layer, seed, float(value))
+                for layer, value in enumerate(norms, start=1)
+            ]
+            first = 0 if placement == "post_ln" else depth // 2
+            part = "" if placement == "post_ln" else ", second half"
+            per_block = per_unit(range(first, depth), norms[first:].tolist())
+            evidence.values[f"{placement}: change of ln(norm) per block{part}"].append(per_block)
+            if placement == "pre_ln":
+                ratio = float(norms[0] / norms[-1])
+                evidence.values["pre_ln: first block / last block"].append(ratio)
+    return evidence
+
+
+@claim(
+    "variance_growth",
+    title="Variance of the residual stream at initialisation",
+    source=Source(
+        "Sun et al. 2025 (The Curse of Depth); Kim et al. 2025 (Peri-LN)",
+        "2502.05795; 2502.02732",
+        "Lemmas 3.2 and 4.1; Peri-LN: section 3",
+    ),
+    statement=(
+        "The stream's variance grows at least linearly with depth under Pre-LN, far less with "
+        "norms scaled by 1/sqrt(l) (by the lemma's bounds still at least linearly), and linearly "
+        "with a norm on each branch's output."
+    ),
+    setting=XIONG_WORDS + "; L = 32. The papers' own measurements are of training",
+    predictions=[
+        Prediction(
+            "pre_ln: growth from block 16 to 32 over growth from 8 to 16",
+            "at least 2, as linear growth has it; 10 % less allowed",
+            1.8,
+            math.inf,
+        ),
+        Prediction("pre_ln / ln_scaling: ratio of variances after block 32", "at least 2", 2.0),
+        Prediction(
+            "ln_scaling: growth from block 16 to 32 over growth from 8 to 16",
+            "at least 2 by Lemma 4.1's lower bound; 10 % less allowed",
+            1.8,
+            math.inf,
+        ),
+        Prediction(
+            "peri_ln: growth from block 16 to 32 over growth from 8 to 16",
+            "2, within 10 %",
+            1.8,
+            2.2,
+        ),
+        Prediction("pre_ln / peri_ln: ratio of variances after block 32"),
+        Prediction("init=gpt2, pre_ln / peri_ln: ratio of variances after block 32"),
+    ],
+    axes=Axes("variance of the stream after the block", "block l"),
+)
+@torch.no_grad()
+def variance_growth(lab: Lab) -> Evidence:
+    """Variance over all elements after each block, with its growth over two equal stretches."""
+    evidence = Evidence()
+    for seed in lab.few_seeds:
+        last = {}
+        for init, placement in (
+            ("xiong", "pre_ln"),
+            ("xiong", "ln_scaling"),
+            ("xiong", "peri_ln"),
+            ("gpt2", "pre_ln"),
+            ("gpt2", "peri_ln"),
+        ):
+            setting = (f"norm={placement}", *XIONG, *([] if init == "xiong" else [f"init={init}"]))
+            settings = lab.settings(*setting)
+            model = lab.model(settings, seed, DEEP)
+            tokens, _ = lab.random_batch(settings, seed, SEQUENCES)
+            with outputs([block.add_2 for block in model.blocks]) as sums:
+                model(tokens)
+            variances = [x.var(correction=0).item() for x in sums]
+            arm = placement if init == "xiong" else f"{placement}, init={init}"
+            evidence.points += [
+                Point(arm, layer, seed, value) for layer, value in enumerate(variances, start=1)
+            ]
+            last[init, placement] = variances[-1]
+            if init == "xiong":
+                growth = (variances[31] - variances[15]) / (variances[15] - variances[7])
+                name = f"{placement}: growth from block 16 to 32 over growth from 8 to 16"
+                evidence.values[name].append(growth)
+        words = "ratio of variances after block 32"
+        for prefix, init, other in (
+            ("", "xiong", "ln_scaling"),
+            ("", "xiong", "peri_ln"),
+            ("init=gpt2, ", "gpt2", "peri_ln"),
+        ):
+            ratio = last[init, "pre_ln"] / last[init, other]
+            evidence.values[f"{prefix}pre_ln / {other}: {words}"].append(ratio)
+    return evidence
+
+
+@claim(
+    "shortcut",
+    title="Gradients without shortcuts",
+    source=Source(
+        "He et al. 2015; Raschka, Build a Large Language Model (From Scratch)",
+        "1512.03385",
+        "the book's chapter 4",
+    ),
+    statement=(
+        "Without shortcuts the gradients of the first layers vanish with depth; with them they "
+        "do not."
+    ),
+    setting=(
+        "the book's network (Linear then GELU, width 3, one output) with 4 to 32 layers, input "
+        "(1, 0, -1), PyTorch's initialisation, float64; the norm is the mean absolute gradient"
+    ),
+    predictions=[
+        Prediction(
+            "without: change of ln(gradient of the first layer) per layer", "below 0", high=0.0
+        ),
+        Prediction("with: first layer / last layer, log10, 5 layers", "above -1", low=-1.0),
+        Prediction("without: first layer / last layer, log10, 5 layers", "below -1", high=-1.0),
+    ],
+    axes=Axes("mean |gradient| of the first layer", "layers"),
+)
+def shortcut(lab: Lab) -> Evidence:
+    """The book's numbers are those of 5 layers and seed 123; here seeds are the budget's."""
+    evidence = Evidence()
+    x = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64)
+    depths = (4, 8, 16, 32)
+    for seed in lab.seeds:
+        for on, arm in ((True, "with"), (False, "without")):
+
+            def gradients(depth: int, on: bool = on, seed: int = seed) -> list[float]:
+                torch.manual_seed(seed)
+                net = DeepShortcutNet((3,) * depth + (1,), shortcut=on).double()
+                return mean_abs_gradients(net, x)
+
+            first = [gradients(depth)[0] for depth in depths]
+            evidence.points += [
+                Point(f"{arm} shortcuts", depth, seed, value)
+                for depth, value in zip(depths, first, strict=True)
+            ]
+            five = gradients(5)
+            name = f"{arm}: first layer / last layer, log10, 5 layers"
+            evidence.values[name].append(math.log10(five[0] / five[-1]))
+            if not on:
+                per_layer = per_unit(depths, first)
+                name = "without: change of ln(gradient of the first layer) per layer"
+                evidence.values[name].append(per_layer)
+    return evidence
+
+
+@claim(
+    "init_decides",
+    title="The initialisation decides the order of the gradients",
+    source=OWN,
+    statement=(
+        "Under N(0, 0.02) the order of the last block's gradients reverses: Post-LN's is the "
+        "smaller, where under Xavier it is the larger; and scaling the output weights by "
+        "1/sqrt(2L) removes the fall with depth under Pre-LN."
+    ),
+    setting=f"{MICRO_WORDS}; 4 windows of 64; L = 16 for the order",
+    predictions=[
+        Prediction("init=xavier: ln(post_ln / pre_ln)", "above 0", low=0.0),
+        Prediction("init=gpt2: ln(post_ln / pre_ln)", "below 0", high=0.0),
+        Prediction("init=gpt2, pre_ln: slope in L", "-1/2, within 0.1", -0.6, -0.4),
+        Prediction("init=gpt2_scaled, pre_ln: slope in L", "0, within 0.1", -0.1, 0.1),
+        Prediction("init=xavier, pre_ln: slope in L"),
+        Prediction("init=xavier, post_ln: slope in L"),
+        Prediction("init=gpt2, post_ln: slope in L"),
+    ],
+    axes=Axes("gradient norm of W_2 in the last block", "blocks L"),
+)
+def init_decides(lab: Lab) -> Evidence:
+    """Gradient of the batch's mean loss."""
+    evidence = Evidence()
+    for seed in lab.few_seeds:
+        at_16 = {}
+        for init, placement in (
+            ("xavier", "post_ln"),
+            ("xavier", "pre_ln"),
+            ("gpt2", "post_ln"),
+            ("gpt2", "pre_ln"),
+            ("gpt2_scaled", "pre_ln"),
+        ):
+            settings = lab.settings(f"norm={placement}", f"init={init}", *MICRO)
+            tokens, targets = lab.text_batch(settings, seed, SEQUENCES)
+            norms = []
+            for depth in lab.budget.depths:
+                model = lab.model(settings, seed, depth)
+                loss = loss_of(model(tokens), targets)
+                (grad,) = torch.autograd.grad(loss, ff_weights(model)[-1])
+                norms.append(grad.norm().item())
+                evidence.points.append(
+                    Point(f"{placement}, init={init}", depth, seed, norms[-1])
+                )
+            at_16[init, placement] = norms[lab.budget.depths.index(16)]
+            name = f"init={init}, {placement}: slope in L"
+            evidence.values[name].append(slope(lab.budget.depths, norms))
+        for init in ("xavier", "gpt2"):
+            ratio = math.log(at_16[init, "post_ln"] / at_16[init, "pre_ln"])
+            evidence.values[f"init={init}: ln(post_ln / pre_ln)"].append(ratio)
+    return evidence
+
+
+def output_of(model: GPT, tokens: Tensor) -> Tensor:
+    """What the head reads, (B, T, emb_dim)."""
+    with outputs([model.final_norm]) as seen, torch.no_grad():
+        model(tokens)
+    return seen[0]
+
+
+def by_depth(
+    lab: Lab,
+    evidence: Evidence,
+    arms: dict[str, Settings],
+    quantity: Callable[[Settings, int, int], float],
+) -> None:
+    """Measure `quantity(settings, seed, depth)` of each arm; its slope in L per seed."""
+    for arm, settings in arms.items():
+        for seed in lab.few_seeds:
+            values = [quantity(settings, seed, depth) for depth in lab.budget.depths]
+            evidence.points += [
+                Point(arm, depth, seed, value)
+                for depth, value in zip(lab.budget.depths, values, strict=True)
+            ]
+            evidence.values[f"{arm}: slope in L"].append(slope(lab.budget.depths, values))
+
+
+# Slope of ln(ln 2L) in ln L over the depths 2 to 32: how a logarithm looks on log-log axes.
+LOG_SLOPE = slope((2, 4, 8, 16, 32), [math.log(2 * depth) for depth in (2, 4, 8, 16, 32)])
+PERTURBATION = 0.01
+
+
+@claim(
+    "output_change",
+    title="Change of the output under a random perturbation",
+    source=Source(
+        "Liu et al. 2020 (Admin)", "2004.08249", "Theorem 2, corollaries 1 and 2; Figure 4"
+    ),
+    statement=(
+        "A random perturbation of the parameters changes the output's variance by O(N) under "
+        "Post-LN, N the number of sublayers, and by O(ln N) under Pre-LN and with Admin."
+    ),
+    setting=(
+        f"{MICRO_WORDS}, Xavier; each matrix of the blocks plus Gaussian noise of {PERTURBATION} "
+        "times its root mean square; mean squared change of what the head reads"
+    ),
+    predictions=[
+        Prediction("post_ln: slope in L", "1, within a quarter", 0.75, 1.25),
+        Prediction(
+            "pre_ln: slope in L",
+            f"at most that of ln N, {LOG_SLOPE:.2f}, plus 0.1",
+            high=LOG_SLOPE + 0.1,
+        ),
+        Prediction(
+            "admin: slope in L",
+            f"at most that of ln N, {LOG_SLOPE:.2f}, plus 0.1",
+            high=LOG_SLOPE + 0.1,
+        ),
+    ],
+    axes=Axes("mean squared change of the output", "blocks L"),
+)
+def output_change(lab: Lab) -> Evidence:
+    """E |F(x, W + e) - F(x, W)|^2 per element."""
+    evidence = Evidence()
+
+    @torch.no_grad()
+    def change(settings: Settings, seed: int, depth: int) -> float:
+        model = lab.model(settings, seed, depth)
+        tokens, _ = lab.text_batch(settings, seed, SEQUENCES)
+        model.profile(tokens)
+        before = output_of(model, tokens)
+        for block in model.blocks:
+            for weight in (p for p in block.parameters() if p.ndim == 2):
+                weight += PERTURBATION * weight.square().mean().sqrt() * torch.randn_like(weight)
+        return (output_of(model, tokens) - before).square().mean().item()
+
+    arms = {
+        placement: lab.settings(f"norm={placement}", "init=xavier", *MICRO)
+        for placement in ("post_ln", "pre_ln", "admin")
+    }
+    by_depth(lab, evidence, arms, change)
+    return evidence
+
+
+FIRST_STEPS, FIRST_RATE = 4, "1e-3"
+
+
+@claim(
+    "model_update",
+    title="Change of the output in the first steps of training",
+    source=Source("Wang et al. 2022 (DeepNet)", "2203.00555", "section 4.2; Figures 4 (a) and 5"),
+    statement=(
+        "The change of the model's output in the first steps explodes with depth under Post-LN "
+        "and stays nearly constant with DeepNorm."
+    ),
+    setting=(
+        f"{MICRO_WORDS}, Xavier, with DeepNorm's gain where it is; {FIRST_STEPS} steps of Adam at "
+        f"{FIRST_RATE} without warm-up on 4 windows each; root mean square change of what the "
+        "head reads"
+    ),
+    predictions=[
+        Prediction("deepnorm: slope in L", "nearly constant: within 0.1 of 0", -0.1, 0.1),
+        Prediction("post_ln: slope in L", "grows: above 0.1", low=0.1),
+        Prediction("deepnorm, SGD: slope in L"),
+        Prediction("post_ln, SGD: slope in L"),
+    ],
+    axes=Axes("change of the output (RMS)", "blocks L"),
+)
+def model_update(lab: Lab) -> Evidence:
+    """RMS of F(x, W_n) - F(x, W_0) on the first batch. SGD is what the theory assumes."""
+    evidence = Evidence()
+
+    def change(settings: Settings, seed: int, depth: int) -> float:
+        model = lab.model(settings, seed, depth)
+        optimizer = make_optimizer(model, settings.optimizer)
+        first, _ = lab.text_batch(settings, seed, SEQUENCES)
+        before = output_of(model, first)
+        for step in range(FIRST_STEPS):
+            tokens, targets = lab.text_batch(settings, seed, SEQUENCES, step)
+            optimizer.zero_grad()
+            loss_of(model(tokens), targets).backward()
+            optimizer.step()
+        return (output_of(model, first) - before).square().mean().sqrt().item()
+
+    adam = (f"optimizer.lr={FIRST_RATE}", "optimizer.weight_decay=0")
+    sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=1e-3")
+    arms = {
+        f"{placement}{name}": lab.settings(f"norm={placement}", *MICRO, *optimizer)
+        for placement in ("deepnorm", "post_ln")
+        for name, optimizer in (("", adam), (", SGD", sgd))
+    }
+    by_depth(lab, evidence, arms, change)
+    return evidence
+
+
+def first_over_last(lab: Lab, placement: str, seed: int) -> list[float]:
+    """Gradient norm of each of 32 blocks, Xavier, over that of the last."""
+    settings = lab.settings(f"norm={placement}", "init=xavier", *MICRO)
+    model = lab.model(settings, seed, DEEP)
+    tokens, targets = lab.text_batch(settings, seed, SEQUENCES)
+    loss_of(model(tokens), targets).backward()
+    norms = [
+        nn.utils.get_total_norm([p.grad for p in block.parameters() if p.grad is not None]).item()
+        for block in model.blocks
+    ]
+    return [norm / norms[-1] for norm in norms]
+
+
+def against_post_ln(name: str, placement: str, lab: Lab) -> Evidence:
+    """Gradients by layer of a placement with another shortcut, and of post_ln."""
+    evidence = Evidence()
+    for seed in lab.few_seeds:
+        first = {}
+        for arm in ("post_ln", placement):
+            ratios = first_over_last(lab, arm, seed)
+            first[arm] = math.log10(ratios[0])
+            evidence.points += [
+                Point(arm, layer, seed, value) for layer, value in enumerate(ratios, start=1)
+            ]
+            if arm == "post_ln" or name == "residual_dual":
+                evidence.values[f"{arm}: log10(first block / last block)"].append(first[arm])
+        if name == "b2t":
+            gain = first[placement] - first["post_ln"]
+            evidence.values["b2t over post_ln: log10 of first block / last block"].append(gain)
+    return evidence
+
+
+BY_LAYER = Axes("gradient norm of the block / that of the last", "block l")
+BY_LAYER_WORDS = f"{MICRO_WORDS}, Xavier, L = 32; 4 windows of 64; all parameters of a block"
+
+
+@claim(
+    "residual_dual",
+    title="ResiDual's gradients do not vanish",
+    source=Source("Xie et al. 2023 (ResiDual)", "2304.14802", "Theorem 3.1; Figure 2 (a)"),
+    statement=(
+        "Under Post-LN the gradient of the first blocks vanishes with depth; ResiDual's second "
+        "stream prevents it."
+    ),
+    setting=BY_LAYER_WORDS,
+    predictions=[
+        Prediction(
+            "post_ln: log10(first block / last block)", "vanishes: below a tenth, -1", high=-1.0
+        ),
+        Prediction(
+            "residual_dual: log10(first block / last block)", "does not: above -1", low=-1.0
+        ),
+    ],
+    axes=BY_LAYER,
+)
+def residual_dual(lab: Lab) -> Evidence:
+    """Gradient of the batch's mean loss."""
+    return against_post_ln("residual_dual", "residual_dual", lab)
+
+
+@claim(
+    "b2t",
+    title="The bottom-to-top connection keeps the first blocks' gradients",
+    source=Source("Takase et al. 2022 (B2T)", "2206.00330", "abstract"),
+    statement=(
+        "The norms between the blocks are what makes Post-LN's gradients vanish towards the first "
+        "blocks; a connection past all norms of a block but the last prevents it."
+    ),
+    setting=BY_LAYER_WORDS + "; the connection alone, without the authors' rescaling",
+    predictions=[
+        Prediction(
+            "post_ln: log10(first block / last block)", "vanishes: below a tenth, -1", high=-1.0
+        ),
+        Prediction(
+            "b2t over post_ln: log10 of first block / last block",
+            "less so by a factor of ten: above 1",
+            low=1.0,
+        ),
+    ],
+    axes=BY_LAYER,
+)
+def b2t(lab: Lab) -> Evidence:
+    """Gradient of the batch's mean loss."""
+    return against_post_ln("b2t", "b2t", lab)
+
+
+@claim(
+    "normformer",
+    title="NormFormer evens out Pre-LN's gradients",
+    source=Source("Shleifer et al. 2021 (NormFormer)", "2110.09456", "abstract; Figure 3"),
+    statement=(
+        "Under Pre-LN the gradients of the first layers are larger than those of the last; "
+        "NormFormer's additional norms reduce the mismatch."
+    ),
+    setting=f"{MICRO_WORDS}, L = 12, at initialisation; the paper shows training. W_2 of each block",
+    predictions=[
+        Prediction("pre_ln: ln(first block / last block)", "above 0", low=0.0),
+        Prediction(
+            "pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0
+        ),
+        Prediction("init=gpt2, pre_ln: ln(first block / last block)"),
+        Prediction("init=gpt2, pre_ln less normformer: |ln(first block / last block)|"),
+    ],
+    axes=Axes("gradient norm of W_2", "block l"),
+)
+def normformer(lab: Lab) -> Evidence:
+    """Xavier is judged, GPT-2's N(0, 0.02) shown beside it."""
+    evidence = Evidence()
+    for seed in lab.few_seeds:
+        for init in ("xavier", "gpt2"):
+            mismatch = {}
+            for placement in ("pre_ln", "normformer"):
+                settings = lab.settings(f"norm={placement}", f"init={init}", *MICRO)
+                model = lab.model(settings, seed, 12)
+                tokens, targets = lab.text_batch(settings, seed, SEQUENCES)
+                loss = loss_of(model(tokens), targets)
+                norms = [g.norm().item() for g in torch.autograd.grad(loss, ff_weights(model))]
+                mismatch[placement] = math.log(norms[0] / norms[-1])
+                arm = placement if init == "xavier" else f"{placement}, init=gpt2"
+                evidence.points += [
+                    Point(arm, layer, seed, norm) for layer, norm in enumerate(norms, start=1)
+                ]
+            prefix = "" if init == "xavier" else "init=gpt2, "
+            words = "(first block / last block)"
+            evidence.values[f"{prefix}pre_ln: ln{words}"].append(mismatch["pre_ln"])
+            evidence.values[f"{prefix}pre_ln less normformer: |ln{words}|"].append(
+                abs(mismatch["pre_ln"]) - abs(mismatch["normformer"])
+            )
+    return evidence

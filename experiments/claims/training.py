@@ -1,0 +1,376 @@
+"""Claims that training decides: runs of seconds to a minute each, shared between claims."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from experiments.claims.claim import (
+    OWN,
+    Arms,
+    Axes,
+    Evidence,
+    Point,
+    Prediction,
+    Source,
+    claim,
+)
+from experiments.claims.lab import Budget, Lab
+from experiments.report.histories import by_layer, read_table
+from experiments.report.numbers import sensitivity
+from experiments.runs import Run
+
+SHALLOW, MIDDLE, DEEP = 3, 6, 12  # blocks
+MICRO_WORDS = (
+    "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, 16 windows of "
+    "64 per step, AdamW, cosine, Xavier unless said, no clipping; 300 steps, a third of them "
+    "warm-up where there is one (budget full: 1,000)"
+)
+LEARNT = (
+    "Learning is the fall of the validation loss below that of token frequencies alone, as a share "
+    "of Pre-LN's with the same seed"
+)
+STUCK, LEARNS = 0.05, 0.8  # shares of Pre-LN's learning
+
+
+def arm(
+    budget: Budget,
+    placement: str,
+    *,
+    n_layers: int = MIDDLE,
+    rate: str = "3e-3",
+    warm: bool = False,
+    init: str = "xavier",
+    qk: bool = False,
+    inside: bool = False,
+) -> tuple[str, ...]:
+    """Overrides of one training run.
+
+    inside  whether what the end probes measure is needed
+    """
+    return (
+        f"norm={placement}",
+        f"init={init}",
+        f"norm.qk={'true' if qk else 'null'}",
+        f"model.n_layers={n_layers}",
+        f"optimizer.lr={rate}",
+        f"schedule.warmup_steps={budget.steps // 3 if warm else 0}",
+        f"trainer.steps={budget.steps}",
+        f"trainer.end_probes={'true' if inside else 'false'}",
+        "model=micro",
+        "tokenizer=char",
+        "pictures=false",
+    )
+
+
+def loss(run: Run) -> float:
+    """min(final, initial) validation loss; the initial one of a run that diverged."""
+    initial, final = run.number("initial_val_loss"), run.number("val_loss")
+    if initial is None:
+        return math.nan
+    ended = final is not None and run.status == "finished"
+    return min(final, initial) if ended and final is not None else initial
+
+
+def learnt(run: Run) -> float:
+    """Nats below the loss of token frequencies alone; nan for a run that failed."""
+    frequencies = run.number("corpus", "unigram_validation_loss")
+    return math.nan if frequencies is None else frequencies - loss(run)
+
+
+def shares(runs: Sequence[Run], reference: Sequence[Run]) -> list[float]:
+    """What each run learnt as a share of what the reference of the same seed did."""
+    return [learnt(run) / learnt(other) for run, other in zip(runs, reference, strict=True)]
+
+
+def seed_of(run: Run) -> int:
+    """Its seed."""
+    return int(str(run.seed))
+
+
+def losses(evidence: Evidence, runs: Mapping[str, list[Run]]) -> None:
+    """A point for each run's loss, and the line of token frequencies alone."""
+    for name, group in runs.items():
+        for run in group:
+            evidence.points.append(Point(name, math.nan, seed_of(run), loss(run)))
+            frequencies = run.number("corpus", "unigram_validation_loss")
+            if frequencies is not None:
+                evidence.lines["token frequencies alone"] = frequencies
+
+
+LOSS = Axes("final validation loss (nats)")
+XIONG_WHERE = "section 3.2 and Figure 2; section 4 and Figure 4"
+
+
+def warm_up_arms(budget: Budget) -> Arms:
+    """Both placements with and without warm-up."""
+    return {
+        f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm(budget, placement, warm=warm)
+        for placement in ("post_ln", "pre_ln")
+        for warm in (False, True)
+    }
+
+
+@claim(
+    "warm_up",
+    title="Post-LN needs warm-up, Pre-LN does not",
+    source=Source("Xiong et al. 2020", "2002.04745", XIONG_WHERE),
+    statement=(
+        "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
+        "without."
+    ),
+    setting=MICRO_WORDS.format(blocks=MIDDLE) + f", lr 3e-3. {LEARNT}, with warm-up",
+    predictions=[
+        Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
+        Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
+        Prediction("pre_ln, no warm-up: share learnt", "as well: at least 0.9", low=0.9),
+    ],
+    axes=LOSS,
+    arms=warm_up_arms,
+)
+def warm_up(lab: Lab) -> Evidence:
+    """Shares against pre_ln with warm-up."""
+    runs = lab.arms(warm_up_arms(lab.budget))
+    evidence = Evidence()
+    losses(evidence, runs)
+    for name in ("post_ln, no warm-up", "post_ln, warm-up", "pre_ln, no warm-up"):
+        evidence.values[f"{name}: share learnt"] = shares(runs[name], runs["pre_ln, warm-up"])
+    return evidence
+
+
+def deep_arms(budget: Budget) -> Arms:
+    """Twelve blocks without warm-up at lr 1e-3."""
+
+    def deep(placement: str, init: str = "xavier") -> tuple[str, ...]:
+        return arm(budget, placement, n_layers=DEEP, rate="1e-3", init=init)
+
+    return {
+        "pre_ln": deep("pre_ln"),
+        "post_ln": deep("post_ln"),
+        "deepnorm": deep("deepnorm", "deepnorm"),
+        "post_ln, init=gpt2": deep("post_ln", "gpt2"),
+    }
+
+
+DEEP_WORDS = MICRO_WORDS.format(blocks=DEEP) + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+
+
+def deep_shares(lab: Lab, names: Sequence[str]) -> Evidence:
+    """What each arm learnt as a share of pre_ln's."""
+    runs = lab.arms({name: deep_arms(lab.budget)[name] for name in ("pre_ln", *names)})
+    evidence = Evidence()
+    losses(evidence, runs)
+    for name in names:
+        evidence.values[f"{name}: share learnt"] = shares(runs[name], runs["pre_ln"])
+    return evidence
+
+
+@claim(
+    "deepnorm_trains",
+    title="DeepNorm trains where Post-LN does not",
+    source=Source("Wang et al. 2022 (DeepNet)", "2203.00555", "section 5; Figure 6"),
+    statement="DeepNorm trains at depths at which Post-LN fails.",
+    setting=DEEP_WORDS + "; DeepNorm with its own initialisation",
+    predictions=[
+        Prediction("post_ln: share learnt", "fails: at most 0.05", high=STUCK),
+        Prediction("deepnorm: share learnt", "trains: at least 0.8", low=LEARNS),
+    ],
+    axes=LOSS,
+    arms=lambda budget: {n: deep_arms(budget)[n] for n in ("pre_ln", "post_ln", "deepnorm")},
+)
+def deepnorm_trains(lab: Lab) -> Evidence:
+    """The papers' depths, 20 to 1,000 layers, are out of reach; twelve blocks are not."""
+    return deep_shares(lab, ("post_ln", "deepnorm"))
+
+
+@claim(
+    "init_trains",
+    title="Under N(0, 0.02) Post-LN trains without warm-up",
+    source=OWN,
+    statement=(
+        "Whether Post-LN needs warm-up depends on the initialisation: under Xavier it fails "
+        "without at twelve blocks, under N(0, 0.02) it trains."
+    ),
+    setting=DEEP_WORDS,
+    predictions=[
+        Prediction("post_ln: share learnt", "fails: at most 0.05", high=STUCK),
+        Prediction("post_ln, init=gpt2: share learnt", "trains: at least 0.8", low=LEARNS),
+    ],
+    axes=LOSS,
+    arms=lambda budget: {
+        n: deep_arms(budget)[n] for n in ("pre_ln", "post_ln", "post_ln, init=gpt2")
+    },
+)
+def init_trains(lab: Lab) -> Evidence:
+    """Shares against pre_ln under Xavier."""
+    return deep_shares(lab, ("post_ln", "post_ln, init=gpt2"))
+
+
+def inside_arms(budget: Budget) -> Arms:
+    """Trained models of twelve blocks that are looked into."""
+    placements = ("pre_ln", "post_ln", "ln_scaling", "peri_ln")
+    return {
+        placement: arm(budget, placement, n_layers=DEEP, rate="1e-3", warm=True, inside=True)
+        for placement in placements
+    }
+
+
+INSIDE_WORDS = MICRO_WORDS.format(blocks=DEEP) + ", lr 1e-3, with warm-up; at the last step"
+
+
+def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
+    """A statistic of each block, as last recorded."""
+    columns = ("step", "layer", "component", "stat", "value")
+    table = by_layer(read_table(run.directory / "gradients.csv", columns), stat, component)
+    return [] if table.empty else [float(value) for value in table.iloc[-1]]
+
+
+@claim(
+    "variance_training",
+    title="Variance of the residual stream after training",
+    source=Source(
+        "Sun et al. 2025 (The Curse of Depth); Kim et al. 2025 (Peri-LN)",
+        "2502.05795; 2502.02732",
+        "Figure 4; Peri-LN: section 3",
+    ),
+    statement=(
+        "In training the stream's variance in the last blocks grows under Pre-LN far beyond that "
+        "with norms scaled by 1/sqrt(l) or with a norm on each branch's output."
+    ),
+    setting=INSIDE_WORDS,
+    predictions=[
+        Prediction("ln(pre_ln / ln_scaling), last block", "at least ln 2", low=math.log(2)),
+        Prediction("ln(pre_ln / peri_ln), last block", "at least ln 2", low=math.log(2)),
+    ],
+    axes=Axes("variance of the stream after the block", "block l"),
+    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "ln_scaling", "peri_ln")},
+)
+def variance_training(lab: Lab) -> Evidence:
+    """From the last probe of each run."""
+    arms = inside_arms(lab.budget)
+    runs = lab.arms({name: arms[name] for name in ("pre_ln", "ln_scaling", "peri_ln")})
+    evidence = Evidence()
+    last: dict[str, list[float]] = {}
+    for name, group in runs.items():
+        for run in group:
+            variances = last_by_layer(run, "activation_variance", "output")
+            last.setdefault(name, []).append(variances[-1] if variances else math.nan)
+            evidence.points += [
+                Point(name, layer, seed_of(run), value)
+                for layer, value in enumerate(variances, start=1)
+            ]
+    for name in ("ln_scaling", "peri_ln"):
+        evidence.values[f"ln(pre_ln / {name}), last block"] = [
+            math.log(a / b) for a, b in zip(last["pre_ln"], last[name], strict=True)
+        ]
+    return evidence
+
+
+@claim(
+    "idle_layers",
+    title="Deep layers are idle under Pre-LN",
+    source=Source(
+        "Sun et al. 2025 (The Curse of Depth); Li et al. 2024 (Mix-LN)",
+        "2502.05795; 2412.13795",
+        "Figures 2 and 3; Mix-LN: Figures 2 and 3",
+    ),
+    statement=(
+        "Under Pre-LN dropping a deep block costs less than dropping an early one, and deep blocks "
+        "turn the representation less; under Post-LN it is the reverse."
+    ),
+    setting=INSIDE_WORDS + ". Means over the first and the last four blocks",
+    predictions=[
+        Prediction("pre_ln: loss by dropping, first less last blocks (nats)", "above 0", low=0.0),
+        Prediction("pre_ln: angular distance, first less last blocks", "above 0", low=0.0),
+        Prediction("post_ln: loss by dropping, first less last blocks (nats)", "below 0", high=0.0),
+        Prediction("post_ln: angular distance, first less last blocks", "below 0", high=0.0),
+        Prediction("post_ln: nats learnt"),
+    ],
+    axes=Axes("validation loss by dropping the block (nats)", "block l"),
+    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "post_ln")},
+)
+def idle_layers(lab: Lab) -> Evidence:
+    """From the end probes of each run."""
+    arms = inside_arms(lab.budget)
+    runs = lab.arms({name: arms[name] for name in ("pre_ln", "post_ln")})
+    evidence = Evidence()
+    for name, group in runs.items():
+        for run in group:
+            for words, stat, component in (
+                ("loss by dropping, first less last blocks (nats)", "layer_drop", "block"),
+                ("angular distance, first less last blocks", "angular_distance", "block"),
+            ):
+                values = last_by_layer(run, stat, component)
+                third = len(values) // 3
+                difference = (
+                    sum(values[:third]) / third - sum(values[-third:]) / third
+                    if third
+                    else math.nan
+                )
+                evidence.values[f"{name}: {words}"].append(difference)
+                if stat == "layer_drop":
+                    evidence.points += [
+                        Point(name, layer, seed_of(run), value)
+                        for layer, value in enumerate(values, start=1)
+                    ]
+        if name == "post_ln":
+            evidence.values["post_ln: nats learnt"] = [learnt(run) for run in group]
+    return evidence
+
+
+def rate_arms(budget: Budget) -> Arms:
+    """Pre-LN over learning rates: by depth, by warm-up, and with QK-norm."""
+    grids = {
+        "6 blocks, warm-up": {"warm": True},
+        "6 blocks, no warm-up": {},
+        "3 blocks, warm-up": {"warm": True, "n_layers": SHALLOW},
+        "6 blocks, warm-up, QK-norm": {"warm": True, "qk": True},
+    }
+    return {
+        f"{name} @ {rate}": arm(budget, "pre_ln", rate=rate, **changes)  # type: ignore[arg-type]
+        for name, changes in grids.items()
+        for rate in budget.rates
+    }
+
+
+@claim(
+    "lr_sensitivity",
+    title="Sensitivity to the learning rate",
+    source=Source("Wortsman et al. 2023", "2309.14322", "section 2.2; Figures 1, 5 and 7"),
+    statement=(
+        "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
+        "loss less the best, grows with depth and falls with warm-up and with QK-norm."
+    ),
+    setting=MICRO_WORDS.format(blocks="3 or 6")
+    + ", Pre-LN, over the learning rates 3e-3, 1e-2, 3e-2 and 1e-1. Differences of sensitivities "
+    "of the same seed, in nats",
+    predictions=[
+        Prediction("depth: 6 blocks less 3", "above 0", low=0.0),
+        Prediction("warm-up: without less with", "above 0", low=0.0),
+        Prediction("QK-norm: without less with", "above 0", low=0.0),
+        Prediction("sensitivity of 6 blocks with warm-up"),
+    ],
+    axes=Axes("min(final, initial) validation loss (nats)", "learning rate"),
+    arms=rate_arms,
+)
+def lr_sensitivity(lab: Lab) -> Evidence:
+    """One sensitivity per arm and seed."""
+    evidence = Evidence()
+    found: dict[str, dict[int, list[float]]] = {}
+    for name, group in lab.arms(rate_arms(lab.budget)).items():
+        grid, _, rate = name.partition(" @ ")
+        for run in group:
+            seed = seed_of(run)
+            found.setdefault(grid, {}).setdefault(seed, []).append(loss(run))
+            evidence.points.append(Point(grid, float(rate), seed, loss(run)))
+    sensitivities = {
+        grid: [sensitivity(by_seed[seed]) for seed in sorted(by_seed)]
+        for grid, by_seed in found.items()
+    }
+    base = sensitivities["6 blocks, warm-up"]
+    evidence.values["sensitivity of 6 blocks with warm-up"] = base
+    for words, more, less in (
+        ("depth: 6 blocks less 3", base, sensitivities["3 blocks, warm-up"]),
+        ("warm-up: without less with", sensitivities["6 blocks, no warm-up"], base),
+        ("QK-norm: without less with", base, sensitivities["6 blocks, warm-up, QK-norm"]),
+    ):
+        evidence.values[words] = [a - b for a, b in zip(more, less, strict=True)]
+    return evidence

@@ -1,0 +1,215 @@
+"""The page about claims: read from claims.csv and measurements.csv, drawn, written as claims.html."""
+
+import math
+import textwrap
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.files import write_atomically
+from experiments.plots import log_if_wide, panels, read
+from experiments.report.figures import INK, ONE_PANEL, Drawn, Line, draw_band, key_of, line_styles
+from experiments.report.numbers import Band, fit_power
+from experiments.report.page import (
+    Picture,
+    content_hash,
+    draw_picture,
+    environment,
+    provenance,
+    read_part,
+)
+from experiments.runs import Run, read_summary
+from experiments.settings import without_home
+
+FORMATS = ("png", "svg")
+GEOMETRIC = 1.4  # least ratio of neighbours on an axis that is drawn on a log scale
+
+Frame = pd.DataFrame
+
+
+def write_claims_page(directory: Path) -> Path:
+    """Draw a figure for each claim and write claims.html and claims.md; returns the page's path."""
+    rows = read(directory / "claims.csv")
+    points = read(directory / "measurements.csv")
+    claims = [group for _, group in rows.groupby("claim", sort=False)]
+    pictures: dict[str, Picture] = {}
+    for group in claims:
+        first = group.iloc[0]
+        own = points[points["claim"] == first["claim"]]
+        picture = draw_picture(partial(figure_of, first, own), directory / "figures", FORMATS)
+        if picture is not None:
+            pictures[first["claim"]] = picture
+    engine = environment()
+    parts = {name: read_part(engine, name) for name in ("style.css", "page.js")}
+    run = Run(directory, read_summary(directory))
+    page = engine.get_template("claims.html.jinja").render(
+        budget=run.summary.get("budget", ""),
+        claims=[told(group, pictures.get(str(group.iloc[0]["claim"]))) for group in claims],
+        counts=counts(rows),
+        provenance=provenance([run]),
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        style=Markup(parts["style.css"]),
+        script=Markup(parts["page.js"]),
+        style_hash=content_hash(parts["style.css"]),
+        script_hash=content_hash(parts["page.js"]),
+    )
+    path = directory / "claims.html"
+    write_atomically(path, without_home(page).encode())
+    write_atomically(directory / "claims.md", scoreboard(claims).encode())
+    return path
+
+
+def counts(rows: Frame) -> str:
+    """How many claims came out how."""
+    verdicts = rows.drop_duplicates("claim")["claim_verdict"].value_counts()
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+
+
+def told(group: Frame, picture: Picture | None) -> dict[str, object]:
+    """What the template shows of a claim."""
+    first = {str(k): v for k, v in group.iloc[0].items()}
+    numbers = [
+        {
+            "number": row["number"],
+            "prediction": "" if is_absent(row["prediction"]) else row["prediction"],
+            "measured": measured(row),
+            "seeds": row["seeds"],
+            "verdict": "shown, not judged" if is_absent(row["verdict"]) else row["verdict"],
+        }
+        for _, row in group.iterrows()
+    ]
+    texts = {name: "" if is_absent(value) else value for name, value in first.items()}
+    return {**texts, "numbers": numbers, "picture": picture, "sources": sources(first)}
+
+
+def sources(row: dict[str, object]) -> list[tuple[str, str]]:
+    """arXiv numbers with their addresses."""
+    given = row["arxiv"]
+    names = [] if is_absent(given) else str(given).split("; ")
+    return [(name, f"https://arxiv.org/abs/{name}") for name in map(arxiv_number, names)]
+
+
+def arxiv_number(text: str) -> str:
+    """An arXiv number as a CSV reader may have spoiled it: 2002.04745 is no decimal."""
+    whole, _, part = text.partition(".")
+    return f"{whole:0>4}.{part:0<5}"
+
+
+def is_absent(value: object) -> bool:
+    """Whether a cell is empty."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def measured(row: "pd.Series[float]") -> str:
+    """The mean with its confidence interval."""
+    if is_absent(row["measured"]):
+        return "not measured"
+    words = f"{row['measured']:.3g}"
+    if not is_absent(row["ci_low"]):
+        words += f" ({row['ci_low']:.3g} to {row['ci_high']:.3g})"
+    return words
+
+
+def scoreboard(claims: list[Frame]) -> str:
+    """The judged numbers as a Markdown table."""
+    lines = ["| claim | source | predicted | measured (95 %) | seeds | verdict |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for group in claims:
+        for place, (_, row) in enumerate(group[group["verdict"].notna()].iterrows()):
+            claim = f"`{row['claim']}`" if place == 0 else ""
+            where = "" if is_absent(row["where"]) else f", {row['where']}"
+            source = f"{row['paper']}{where}" if place == 0 else ""
+            cells = [claim, source, f"{row['number']}: {row['prediction']}", measured(row)]
+            lines.append(f"| {' | '.join(cells)} | {row['seeds']} | {row['verdict']} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
+    """A claim's points: medians and ranges over seeds against x, or each seed by arm."""
+    if points.empty:
+        return None
+    figure, (axis,) = panels(1, 1, ONE_PANEL)
+    lines = points[points["seed"].isna()]
+    points = points[points["seed"].notna()]
+    arms = list(dict.fromkeys(points["arm"]))
+    axis.set_ylabel(textwrap.fill(str(points["y_name"].iloc[0]), 40))
+    if points["x"].isna().all():
+        by_arm(axis, points, arms)
+    else:
+        over_x(figure, axis, points, arms)
+    for _, line in lines.iterrows():
+        axis.axhline(line["value"], color=INK, linestyle=":", linewidth=1)
+        axis.annotate(
+            line["arm"],
+            (1, line["value"]),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )
+    seeds = points["seed"].nunique()
+    caption = f"{row['setting']}. Each of {seeds} seeds, or their median and range."
+    medians = "; ".join(f"{arm} {value:.3g}" for arm, value in last_medians(points, arms))
+    alt = f"{row['title']}. {points['y_name'].iloc[0]}, median at the right end: {medians}."
+    return Drawn(str(row["claim"]), str(row["title"]), caption, alt, figure)
+
+
+def last_medians(points: Frame, arms: list[str]) -> Iterator[tuple[str, float]]:
+    """Each arm's median at its greatest x."""
+    for arm in arms:
+        own = points[points["arm"] == arm]
+        end = own if own["x"].isna().all() else own[own["x"] == own["x"].max()]
+        yield arm, float(end["value"].median())
+
+
+def by_arm(axis: Axes, points: Frame, arms: list[str]) -> None:
+    """A column of dots for each arm, a dot for each seed."""
+    for place, arm in enumerate(arms):
+        values = points.loc[points["arm"] == arm, "value"].to_numpy()
+        offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        axis.plot(place + offsets, values, "o", color="#0072B2", markersize=5, alpha=0.75)
+        axis.hlines(np.median(values), place - 0.25, place + 0.25, color=INK, linewidth=1.4)
+    axis.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
+    axis.set_xlim(-0.6, len(arms) - 0.4)
+
+
+def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
+    """A line for each arm; where x is geometric and y wide, with the exponent of a power law."""
+    xs = np.array(sorted(points["x"].dropna().unique()))
+    geometric = len(xs) > 1 and xs[0] > 0 and (xs[1:] / xs[:-1]).min() >= GEOMETRIC
+    axis.set_xlabel(str(points["x_name"].iloc[0]))
+    log_y = False
+    keys = []
+    for line in line_styles(arms):
+        own = points[points["arm"] == line.hue]
+        groups = own.groupby("x")["value"]
+        draw_band(axis, Band(groups.median(), groups.min(), groups.max()), line)
+    log_if_wide(axis)
+    log_y = axis.get_yscale() == "log"
+    for line in line_styles(arms):
+        own = points[points["arm"] == line.hue]
+        words = str(line.hue)
+        if geometric and log_y:
+            fit = fit_power(own["x"].tolist(), own["value"].tolist())
+            words += "" if fit is None else f" ({fit.slope:+.2f})"
+        keys.append(key_of(Line(line.hue, words, line.colour, line.mark)))
+    if geometric:
+        axis.set_xscale("log")
+        axis.set_xticks(xs, [f"{x:g}" for x in xs])
+        axis.minorticks_off() if not log_y else axis.tick_params(axis="x", which="minor", size=0)
+    figure.legend(
+        handles=keys,
+        loc="outside upper left",
+        ncols=1 if max(map(len, arms)) > 24 else 2,
+        title="slope in log-log in brackets" if geometric and log_y else None,
+        title_fontsize=8,
+        fontsize=8,
+        frameon=False,
+    )
