@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from experiments.report.histories import History
-from experiments.report.numbers import STUCK_WITHIN, middle
+from experiments.report.numbers import middle
 from experiments.runs import Run, Value, in_order, varying
 from gpt import ConfigError
 from gpt.registry import choice_hint
@@ -36,7 +36,7 @@ class Arm:
 
     @property
     def stuck(self) -> int:
-        return sum(is_stuck(history.run) for history in self.histories)
+        return sum(history.run.is_stuck for history in self.histories)
 
     def final_losses(self) -> list[float]:
         """Validation loss at the end of each run that has one; infinite where it diverged."""
@@ -69,14 +69,6 @@ class Arm:
         """Median over runs of a number of their summaries; nan where none has it."""
         numbers = [history.run.number(*path) for history in self.histories]
         return middle([number for number in numbers if number is not None])
-
-
-def is_stuck(run: Run) -> bool:
-    """Finished within 1 % of the validation loss of token frequencies alone, or above it."""
-    loss, frequencies = run.number("val_loss"), run.number("corpus", "unigram_validation_loss")
-    if run.status != "finished" or loss is None or frequencies is None:
-        return False
-    return loss > (1 - STUCK_WITHIN) * frequencies
 
 
 def short(name: str, value: Value) -> str:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from experiments.console import one_line, printable
 from experiments.plots import DPI
-from experiments.report.arms import Arm, Layout, is_stuck, word_of
+from experiments.report.arms import Arm, Layout, word_of
 from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
 from experiments.report.numbers import middle
 from experiments.report.words import endings, headline
@@ -271,7 +271,7 @@ def runs_table(
     ]
     rows = []
     for run in sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]]):
-        status = "finished, stuck" if is_stuck(run) else run.status
+        status = "finished, stuck" if run.is_stuck else run.status
         cells = [
             *(text_cell(run.setting(name)) for name in factors),
             text_cell(run.seed),

@@ -16,11 +16,11 @@ import pytest
 
 from experiments.report import figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.arms import Layout, factors_of, form_arms, is_stuck
+from experiments.report.arms import Layout, factors_of, form_arms
 from experiments.report.figures import Drawn, makers, rate_sensitivity, scalings
 from experiments.report.histories import read_history, read_table
 from experiments.report.numbers import band, fit_power, middle, sensitivity
-from experiments.runs import Run, find_runs
+from experiments.runs import Run, find_runs, is_stuck
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 
@@ -176,7 +176,10 @@ def test_stuck_is_within_one_percent_of_token_frequencies(
     loss: float, status: str, stuck: bool
 ) -> None:
     corpus = {"unigram_validation_loss": 3.0}
-    assert is_stuck(Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})) == stuck
+    run = Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})
+    assert run.is_stuck == stuck
+    assert is_stuck(loss, 3.0) == (loss > 2.97)
+    assert not is_stuck(loss, None)
 
 
 def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
