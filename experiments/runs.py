@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 Value = str | float | int | bool | None
 UNKNOWN = "unknown"
+PLACEMENT = "norm.placement"
+TIED = ("norm", "init")  # sections of which a placement's YAML file may choose more
 NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
 ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
 STUCK_WITHIN = 0.01  # of the loss of token frequencies
@@ -150,15 +152,17 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """Names of the settings that differ between runs, seed and text generation aside.
 
     Within a section, a setting that follows from an earlier one is left out: with
-    optimizer=adamw,sgd the name, not what the choice sets besides.
+    optimizer=adamw,sgd the name, not what the choice sets besides. So is an initialisation that
+    follows from the placement.
     """
     kept: list[str] = []
-    for name in sorted(differing(runs), key=lambda name: name in NAMED_BY_OTHERS):
+    names = differing(runs)
+    for name in sorted(names, key=lambda name: name in NAMED_BY_OTHERS):
         section = name.rpartition(".")[0]
-        if not any(
-            section and other.rpartition(".")[0] == section and follows(runs, name, other)
-            for other in kept
-        ):
+        leaders = [other for other in kept if section and other.rpartition(".")[0] == section]
+        if section in TIED and PLACEMENT in names and name != PLACEMENT:
+            leaders.append(PLACEMENT)
+        if not any(follows(runs, name, leader) for leader in leaders):
             kept.append(name)
     return kept
 

@@ -20,6 +20,7 @@ from experiments.report.arms import Layout, factors_of, form_arms
 from experiments.report.figures import Drawn, makers, rate_sensitivity, scalings
 from experiments.report.histories import read_history, read_table
 from experiments.report.numbers import band, fit_power, middle, sensitivity
+from experiments.report.page import differences
 from experiments.runs import Run, find_runs, is_stuck
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
@@ -247,6 +248,29 @@ def test_arms_by_name(tmp_path: Path) -> None:
     assert len(arms_of(tmp_path, ["norm", "optimizer.lr"])[1]) == 4
     with pytest.raises(ConfigError, match=r"--by='norn' is not valid: did you mean 'norm'"):
         arms_of(tmp_path, ["norn"])
+
+
+def test_what_a_placement_chooses_besides_is_no_arm_of_its_own(tmp_path: Path) -> None:
+    tied = tmp_path / "tied"
+    for seed in (0, 1):
+        make_run(tied, f"pre{seed}", seed=seed, norm={"fraction": None})
+        make_run(tied, f"deep{seed}", placement="deepnorm", init="deepnorm", seed=seed)
+        make_run(tied, f"mix{seed}", placement="mix_ln", norm={"fraction": 0.25}, seed=seed)
+    layout, arms = arms_of(tied)
+    assert [arm.label for arm in arms] == ["deepnorm", "mix_ln", "pre_ln"]
+    told = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
+    assert told == {
+        "seed": False,
+        "norm.placement": True,
+        "norm.fraction": False,
+        "init.scheme": False,
+    }
+    crossed = tmp_path / "crossed"
+    for placement, init in itertools.product(("pre_ln", "deepnorm"), ("xavier", "deepnorm")):
+        make_run(crossed, f"{placement}-{init}", placement=placement, init=init)
+    assert arms_of(crossed)[0].factors == ["norm.placement", "init.scheme"]
+    make_run(tied, "half", placement="mix_ln", norm={"fraction": 0.5})
+    assert arms_of(tied)[0].factors == ["norm.placement", "norm.fraction"]
 
 
 def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
