@@ -16,6 +16,7 @@ from gpt.registry import choice_hint
 log = logging.getLogger(__name__)
 
 Key = tuple[Value, ...]
+RATE = "optimizer.lr"
 
 # A section in --by stands for its choice.
 CHOICES = {"norm": "norm.placement", "init": "init.scheme", "data": "data.name"} | {
@@ -51,15 +52,8 @@ class Arm:
 
     def capped_losses(self) -> list[float]:
         """min(final, initial) of each run, and the initial loss of one that diverged."""
-        capped = []
-        for history in self.histories:
-            initial = history.run.number("initial_val_loss")
-            final = history.run.number("val_loss")
-            if history.run.status == "diverged" and initial is not None:
-                capped.append(initial)
-            elif history.run.status == "finished" and final is not None:
-                capped.append(final if initial is None else min(final, initial))
-        return capped
+        losses = [history.capped_loss for history in self.histories]
+        return [loss for loss in losses if loss is not None]
 
     def pooled(self) -> list[str]:
         """What differs between its runs beside the seed, as where `--by` names too little."""
@@ -123,11 +117,15 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
         groups.setdefault(key, []).append(history)
     arms = []
     for key in sorted(groups, key=lambda key: [in_order(value) for value in key]):
-        label = ", ".join(short(n, v) for n, v in zip(factors, key, strict=True))
-        placements = {str(h.run.setting("norm.placement")) for h in groups[key]}
-        label = label or (placements.pop() if len(placements) == 1 else "all runs")
-        arms.append(Arm(key, label, groups[key]))
+        arms.append(Arm(key, label_of(factors, key, groups[key]), groups[key]))
     return arms
+
+
+def label_of(names: Sequence[str], key: Key, histories: Sequence[History]) -> str:
+    """Values in words; without any, the placement that all runs share."""
+    label = ", ".join(short(n, v) for n, v in zip(names, key, strict=True))
+    placements = {str(history.run.setting("norm.placement")) for history in histories}
+    return label or (placements.pop() if len(placements) == 1 else "all runs")
 
 
 class Layout:
@@ -169,7 +167,7 @@ class Layout:
 
     def _rank(self, name: str) -> tuple[bool, bool, bool, int]:
         words = not any(isinstance(level, int | float) for level in self.levels[name])
-        is_axis = name == "optimizer.lr"  # of its own figures
+        is_axis = name == RATE  # of its own figures
         return name != "norm.placement", is_axis, not words, len(self.levels[name])
 
     def arm(self, panel: Key, hue: Value) -> Arm | None:

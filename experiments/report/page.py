@@ -18,7 +18,8 @@ from experiments.console import one_line, printable
 from experiments.plots import DPI
 from experiments.report.arms import Arm, Layout
 from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
-from experiments.report.tables import costs_table, part, results_table, runs_table
+from experiments.report.tables import best_table, costs_table, part, results_table, runs_table
+from experiments.report.tuning import budget, tune
 from experiments.report.words import endings, headline
 from experiments.runs import Run, differing, in_order
 
@@ -126,7 +127,7 @@ def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, 
     rows = [("seed", ", ".join("none" if seed is None else str(seed) for seed in seeds), False)]
     for name in differing(runs):
         values = sorted({run.setting(name) for run in runs}, key=in_order)
-        shown = ["not recorded" if value is None else str(value) for value in values]
+        shown = ["null" if value is None else str(value) for value in values]
         rows.append((name, ", ".join(shown), name in factors))
     return rows
 
@@ -149,6 +150,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    tuned = tune(layout)
     columns, rows = runs_table(runs, layout.factors, out)
     parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
     return environment.get_template("page.html.jinja").render(
@@ -158,6 +160,8 @@ def render(
         endings=endings(arms),
         unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
         has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
+        best=best_table(tuned) if tuned else None,
+        budget=budget(tuned) if tuned else "",
         results=results_table(arms),
         costs=costs_table(arms),
         pictures=pictures,

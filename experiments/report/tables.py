@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from experiments.report.arms import Arm, word_of
 from experiments.report.numbers import middle
+from experiments.report.tuning import Tuned
 from experiments.runs import Run, Value, in_order
 
 MB = 2**20
@@ -58,6 +59,88 @@ class Table:
     rows: list[list[Cell]]
 
 
+# Beside every loss: what it cost, and what its placement fixes; medians over runs.
+COSTS = ["parameters", "tokens", "training (s)", "peak memory (MB)"]
+FIXED = {"init": "init", "final_norm": "final norm"}
+
+
+def cost_cells(arm: Arm | None) -> list[Cell]:
+    """The cells of COSTS."""
+    if arm is None:
+        return [Cell("", "")] * len(COSTS)
+    tokens = [history.tokens for history in arm.histories]
+    return [
+        number_cell(arm.median("parameters"), ",.0f"),
+        number_cell(middle([count for count in tokens if count is not None]), ",.0f"),
+        number_cell(arm.median("training_seconds"), ",.1f"),
+        number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
+    ]
+
+
+def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
+    """The cells of FIXED for each arm; empty where they are the same in all."""
+    columns = []
+    for name in FIXED:
+        words = [
+            ", ".join(
+                dict.fromkeys(
+                    shown(h.run.summary[name]) for h in arm.histories if name in h.run.summary
+                )
+            )
+            for arm in arms
+        ]
+        columns.append(words if len(set(words)) > 1 else [""] * len(arms))
+    return [[Cell(word, word) for word in row] for row in zip(*columns, strict=True)]
+
+
+def shown(value: object) -> str:
+    """A value of a summary; whether something is there as a word."""
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def best_table(tuned: Sequence[Tuned]) -> Table:
+    """Each arm at its best learning rate, the least loss first; counts are of all its runs."""
+    columns = [
+        "arm",
+        "validation loss (nats)",
+        "best lr",
+        "at the grid's edge",
+        "seeds there",
+        "LR sensitivity",
+        "runs in all",
+        "diverged",
+        "failed",
+        "stuck",
+        *COSTS,
+        *FIXED.values(),
+    ]
+    rates = sorted({rate for one in tuned for rate in one.arms})
+    fixed = fixed_cells([one.together() for one in tuned])
+    rows = []
+    for one, choices in zip(tuned, fixed, strict=True):
+        losses = [] if one.best is None else one.losses[one.best]
+        edge = "yes" if one.at_edge else ""
+        every = one.together()
+        rows.append(
+            [
+                Cell(one.label, one.label),
+                spread_cell(losses),
+                text_cell(one.best),
+                Cell(edge, edge),
+                number_cell(len(losses), "d"),
+                number_cell(one.sensitivity(rates), ".3f"),
+                number_cell(len(every.histories), "d"),
+                number_cell(every.count("diverged"), "d"),
+                number_cell(every.count("failed"), "d"),
+                number_cell(every.stuck, "d"),
+                *cost_cells(None if one.best is None else one.arms[one.best]),
+                *choices,
+            ]
+        )
+    rows.sort(key=lambda row: float(row[1].order or math.inf))
+    return without_empty(Table(columns, rows))
+
+
 def results_table(arms: Sequence[Arm]) -> Table:
     """How each arm ended."""
     columns = [
@@ -69,12 +152,16 @@ def results_table(arms: Sequence[Arm]) -> Table:
         "stuck",
         "validation loss (nats)",
         "training loss (nats)",
+        *COSTS,
+        "spikes",
+        "clipped steps",
         "last block at init",
         "last block at end",
         "last / first at end",
+        *FIXED.values(),
     ]
     rows = []
-    for arm in arms:
+    for arm, choices in zip(arms, fixed_cells(arms), strict=True):
         train = [h.run.number("train_loss") for h in arm.histories if h.run.status == "finished"]
         counts = [
             len(arm.histories),
@@ -89,9 +176,13 @@ def results_table(arms: Sequence[Arm]) -> Table:
                 *(number_cell(count, "d") for count in counts),
                 spread_cell(arm.final_losses()),
                 spread_cell([loss for loss in train if loss is not None]),
+                *cost_cells(arm),
+                number_cell(arm.median("spikes"), "g"),
+                number_cell(arm.median("clip_share"), ".0%"),
                 number_cell(arm.median("grad_norm", "first_step", "last_block")),
                 number_cell(arm.median("grad_norm", "last_step", "last_block")),
                 number_cell(middle(final_ratios(arm))),
+                *choices,
             ]
         )
     return without_empty(Table(columns, rows))
@@ -107,15 +198,12 @@ def final_ratios(arm: Arm) -> list[float]:
 
 
 def costs_table(arms: Sequence[Arm]) -> Table:
-    """What each arm costs: medians over its runs."""
+    """What each arm costs besides what stands beside its loss: medians over its runs."""
     columns = [
         "arm",
-        "parameters",
         "peak memory predicted (MB)",
-        "peak memory measured (MB)",
         "peak of the process (MB)",
         "tokens per second",
-        "training (s)",
         "whole run (s)",
     ]
     rows = []
@@ -123,12 +211,9 @@ def costs_table(arms: Sequence[Arm]) -> Table:
         rows.append(
             [
                 Cell(arm.label, arm.label),
-                number_cell(arm.median("parameters"), ",.0f"),
                 number_cell(peak_memory(arm, "predicted_bytes"), ",.1f"),
-                number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
                 number_cell(arm.median("peak_memory_mb"), ",.1f"),
                 number_cell(arm.median("tokens_per_s"), ",.0f"),
-                number_cell(arm.median("training_seconds"), ",.1f"),
                 number_cell(arm.median("seconds"), ",.1f"),
             ]
         )
@@ -172,34 +257,48 @@ def runs_table(
 ) -> tuple[list[str], list[RunRow]]:
     """Column names after the run's name, and a row for each run."""
     columns = [
+        "run",
         *map(word_of, factors),
         "seed",
         "status",
         "validation loss",
         "training loss",
+        "spikes",
+        "clipped steps",
         "last block at init",
         "last block at end",
         "seconds",
     ]
-    rows = []
-    for run in sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]]):
-        status = "finished, stuck" if run.is_stuck else run.status
-        cells = [
+    runs = sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]])
+    cells = [
+        [
+            Cell(run.directory.name, run.directory.name),
             *(text_cell(run.setting(name)) for name in factors),
             text_cell(run.seed),
-            Cell(status, status),
+            Cell(status_of(run), status_of(run)),
             Cell("infinite", "inf")
             if run.status == "diverged"
             else number_cell(run.number("val_loss"), ".3f"),
             number_cell(run.number("train_loss"), ".3f"),
+            number_cell(run.number("spikes"), "g"),
+            number_cell(run.number("clip_share"), ".0%"),
             number_cell(run.number("grad_norm", "first_step", "last_block")),
             number_cell(run.number("grad_norm", "last_step", "last_block")),
             number_cell(run.number("seconds"), ",.1f"),
         ]
+        for run in runs
+    ]
+    table = without_empty(Table(columns, cells))
+    rows = []
+    for run, (name, *rest) in zip(runs, table.rows, strict=True):
         address = quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/"
-        name = run.directory.name
-        rows.append(RunRow(name, address, cells, status, run.reason, command(run)))
-    return columns, rows
+        rows.append(RunRow(name.shown, address, rest, status_of(run), run.reason, command(run)))
+    return table.columns[1:], rows
+
+
+def status_of(run: Run) -> str:
+    """How a run ended."""
+    return "finished, stuck" if run.is_stuck else run.status
 
 
 def command(run: Run) -> str:
