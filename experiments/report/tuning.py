@@ -112,6 +112,8 @@ def grid_words(one: Tuned) -> str:
     by_seeds: dict[str, list[float]] = {}
     for rate, each in seeds.items():
         words = f"seed{'s' if len(each) > 1 else ''} {', '.join(map(str, each)) or 'none'}"
+        if len(set(each)) < len(each):  # pooled over other settings
+            words = f"{len(each)} runs"
         by_seeds.setdefault(words, []).append(rate)
     return " and ".join(
         f"{words} at lr {', '.join(f'{rate:g}' for rate in rates)}"

@@ -25,6 +25,7 @@ from experiments.report.tables import Table, best_table, results_table
 from experiments.report.tuning import budget, tune
 from experiments.report.words import headline
 from experiments.runs import Run, find_runs, is_stuck
+from experiments.sweep import write_runs_csv
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 
@@ -338,6 +339,11 @@ def test_columns_of_what_training_counted(tmp_path: Path) -> None:
     assert results["spikes"].to_dict() == {"pre_ln": "4", "post_ln": "2"}
     assert results["clipped steps"].to_dict() == {"pre_ln": "25%", "post_ln": ""}
     assert results["stuck"].tolist() == ["0", "0"]  # by the numbers: 2 is well below 3
+    write_runs_csv(tmp_path)
+    rows = pd.read_csv(tmp_path / "runs.csv").set_index("name")
+    counted = ["init", "stuck", "spikes", "clip_share"]
+    assert rows.loc["a1", counted].tolist() == ["xavier", True, 4, 0.25]
+    assert rows.loc["b", ["stuck", "clip_share", "tokens", "final_norm"]].isna().all()
     older = frame(results_table(form_arms([read_history(Run(tmp_path, {}))], [])))
     assert not {"spikes", "clipped steps", "init", "final norm"} & {*older.columns}
 
