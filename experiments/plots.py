@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # Okabe and Ito's palette, which colour-blind readers can tell apart; each with its own mark too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable over lines
 FREQUENCIES = (  # what a model reaches that knows nothing else
     ("unigram_entropy", "--", "token frequencies alone, whole text"),

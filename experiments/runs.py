@@ -14,8 +14,11 @@ log = logging.getLogger(__name__)
 
 Value = str | float | int | bool | None
 UNKNOWN = "unknown"
+PLACEMENT = "norm.placement"
+TIED = ("norm", "init")  # sections of which a placement's YAML file may choose more
 NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
 ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
+STUCK_WITHIN = 0.01  # of the loss of token frequencies
 
 # What the settings of runs without them are read from, in summaries of version 0.1.0.
 OLDER = {
@@ -68,6 +71,12 @@ class Run:
         """Why it ended before its time; empty where it did not."""
         return str(self.summary.get("error") or self.summary.get("reason") or "")
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it finished without learning; from its numbers, which every version recorded."""
+        frequencies = self.number("corpus", "unigram_validation_loss")
+        return self.status == "finished" and is_stuck(self.number("val_loss"), frequencies)
+
     def number(self, *path: str) -> float | None:
         """A number of the summary, by its keys; None where it was not recorded."""
         value: Any = self.summary
@@ -77,6 +86,17 @@ class Run:
             return None if value is None or isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             return None
+
+
+def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
+    """Whether a final loss is that of a model that learned no more than token frequencies.
+
+    Within 1 % of the validation loss of token frequencies alone, or above it. False where either
+    was not measured.
+    """
+    if val_loss is None or frequencies is None:
+        return False
+    return val_loss > (1 - STUCK_WITHIN) * frequencies
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -132,15 +152,17 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """Names of the settings that differ between runs, seed and text generation aside.
 
     Within a section, a setting that follows from an earlier one is left out: with
-    optimizer=adamw,sgd the name, not what the choice sets besides.
+    optimizer=adamw,sgd the name, not what the choice sets besides. So is an initialisation that
+    follows from the placement.
     """
     kept: list[str] = []
-    for name in sorted(differing(runs), key=lambda name: name in NAMED_BY_OTHERS):
+    names = differing(runs)
+    for name in sorted(names, key=lambda name: name in NAMED_BY_OTHERS):
         section = name.rpartition(".")[0]
-        if not any(
-            section and other.rpartition(".")[0] == section and follows(runs, name, other)
-            for other in kept
-        ):
+        leaders = [other for other in kept if section and other.rpartition(".")[0] == section]
+        if section in TIED and PLACEMENT in names and name != PLACEMENT:
+            leaders.append(PLACEMENT)
+        if not any(follows(runs, name, leader) for leader in leaders):
             kept.append(name)
     return kept
 

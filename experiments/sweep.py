@@ -34,12 +34,18 @@ LOOK_EVERY = 0.5  # seconds between two looks at jobs in other processes
 
 # Columns of runs.csv after the swept values: name, and where summary.json has it.
 COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("init", ("init",)),
+    ("final_norm", ("final_norm",)),
     ("steps", ("steps",)),
+    ("tokens", ("tokens",)),
     ("diverged_at_step", ("diverged_at_step",)),
     ("train_loss", ("train_loss",)),
     ("val_loss", ("val_loss",)),
     ("initial_val_loss", ("initial_val_loss",)),
     ("unigram_validation_loss", ("corpus", "unigram_validation_loss")),
+    ("stuck", ("stuck",)),
+    ("spikes", ("spikes",)),
+    ("clip_share", ("clip_share",)),
     ("grad_norm_first_block_initial", ("grad_norm", "first_step", "first_block")),
     ("grad_norm_last_block_initial", ("grad_norm", "first_step", "last_block")),
     ("grad_norm_first_block_final", ("grad_norm", "last_step", "first_block")),

@@ -1,7 +1,7 @@
 """Runs whose files are written by hand, so that the right answer is known."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ def make_run(
     n_layers: int = 2,
     lr: float = 1e-3,
     warmup: int = 0,
+    init: str = "xavier",
+    norm: Mapping[str, Any] | None = None,
     val_losses: Sequence[float] = (4.0, 3.0, 2.0),
     last_block: float = 0.5,
     status: str = "finished",
@@ -45,7 +47,8 @@ def make_run(
     settings = {
         "runner": "train",
         "seed": seed,
-        "norm": {"placement": placement},
+        "norm": {"placement": placement, **(norm or {})},
+        "init": {"scheme": init},
         "model": {"n_layers": n_layers},
         "optimizer": {"lr": lr},
         "schedule": {"warmup_steps": warmup},
@@ -59,6 +62,7 @@ def make_run(
         "train_loss": val_losses[-1],
         "val_loss": val_losses[-1],
         "initial_val_loss": val_losses[0],
+        "init": init,
         "corpus": {"name": "made", "sha256": "00", "unigram_validation_loss": 3.0},
         "grad_norm": {"first_step": blocks, "last_step": blocks},
         "parameters": 1234,

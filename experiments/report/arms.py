@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from experiments.report.histories import History
-from experiments.report.numbers import STUCK_WITHIN, middle
+from experiments.report.numbers import middle
 from experiments.runs import Run, Value, in_order, varying
 from gpt import ConfigError
 from gpt.registry import choice_hint
@@ -16,6 +16,7 @@ from gpt.registry import choice_hint
 log = logging.getLogger(__name__)
 
 Key = tuple[Value, ...]
+RATE = "optimizer.lr"
 
 # A section in --by stands for its choice.
 CHOICES = {"norm": "norm.placement", "init": "init.scheme", "data": "data.name"} | {
@@ -36,7 +37,7 @@ class Arm:
 
     @property
     def stuck(self) -> int:
-        return sum(is_stuck(history.run) for history in self.histories)
+        return sum(history.run.is_stuck for history in self.histories)
 
     def final_losses(self) -> list[float]:
         """Validation loss at the end of each run that has one; infinite where it diverged."""
@@ -51,15 +52,8 @@ class Arm:
 
     def capped_losses(self) -> list[float]:
         """min(final, initial) of each run, and the initial loss of one that diverged."""
-        capped = []
-        for history in self.histories:
-            initial = history.run.number("initial_val_loss")
-            final = history.run.number("val_loss")
-            if history.run.status == "diverged" and initial is not None:
-                capped.append(initial)
-            elif history.run.status == "finished" and final is not None:
-                capped.append(final if initial is None else min(final, initial))
-        return capped
+        losses = [history.capped_loss for history in self.histories]
+        return [loss for loss in losses if loss is not None]
 
     def pooled(self) -> list[str]:
         """What differs between its runs beside the seed, as where `--by` names too little."""
@@ -69,14 +63,6 @@ class Arm:
         """Median over runs of a number of their summaries; nan where none has it."""
         numbers = [history.run.number(*path) for history in self.histories]
         return middle([number for number in numbers if number is not None])
-
-
-def is_stuck(run: Run) -> bool:
-    """Finished within 1 % of the validation loss of token frequencies alone, or above it."""
-    loss, frequencies = run.number("val_loss"), run.number("corpus", "unigram_validation_loss")
-    if run.status != "finished" or loss is None or frequencies is None:
-        return False
-    return loss > (1 - STUCK_WITHIN) * frequencies
 
 
 def short(name: str, value: Value) -> str:
@@ -131,11 +117,15 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
         groups.setdefault(key, []).append(history)
     arms = []
     for key in sorted(groups, key=lambda key: [in_order(value) for value in key]):
-        label = ", ".join(short(n, v) for n, v in zip(factors, key, strict=True))
-        placements = {str(h.run.setting("norm.placement")) for h in groups[key]}
-        label = label or (placements.pop() if len(placements) == 1 else "all runs")
-        arms.append(Arm(key, label, groups[key]))
+        arms.append(Arm(key, label_of(factors, key, groups[key]), groups[key]))
     return arms
+
+
+def label_of(names: Sequence[str], key: Key, histories: Sequence[History]) -> str:
+    """Values in words; without any, the placement that all runs share."""
+    label = ", ".join(short(n, v) for n, v in zip(names, key, strict=True))
+    placements = {str(history.run.setting("norm.placement")) for history in histories}
+    return label or (placements.pop() if len(placements) == 1 else "all runs")
 
 
 class Layout:
@@ -177,7 +167,7 @@ class Layout:
 
     def _rank(self, name: str) -> tuple[bool, bool, bool, int]:
         words = not any(isinstance(level, int | float) for level in self.levels[name])
-        is_axis = name == "optimizer.lr"  # of its own figures
+        is_axis = name == RATE  # of its own figures
         return name != "norm.placement", is_axis, not words, len(self.levels[name])
 
     def arm(self, panel: Key, hue: Value) -> Arm | None:

@@ -2,8 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.plots import COLOURS, LEGEND, MARKS, log_if_wide, panels
-from experiments.report.arms import Arm, Key, Layout, numbers, short, word_of
+from experiments.plots import COLOURS, DASHES, LEGEND, MARKS, log_if_wide, panels
+from experiments.report.arms import RATE, Arm, Key, Layout, numbers, short, word_of
 from experiments.report.histories import History
-from experiments.report.numbers import Band, Fit, band, fit_power, middle, sensitivity
+from experiments.report.numbers import Band, Fit, band, fit_power, middle
+from experiments.report.tuning import Tuned, at_best, tune
 from experiments.runs import Value
 
 INK, PAPER = "#1b1e23", "#fffffe"  # stand for nothing else, so that a dark page can replace them
@@ -38,10 +39,13 @@ STYLE: Any = {
     "svg.hashsalt": "normscope",
 }
 ONE_PANEL, MANY_PANELS = (6.6, 4.0), (3.3, 2.7)
+ONE_CROWDED, MANY_CROWDED = (8.6, 5.4), (4.6, 3.6)
 MOST_COLUMNS = 4
+HUES = COLOURS[:-1]  # without black, which stands for what is no arm
 MOST_PANELS, MOST_ARMS = 12, 48  # of a figure with a panel for several arms, for each arm
-MOST_MAPS, MOST_ROWS = 9, 4
-RATE, WARMUP = "optimizer.lr", "schedule.warmup_steps"
+MOST_MAPS, MOST_ROWS = 15, 4
+MOST_TOLD = 8  # arms in a figure's words
+WARMUP = "schedule.warmup_steps"
 INSIDE = {  # what probes recorded: title, axis, in words
     "activation_rms": ("Activations by layer", "RMS of the stream after the block", "activation"),
     "update_ratio": ("Update ratios by layer", "norm(change) / norm(weights)", "update ratio"),
@@ -75,32 +79,68 @@ def colours(hues: Sequence[Value]) -> list[Any]:
     """A colour for each level: a scale for many numbers, else distinct ones."""
     if len(hues) > 4 and all(isinstance(hue, int | float) for hue in hues):
         return [mpl.colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, len(hues))]
-    return [COLOURS[index % (len(COLOURS) - 1)] for index in range(len(hues))]  # without black
+    return [HUES[index % len(HUES)] for index in range(len(hues))]
 
 
 @dataclass(frozen=True)
 class Line:
-    """How the runs of one colour are drawn."""
+    """How the runs of one level are drawn."""
 
     hue: Value
     label: str
     colour: Any
     mark: str
+    dash: Any = "-"
+    fill: Any = None  # of the mark; None: the colour
+    band: float = 0.18  # opacity of the range over seeds
+
+    @property
+    def style(self) -> dict[str, Any]:
+        return {
+            "color": self.colour,
+            "marker": self.mark,
+            "linestyle": self.dash,
+            "markerfacecolor": self.fill or self.colour,
+        }
 
 
 def lines_of(layout: Layout) -> list[Line]:
-    """One line style for each colour."""
-    return [
-        Line(hue, layout.hue_label(hue), colour, MARKS[index % len(MARKS)])
-        for index, (hue, colour) in enumerate(zip(layout.hues, colours(layout.hues), strict=True))
-    ]
+    """One line style for each level: where colours come again, dashes and hollow marks differ.
+
+    Six colours and seven marks make 42 pairs.
+    """
+    lines = []
+    for index, (hue, colour) in enumerate(zip(layout.hues, colours(layout.hues), strict=True)):
+        turn = index // len(HUES) if colour in HUES else 0
+        line = Line(
+            hue,
+            layout.hue_label(hue),
+            colour,
+            MARKS[index % len(MARKS)],
+            DASHES[turn % len(DASHES)],
+            PAPER if turn % 2 else None,
+            0.06 if is_crowded(layout) else 0.18,
+        )
+        lines.append(line)
+    return lines
 
 
-def small_multiples(count: int) -> tuple[Figure, list[Axes]]:
-    """Axes for `count` panels, on one scale; those left over are hidden."""
-    columns = min(count, MOST_COLUMNS)
+def is_crowded(layout: Layout) -> bool:
+    """Whether a panel holds more lines than there are colours: it is larger and shows less each."""
+    return len(layout.hues) > len(HUES)
+
+
+def small_multiples(layout: Layout) -> tuple[Figure, list[Axes]]:
+    """Axes for the panels, on one scale; those left over are hidden."""
+    count = len(layout.panels)
+    if is_crowded(layout):
+        columns = min(count, 2 if count <= 4 else 3)
+        size = ONE_CROWDED if count == 1 else MANY_CROWDED
+    else:
+        columns = min(count, MOST_COLUMNS)
+        size = ONE_PANEL if count == 1 else MANY_PANELS
     rows = math.ceil(count / columns)
-    figure, axes = panels(rows, columns, ONE_PANEL if count == 1 else MANY_PANELS)
+    figure, axes = panels(rows, columns, size)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
@@ -136,13 +176,27 @@ def label(axes: Sequence[Axes], x: str, y: str) -> None:
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend above all panels, at the left, where a narrow screen starts."""
-    columns = 4 if figure.get_figwidth() > 8 else 3
-    figure.legend(handles=list(handles), loc="outside upper left", ncols=columns, **LEGEND)
+    columns = legend_columns(figure, handles)
+    figure.legend(
+        handles=list(handles), loc="outside upper left", ncols=columns, handlelength=3, **LEGEND
+    )
+
+
+def legend_columns(figure: Figure, handles: Sequence[Any]) -> int:
+    """As many as fit beside each other: four at most, in a narrow figure three."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+    em = STYLE["legend.fontsize"] / 72
+    for columns in range(4 if figure.get_figwidth() > 8 else 3, 1, -1):
+        parts = np.array_split(lengths, columns)  # as matplotlib fills them
+        letters = sum(0.6 * max(part, default=0) for part in parts)
+        if (letters + 6.5 * columns) * em < figure.get_figwidth():
+            return columns
+    return 1
 
 
 def key_of(line: Line) -> Line2D:
     """A legend entry."""
-    return Line2D([], [], color=line.colour, marker=line.mark, markersize=4, label=line.label)
+    return Line2D([], [], markersize=4, label=line.label, **line.style)
 
 
 def draw_band(axis: Axes, values: Band, line: Line, most_marks: int = 20, **style: Any) -> None:
@@ -155,16 +209,19 @@ def draw_band(axis: Axes, values: Band, line: Line, most_marks: int = 20, **styl
     axis.plot(
         steps,
         kept.median,
-        color=line.colour,
-        marker=line.mark,
         markersize=3.5,
         markevery=every,
         linewidth=1.4,
-        **style,
+        **line.style | style,
     )
     if (kept.low < kept.high).any():
         axis.fill_between(
-            steps, kept.low.to_numpy(), kept.high.to_numpy(), color=line.colour, alpha=0.18, lw=0
+            steps,
+            kept.low.to_numpy(),
+            kept.high.to_numpy(),
+            color=line.colour,
+            alpha=line.band,
+            lw=0,
         )
 
 
@@ -193,6 +250,31 @@ def left_out_note(layout: Layout) -> str:
     return f" {layout.left_out} of {layout.left_out + len(layout.panels)} panels are left out."
 
 
+def fit_for_panels(layout: Layout) -> tuple[Layout, str]:
+    """For a figure with a panel for each arm: what it shows of the layout, and what it leaves out.
+
+    Of too many arms that have several learning rates, each is shown at its best.
+    """
+    many = is_crowded(layout) or len(layout.by_key) > MOST_ARMS
+    note = ""
+    if many and len(tune(layout)) > 1:
+        shown = at_best(layout)
+        note = f" Each arm at its best learning rate alone, {len(shown.by_key)} of "
+        note += f"{len(layout.by_key)}."
+        layout = shown
+    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
+    return layout, note + left_out_note(layout)
+
+
+def extremes(said: Sequence[tuple[float, str]]) -> str:
+    """What a figure shows of each arm, in words; of many, the least and the greatest."""
+    if len(said) <= MOST_TOLD:
+        return "; ".join(words for _, words in said)
+    ordered = sorted(said, key=lambda item: (math.isnan(item[0]), item[0]))
+    known = [words for number, words in ordered if not math.isnan(number)] or [ordered[0][1]]
+    return f"of {len(said)}, the least is {known[0]}; the greatest {known[-1]}"
+
+
 def loss(layout: Layout) -> Drawn | None:
     """Validation and training loss of each arm, with what token frequencies alone reach."""
     layout = layout.thinned(MOST_PANELS)
@@ -203,21 +285,23 @@ def loss(layout: Layout) -> Drawn | None:
     drawn = [item for item in drawn if item[3]]
     if not drawn:
         return None
-    figure, axes = small_multiples(len(layout.panels))
+    figure, axes = small_multiples(layout)
     share(axes, x=True)
-    tops, diverged_runs, ends = [], 0, []
+    tops, crosses, ends = [], [], []
+    crowded = is_crowded(layout)
     for place, line, arm, histories in drawn:
         ended = [history.run.status == "diverged" for history in histories]
         values = band([history.losses("val_loss") for history in histories], ended)
         draw_band(axes[place], values, line)
-        smooth = [smoothed(history.losses("train_loss")) for history in histories]
-        median = band(smooth, ended).drawn().median
-        axes[place].plot(median.index, median, color=line.colour, alpha=0.45, linewidth=0.8)
+        if not crowded:
+            smooth = [smoothed(history.losses("train_loss")) for history in histories]
+            median = band(smooth, ended).drawn().median
+            axes[place].plot(median.index, median, color=line.colour, alpha=0.45, linewidth=0.8)
         tops += [float(history.losses("val_loss").iloc[0]) for history in histories]
-        for history in (h for h, gone in zip(histories, ended, strict=True) if gone):
-            mark_end(axes[place], history, line)
-            diverged_runs += 1
-        ends.append(f"{arm.label}: {told(middle(arm.final_losses()))}")
+        gone = [history for history, end in zip(histories, ended, strict=True) if end]
+        crosses += [(axes[place], history, line) for history in gone]
+        end = middle(arm.final_losses())
+        ends.append((end, f"{arm.label}: {told(end)}"))
     frequencies = {
         h.run.number("corpus", "unigram_validation_loss") for *_, hs in drawn for h in hs
     }
@@ -229,21 +313,25 @@ def loss(layout: Layout) -> Drawn | None:
             axis.axhline(value, color=INK, linestyle=":", linewidth=1)
     if frequencies:
         handles.append(Line2D([], [], color=INK, linestyle=":", label="token frequencies alone"))
-    if diverged_runs:
+    if crosses:
         handles.append(
             Line2D([], [], color=INK, marker="x", linestyle="", label="a run that diverged")
         )
     finite = [top for top in tops if math.isfinite(top)]
     if finite:
         axes[0].set_ylim(top=1.05 * max(finite))
+    for cross in crosses:
+        mark_end(*cross)
     finish(axes, layout, "step (updates made)", "cross entropy (nats per token)")
     legend(figure, handles)
+    shown = "Thick with marks: validation; thin: training, a running median."
+    if crowded:
+        shown = "Validation alone."
     caption = (
-        f"{seeds_note([arm for _, _, arm, _ in drawn])} Thick with marks: validation; thin: "
-        "training, a running median. A run that diverged counts as infinite from there on; "
-        f"{plural(diverged_runs, 'run')} did.{left_out_note(layout)}"
+        f"{seeds_note([arm for _, _, arm, _ in drawn])} {shown} A run that diverged counts as "
+        f"infinite from there on; {plural(len(crosses), 'run')} did.{left_out_note(layout)}"
     )
-    alt = "Loss against steps. Median validation loss at the end: " + "; ".join(ends) + "."
+    alt = f"Loss against steps. Median validation loss at the end: {extremes(ends)}."
     return Drawn("loss", "Loss", caption, alt, figure)
 
 
@@ -261,13 +349,15 @@ def smoothed(series: pd.Series) -> pd.Series:
 
 
 def mark_end(axis: Axes, history: History, line: Line) -> None:
-    """A cross where a run stopped being finite, at its last finite training loss."""
+    """A cross where a run stopped being finite, at its last finite training loss.
+
+    At the upper edge where that lies above it.
+    """
     losses = history.losses("train_loss")
     losses = losses[np.isfinite(losses)]
     if not losses.empty:
-        axis.plot(
-            losses.index[-1], losses.iloc[-1], "x", color=line.colour, markersize=7, clip_on=False
-        )
+        height = min(losses.iloc[-1], axis.get_ylim()[1])
+        axis.plot(losses.index[-1], height, "x", color=line.colour, markersize=7, clip_on=False)
 
 
 def finish(axes: Sequence[Axes], layout: Layout, x: str, y: str) -> None:
@@ -324,7 +414,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
     """Gradient norm of each block at initialisation and later, arms side by side on one scale."""
     if not any(map(with_blocks, arms)):
         return None
-    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
+    layout, left_out = fit_for_panels(layout)
     figure, placed = side_by_side(layout)
     share([axis for axis, _ in placed])
     ends, trained = [], False
@@ -342,7 +432,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
             draw_band(axis, Band(rows.median(), rows.min(), rows.max()), line)
             if index == 0 and rows.shape[1]:
                 first, last = rows.median().iloc[[0, -1]]
-                ends.append(f"{arm.label} from {told(first)} to {told(last)}")
+                ends.append((last / first, f"{arm.label} from {told(first)} to {told(last)}"))
     log_if_wide(*(axis for axis, _ in placed))
     label([axis for axis, _ in placed], "block", "gradient norm of the block's parameters")
     names = ("the first logged step", "the middle", "the last") if trained else ("initialisation",)
@@ -350,8 +440,8 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
         figure,
         [key_of(Line(None, name, COLOURS[i], MARKS[i])) for i, name in enumerate(names)],
     )
-    caption = f"Before clipping, on one scale. {seeds_note(arms)}{left_out_note(layout)}"
-    alt = "Gradient norm by block. First to last block at the start: " + "; ".join(ends) + "."
+    caption = f"Before clipping, on one scale. {seeds_note(arms)}{left_out}"
+    alt = f"Gradient norm by block. First to last block at the start: {extremes(ends)}."
     return Drawn("gradients_by_layer", "Gradient norm by layer", caption, alt, figure)
 
 
@@ -359,7 +449,7 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
     """Gradient norm over layers and steps, every arm on one colour scale."""
     if not any(len(table) > 1 for arm in arms for table in with_blocks(arm)):
         return None
-    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
+    layout, left_out = fit_for_panels(layout)
     figure, placed = side_by_side(layout)
     maps = {id(axis): stacked(tables) for axis, arm in placed if (tables := with_blocks(arm))}
     values = np.concatenate(
@@ -394,7 +484,7 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
     label([axis for axis, _ in placed], "step (updates made)", "block")
     caption = (
         f"One colour scale for all arms; grey: not measured or not finite. {seeds_note(arms)}"
-        f"{left_out_note(layout)}"
+        f"{left_out}"
     )
     alt = (
         f"Heat maps of the gradient norm by block and step for {plural(len(maps), 'arm')}, on one "
@@ -419,7 +509,7 @@ def gradient_ratio(layout: Layout) -> Drawn | None:
     drawn = [item for item in drawn if item[3]]
     if not drawn:
         return None
-    figure, axes = small_multiples(len(layout.panels))
+    figure, axes = small_multiples(layout)
     share(axes, x=True)
     ends = []
     for place, line, arm, tables in drawn:
@@ -428,7 +518,8 @@ def gradient_ratio(layout: Layout) -> Drawn | None:
         values = band([ratio[np.isfinite(ratio) & (ratio > 0)] for ratio in ratios])
         draw_band(axes[place], values, line, most_marks=8)
         if not values.median.empty:
-            ends.append(f"{arm.label} {told(float(values.median.iloc[-1]))}")
+            end = float(values.median.iloc[-1])
+            ends.append((end, f"{arm.label} {told(end)}"))
     for axis in axes:
         axis.axhline(1, color=INK, linestyle=":", linewidth=1)
     log_if_wide(*axes)
@@ -438,8 +529,8 @@ def gradient_ratio(layout: Layout) -> Drawn | None:
         "Above 1 the last block gets the larger gradient, below 1 the first. "
         f"{seeds_note([arm for _, _, arm, _ in drawn])}{left_out_note(layout)}"
     )
-    alt = "Gradient norm of the last block over the first's; at the last step: " + "; ".join(ends)
-    return Drawn("gradient_ratio", "Last block against the first", caption, alt + ".", figure)
+    alt = f"Gradient norm of the last block over the first's; at the last step: {extremes(ends)}."
+    return Drawn("gradient_ratio", "Last block against the first", caption, alt, figure)
 
 
 @dataclass(frozen=True)
@@ -502,11 +593,13 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
     rows = list(dict.fromkeys(s.panel for s in found))
     if not titles:
         return None
-    figure, axes = panels(len(rows), len(titles), (3.3, 3.2) if len(titles) > 1 else ONE_PANEL)
+    one_line = layout.hue == factor
+    crowded = is_crowded(layout) and not one_line
+    size = (3.6, 4.6) if crowded else (3.3, 3.2)
+    figure, axes = panels(len(rows), len(titles), size if len(titles) > 1 else ONE_CROWDED)
     for moment in ("initialisation", "end"):  # each on its own scale
         share([axis for index, axis in enumerate(axes) if moment in titles[index % len(titles)]])
     inner = layout.without(factor).thinned(MOST_ROWS)
-    one_line = layout.hue == factor
     styles = [Line(None, "all runs", COLOURS[0], MARKS[0])] if one_line else lines_of(layout)
     for index, axis in enumerate(axes):
         panel, title = rows[index // len(titles)], titles[index % len(titles)]
@@ -521,17 +614,22 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
                 axis.plot(s.x, s.y, line.mark, color=line.colour, markersize=4, alpha=0.6)
                 if s.fit is not None:
                     ends = np.array([min(s.x), max(s.x)])
-                    interval = (
-                        "" if math.isnan(s.fit.low) else f" ({s.fit.low:+.2f}, {s.fit.high:+.2f})"
-                    )
-                    words = f"{s.fit.slope:+.2f}{interval}"
-                    axis.plot(ends, s.fit.at(ends), color=line.colour, linewidth=1.4, label=words)
+                    words = f"{s.fit.slope:+.2f}"
+                    if not (crowded or math.isnan(s.fit.low)):
+                        words += f" ({s.fit.low:+.2f}, {s.fit.high:+.2f})"
+                    style = line.style | {"markersize": 3.5}
+                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label=words, **style)
         ticks = numbers(layout.levels[factor])
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         if axis.get_legend_handles_labels()[0]:
             axis.legend(
-                title="slope (95 %)", title_fontsize=8, fontsize=8, loc="upper left", **LEGEND
+                title="slope" if crowded else "slope (95 %)",
+                title_fontsize=8,
+                fontsize=7 if crowded else 8,
+                ncols=3 if crowded else 1,
+                loc="upper left",
+                **LEGEND,
             )
         axis.tick_params(labelleft=True)
         low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
@@ -540,15 +638,22 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
     label(axes, word, "gradient norm of a block")
     legend(figure, [key_of(line) for line in styles])
     caption = (
-        "Every run is a point; lines are least-squares fits in log-log. In brackets the slope's "
-        "95 % confidence interval, under independent errors of equal spread."
+        "Every run is a point; lines are least-squares fits in log-log, each with its slope"
+        + ("." if crowded else " and, in brackets, the slope's 95 % confidence interval, under ")
+        + ("" if crowded else "independent errors of equal spread.")
     )
     misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
     if misses:
         miss, where = max(misses)
         caption += f" The run farthest from its line ({where}) lies a factor of {miss:,.3g} off it."
     caption += left_out_note(inner)
-    told_fits = [f"{s.quantity}, {s.label}: {s.fit}" for s in found if s.fit is not None]
+    fits = [
+        [(s.fit.slope, f"{s.label}: {s.fit}") for s in found if s.fit and s.quantity == title]
+        for title in titles
+    ]
+    told_fits = [
+        f"{title}, {extremes(each)}" for title, each in zip(titles, fits, strict=True) if each
+    ]
     alt = f"Gradient norms against {word} on log scales. " + "; ".join(told_fits) + "."
     return Drawn(f"scaling_{word}", f"Scaling with {word}", caption, alt, figure)
 
@@ -630,11 +735,12 @@ def rate_maps(layout: Layout) -> Drawn | None:
             rate = rates[best[0]]
             edge = " (at the grid's edge)" if best[0] in (0, len(rates) - 1) else ""
             warm = f"{warmups[best[1]]} steps of warm-up"
-            notes.append(f"{name}: {table[best]:.3f} at lr {rate:g}{edge}, {warm}")
+            words = f"{name}: {table[best]:.3f} at lr {rate:g}{edge}, {warm}"
+            notes.append((float(table[best]), words))
     if mesh is not None:
         figure.colorbar(mesh, ax=axes[: len(keys)], label="final validation loss (nats)")
     label(axes[: len(keys)], "steps of warm-up", "learning rate")
-    best_words = "; ".join(notes)
+    best_words = extremes(notes)
     caption = (
         "Seed median of min(final, initial) validation loss; a run that diverged counts with its "
         "initial loss. Shares of runs that diverged, failed or are stuck (no better than token "
@@ -659,54 +765,103 @@ def cell_words(arm: Arm, value: float) -> str:
 
 
 def rate_sensitivity(layout: Layout) -> Drawn | None:
-    """Final validation loss against the learning rate, and the LR sensitivity of each arm."""
-    rates = numbers(layout.levels.get(RATE, []))
-    if len(rates) < 2:
+    """Final validation loss against the learning rate, the best and the LR sensitivity of each arm.
+
+    A star is the best, hollow where it lies at the edge of the arm's own learning rates.
+    """
+    tuned = {one.key: one for one in tune(layout) if one.losses}
+    if not tuned:
         return None
-    inner = layout.without(RATE).thinned(MOST_PANELS)
-    figure, axes = small_multiples(len(inner.panels))
+    rates = numbers(layout.levels[RATE])
+    crowded = is_crowded(layout) and layout.hue != RATE
+    place = own_panels if crowded else common_panels
+    figure, placed, left_out = place(layout, tuned)
+    axes = list(dict.fromkeys(axis for axis, *_ in placed))
     share(axes, x=True)
     notes = []
-    styles = (
-        [Line(None, "all runs", COLOURS[0], MARKS[0])] if layout.hue == RATE else lines_of(layout)
-    )
-    for axis, panel in zip(axes, inner.panels, strict=True):
-        for line in styles:
-            losses = {
-                rate: arm.capped_losses()
-                for rate in rates
-                for arm in matching(layout, inner, RATE, panel, line.hue, rate)
-                if arm.capped_losses()
-            }
-            if not losses:
-                continue
-            medians = pd.Series({rate: middle(values) for rate, values in losses.items()})
-            low = pd.Series({rate: min(values) for rate, values in losses.items()})
-            high = pd.Series({rate: max(values) for rate, values in losses.items()})
-            entry = line.label
-            if len(losses) == len(rates):
-                value = sensitivity([middle(values) for values in losses.values()])
-                entry += f": {value:.2f}"
-                where = f" ({inner.title(panel)})" if inner.title(panel) else ""
-                best = min(losses, key=lambda rate: middle(losses[rate]))
-                edge = ", the grid's edge" if best in (min(rates), max(rates)) else ""
-                notes.append(f"{line.label}{where} {value:.2f}, best at lr {best:g}{edge}")
-            draw_band(axis, Band(medians, low, high), line)
-            axis.plot([], [], color=line.colour, marker=line.mark, markersize=4, label=entry)
+    for axis, one, line in placed:
+        for other in tuned.values() if crowded else ():
+            axis.plot(list(other.medians), list(other.medians.values()), color="0.6", linewidth=0.5)
+        low, high = ({rate: end(v) for rate, v in one.losses.items()} for end in (min, max))
+        draw_band(axis, Band(*map(pd.Series, (one.medians, low, high))), line)
+        if one.best is not None:
+            mark = best_mark(line.colour, one.at_edge)
+            axis.plot(one.best, one.medians[one.best], zorder=4, **mark)
+        value = one.sensitivity(rates)
+        entry = line.label
+        if value is not None:
+            notes.append((value, f"{one.label} {value:.2f}, best at {one.where()}"))
+            entry += f": {value:.2f}"
+        if crowded:
+            axis.set_title(one.label, fontsize=8.5)
+            words = "" if value is None else f"sensitivity {value:.2f}"
+            axis.text(0.04, 0.96, words, transform=axis.transAxes, va="top", fontsize=8)
+        else:
+            axis.plot([], [], markersize=4, label=entry, **line.style)
+    for axis in axes:
         axis.set_xscale("log")
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axis.minorticks_off()
-        if axis.get_legend_handles_labels()[0]:
+        if not crowded:
             axis.legend(title="LR sensitivity", title_fontsize=8, fontsize=8, **LEGEND)
-    finish(axes, inner, "learning rate", "final validation loss (nats)")
-    words = "; ".join(notes) or "the grid is not complete"
+    label(axes, "learning rate", "final validation loss (nats)")
+    stars = [
+        Line2D([], [], label=words, **best_mark(INK, at_edge))
+        for at_edge, words in ((False, "best"), (True, "best, at the grid's edge"))
+        if any(one.at_edge == at_edge for one in tuned.values())
+    ]
+    legend(figure, stars)
+    words = extremes(notes) or "the grid is not complete"
     caption = (
-        "Median and range over seeds of min(final, initial) validation loss. LR sensitivity: its "
-        "mean over the learning rates, less its best (Wortsman et al. 2023, arXiv 2309.14322)."
-        f"{left_out_note(inner)}"
+        "Median and range over seeds of min(final, initial) validation loss; a star marks the "
+        "least median, hollow at the grid's edge. LR sensitivity: its mean over the learning "
+        "rates, less its best (Wortsman et al. 2023, arXiv 2309.14322)."
+        f"{' Grey: the other arms.' if crowded else ''}{left_out}"
     )
     alt = f"Final validation loss against the learning rate. LR sensitivity: {words}."
     return Drawn("lr_sensitivity", "Sensitivity to the learning rate", caption, alt, figure)
+
+
+Placed = tuple[Figure, list[tuple[Axes, Tuned, Line]], str]
+
+
+def common_panels(layout: Layout, tuned: Mapping[Key, Tuned]) -> Placed:
+    """A figure in which arms of all colours share a panel: where each stands, what is left out."""
+    inner = layout.without(RATE).thinned(MOST_PANELS)
+    figure, axes = small_multiples(inner)
+    names = [name for name in layout.factors if name != RATE]
+    one_line = layout.hue == RATE
+    lines = [Line(None, "all runs", HUES[0], MARKS[0])] if one_line else lines_of(layout)
+    placed = []
+    for axis, panel in zip(axes, inner.panels, strict=True):
+        axis.set_title(inner.title(panel))
+        for line in lines:
+            values = dict(zip(inner.rest, panel, strict=True)) | {layout.hue: line.hue}
+            one = tuned.get(tuple(values[name] for name in names))
+            if one is not None:
+                placed.append((axis, one, line))
+    return figure, placed, left_out_note(inner)
+
+
+def own_panels(layout: Layout, tuned: Mapping[Key, Tuned]) -> Placed:
+    """A figure with a panel for each arm."""
+    shown, _ = fit_for_panels(layout)
+    figure, axes = side_by_side(shown)
+    place = shown.factors.index(layout.hue or "")
+    lines = {line.hue: replace(line, band=0.18) for line in lines_of(layout)}
+    placed = [(axis, tuned[arm.key], lines[arm.key[place]]) for axis, arm in axes]
+    return figure, placed, left_out_note(shown)
+
+
+def best_mark(colour: Any, at_edge: bool) -> dict[str, Any]:
+    """A star; hollow at the grid's edge."""
+    return {
+        "marker": "*",
+        "markersize": 13,
+        "linestyle": "",
+        "color": colour,
+        "markerfacecolor": PAPER if at_edge else colour,
+    }
 
 
 def inside(layout: Layout, stat: str) -> Drawn | None:
@@ -720,31 +875,35 @@ def inside(layout: Layout, stat: str) -> Drawn | None:
     drawn = [item for item in drawn if item[3]]
     if not drawn:
         return None
-    figure, axes = small_multiples(len(layout.panels))
+    figure, axes = small_multiples(layout)
     share(axes)
     ends = []
+    crowded = is_crowded(layout)
+    probes: dict[int, Any] = {-1: {}} if crowded else {0: {"linestyle": "--"}, -1: {}}
     for place, line, arm, tables in drawn:
-        for row, style in ((0, "--"), (-1, "-")):
+        for row, style in probes.items():
             rows = pd.DataFrame([table.iloc[row] for table in tables])
             rows = rows.where(np.isfinite(rows))
             values = Band(rows.median(), rows.min(), rows.max())
-            draw_band(axes[place], values, line, linestyle=style)
+            draw_band(axes[place], values, line, **style)
         if not values.median.empty:
             first, last = values.median.iloc[[0, -1]]
-            ends.append(f"{arm.label} from {told(first)} to {told(last)}")
+            ends.append((last, f"{arm.label} from {told(first)} to {told(last)}"))
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if stat != "attention_entropy":
         log_if_wide(*axes)
     finish(axes, layout, "block", axis_label)
     handles = [key_of(line) for line in lines_of(layout)]
-    handles += [
-        Line2D([], [], color=INK, linestyle="--", label="first probe"),
-        Line2D([], [], color=INK, label="last probe"),
-    ]
+    if not crowded:
+        handles += [
+            Line2D([], [], color=INK, linestyle="--", label="first probe"),
+            Line2D([], [], color=INK, label="last probe"),
+        ]
     legend(figure, handles)
     caption = f"{seeds_note([arm for _, _, arm, _ in drawn])}{left_out_note(layout)}"
-    alt = f"{title}. First to last block at the last probe, {word}: " + "; ".join(ends) + "."
+    caption += " The last probe alone." if crowded else ""
+    alt = f"{title}. First to last block at the last probe, {word}: {extremes(ends)}."
     return Drawn(stat, title, caption, alt, figure)
 
 

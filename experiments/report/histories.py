@@ -41,6 +41,24 @@ class History:
     probes: dict[str, Frame] = field(default_factory=dict)
     memory: Frame = field(default_factory=Frame)
 
+    @property
+    def capped_loss(self) -> float | None:
+        """min(final, initial) validation loss; the initial one of a run that diverged."""
+        initial, final = self.run.number("initial_val_loss"), self.run.number("val_loss")
+        if self.run.status == "diverged":
+            return initial
+        if self.run.status != "finished" or final is None:
+            return None
+        return final if initial is None else min(final, initial)
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens trained on; of older versions, until the last logged step."""
+        told = self.run.number("tokens")
+        if told is None and "tokens" in self.metrics and len(self.metrics):
+            return float(self.metrics["tokens"].iloc[-1])
+        return told
+
     def losses(self, name: str) -> pd.Series:
         """A loss by step, where it was measured."""
         if name not in self.metrics:

@@ -9,7 +9,6 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
-STUCK_WITHIN = 0.01  # of the loss of token frequencies
 
 Frame = pd.DataFrame
 

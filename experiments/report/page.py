@@ -4,16 +4,11 @@ import base64
 import hashlib
 import io
 import logging
-import math
-import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,16 +16,16 @@ from markupsafe import Markup
 
 from experiments.console import one_line, printable
 from experiments.plots import DPI
-from experiments.report.arms import Arm, Layout, is_stuck, word_of
+from experiments.report.arms import Arm, Layout
 from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
-from experiments.report.numbers import middle
+from experiments.report.tables import best_table, costs_table, part, results_table, runs_table
+from experiments.report.tuning import budget, tune
 from experiments.report.words import endings, headline
-from experiments.runs import Run, Value, differing, in_order
+from experiments.runs import Run, differing, in_order
 
 log = logging.getLogger(__name__)
 
 DARK_INK, DARK_PAPER = "#e8eaed", "#16191d"
-MB = 2**20
 
 
 @dataclass(frozen=True)
@@ -104,204 +99,6 @@ def data_address(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell: what is shown, and what it is sorted by."""
-
-    shown: str
-    order: str
-
-
-def number_cell(value: float | None, form: str = ",.4g") -> Cell:
-    """A number; empty where it was not measured."""
-    if value is None or math.isnan(value):
-        return Cell("", "")
-    return Cell(format(value, form), repr(float(value)))
-
-
-def spread_cell(values: Sequence[float]) -> Cell:
-    """Median, and the range over seeds."""
-    median = middle(values)
-    if math.isnan(median):
-        return Cell("", "")
-    words = f"{median:.3f}"
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) > 1 and min(finite) < max(finite):
-        words += f" ({min(finite):.3f} to {max(finite):.3f})"
-    return Cell(words, repr(median))
-
-
-def text_cell(value: Value) -> Cell:
-    """A setting's value."""
-    shown = f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(shown, repr(float(value)) if number else shown)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Column names and rows of cells; the first column heads its row."""
-
-    columns: list[str]
-    rows: list[list[Cell]]
-
-
-def results_table(arms: Sequence[Arm]) -> Table:
-    """How each arm ended."""
-    columns = [
-        "arm",
-        "runs",
-        "finished",
-        "diverged",
-        "failed",
-        "stuck",
-        "validation loss (nats)",
-        "training loss (nats)",
-        "last block at init",
-        "last block at end",
-        "last / first at end",
-    ]
-    rows = []
-    for arm in arms:
-        train = [h.run.number("train_loss") for h in arm.histories if h.run.status == "finished"]
-        counts = [
-            len(arm.histories),
-            arm.count("finished"),
-            arm.count("diverged"),
-            arm.count("failed"),
-            arm.stuck,
-        ]
-        rows.append(
-            [
-                Cell(arm.label, arm.label),
-                *(number_cell(count, "d") for count in counts),
-                spread_cell(arm.final_losses()),
-                spread_cell([loss for loss in train if loss is not None]),
-                number_cell(arm.median("grad_norm", "first_step", "last_block")),
-                number_cell(arm.median("grad_norm", "last_step", "last_block")),
-                number_cell(middle(final_ratios(arm))),
-            ]
-        )
-    return without_empty(Table(columns, rows))
-
-
-def final_ratios(arm: Arm) -> list[float]:
-    """Last block's gradient norm over the first's, at the last logged step of each run."""
-    ends = [
-        [h.run.number("grad_norm", "last_step", f"{end}_block") for end in ("last", "first")]
-        for h in arm.histories
-    ]
-    return [last / first for last, first in ends if last is not None and first]
-
-
-def costs_table(arms: Sequence[Arm]) -> Table:
-    """What each arm costs: medians over its runs."""
-    columns = [
-        "arm",
-        "parameters",
-        "peak memory predicted (MB)",
-        "peak memory measured (MB)",
-        "peak of the process (MB)",
-        "tokens per second",
-        "training (s)",
-        "whole run (s)",
-    ]
-    rows = []
-    for arm in arms:
-        rows.append(
-            [
-                Cell(arm.label, arm.label),
-                number_cell(arm.median("parameters"), ",.0f"),
-                number_cell(peak_memory(arm, "predicted_bytes"), ",.1f"),
-                number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
-                number_cell(arm.median("peak_memory_mb"), ",.1f"),
-                number_cell(arm.median("tokens_per_s"), ",.0f"),
-                number_cell(arm.median("training_seconds"), ",.1f"),
-                number_cell(arm.median("seconds"), ",.1f"),
-            ]
-        )
-    return without_empty(Table(columns, rows))
-
-
-def peak_memory(arm: Arm, column: str) -> float:
-    """Median over runs of the peak in memory.csv, in MB; nan where it was not measured."""
-    peaks = []
-    for history in arm.histories:
-        if "peak" in history.memory.index and column in history.memory:
-            peaks += history.memory.loc[["peak"], column].dropna().tolist()
-    return middle(peaks) / MB
-
-
-def without_empty(table: Table) -> Table:
-    """Without columns in which nothing was measured."""
-    kept = [
-        index
-        for index in range(len(table.columns))
-        if index == 0 or any(row[index].shown for row in table.rows)
-    ]
-    columns = [table.columns[index] for index in kept]
-    return Table(columns, [[row[index] for index in kept] for row in table.rows])
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run in the table of runs."""
-
-    name: str
-    address: str
-    cells: list[Cell]
-    status: str
-    reason: str
-    command: str
-
-
-def runs_table(
-    runs: Sequence[Run], factors: Sequence[str], out: Path
-) -> tuple[list[str], list[RunRow]]:
-    """Column names after the run's name, and a row for each run."""
-    columns = [
-        *map(word_of, factors),
-        "seed",
-        "status",
-        "validation loss",
-        "training loss",
-        "last block at init",
-        "last block at end",
-        "seconds",
-    ]
-    rows = []
-    for run in sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]]):
-        status = "finished, stuck" if is_stuck(run) else run.status
-        cells = [
-            *(text_cell(run.setting(name)) for name in factors),
-            text_cell(run.seed),
-            Cell(status, status),
-            Cell("infinite", "inf")
-            if run.status == "diverged"
-            else number_cell(run.number("val_loss"), ".3f"),
-            number_cell(run.number("train_loss"), ".3f"),
-            number_cell(run.number("grad_norm", "first_step", "last_block")),
-            number_cell(run.number("grad_norm", "last_step", "last_block")),
-            number_cell(run.number("seconds"), ",.1f"),
-        ]
-        address = quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/"
-        name = run.directory.name
-        rows.append(RunRow(name, address, cells, status, run.reason, command(run)))
-    return columns, rows
-
-
-def command(run: Run) -> str:
-    """What runs it again; empty where that was not recorded."""
-    overrides = run.summary.get("overrides")
-    if not isinstance(overrides, list):
-        return ""
-    kept = [str(item) for item in overrides if not str(item).startswith("sweep.")]
-    threads = part(run, "versions", "threads")
-    if threads and not any(item.startswith("threads=") for item in kept):
-        kept.append(f"threads={threads}")  # without which the last bits may differ
-    return shlex.join(["python", "run.py", *kept])
-
-
 def counted(values: Iterable[object]) -> str:
     """Distinct values, each with its number where there are several."""
     counts = Counter("not recorded" if value is None else str(value) for value in values)
@@ -324,19 +121,13 @@ def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return rows
 
 
-def part(run: Run, section: str, name: str) -> Any:
-    """A value of a section of the summary; None where it is absent."""
-    values = run.summary.get(section)
-    return values.get(name) if isinstance(values, dict) else None
-
-
 def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, str, bool]]:
     """Settings that differ between runs: name, values, and whether it tells arms apart."""
     seeds = sorted({run.seed for run in runs}, key=in_order)
     rows = [("seed", ", ".join("none" if seed is None else str(seed) for seed in seeds), False)]
     for name in differing(runs):
         values = sorted({run.setting(name) for run in runs}, key=in_order)
-        shown = ["not recorded" if value is None else str(value) for value in values]
+        shown = ["null" if value is None else str(value) for value in values]
         rows.append((name, ", ".join(shown), name in factors))
     return rows
 
@@ -359,6 +150,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    tuned = tune(layout)
     columns, rows = runs_table(runs, layout.factors, out)
     parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
     return environment.get_template("page.html.jinja").render(
@@ -368,6 +160,8 @@ def render(
         endings=endings(arms),
         unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
         has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
+        best=best_table(tuned) if tuned else None,
+        budget=budget(tuned) if tuned else "",
         results=results_table(arms),
         costs=costs_table(arms),
         pictures=pictures,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from experiments.report.arms import Arm, Layout, numbers, short, word_of
 from experiments.report.figures import LAST_INITIAL, WARMUP, plural, scalings, told
 from experiments.report.numbers import middle
+from experiments.report.tuning import MOST_NAMED, named, tune
 
-MOST_NAMED = 4  # arms in a sentence
+MOST_LEVELS = 6  # of one factor in a sentence
 
 
 def joined(words: Sequence[str]) -> str:
@@ -19,7 +20,8 @@ def joined(words: Sequence[str]) -> str:
 def headline(layout: Layout, arms: Sequence[Arm]) -> str:
     """What was compared, and what came out, in one sentence with the numbers."""
     runs = sum(len(arm.histories) for arm in arms)
-    finding = scaling_words(layout) or warmup_words(layout) or loss_words(arms)
+    finding = scaling_words(layout) or warmup_words(layout) or tuned_words(layout)
+    finding = finding or loss_words(arms)
     opening = plural(runs, "run")
     if layout.factors:
         opening += f" {'compares' if runs == 1 else 'compare'} {compared(layout)}"
@@ -35,7 +37,9 @@ def compared(layout: Layout) -> str:
     words = []
     for name in [*filter(None, [layout.hue]), *layout.rest]:
         levels = layout.levels[name]
-        if all(isinstance(level, str) for level in levels):
+        if len(levels) > MOST_LEVELS:
+            words.append(plural(len(levels), word_of(name)))
+        elif all(isinstance(level, str) for level in levels):
             words.append(joined([str(level) for level in levels]))
         else:
             shown = [short(name, level).removeprefix(f"{word_of(name)} ") for level in levels]
@@ -81,7 +85,7 @@ def scaling_words(layout: Layout) -> str:
 def warmup_words(layout: Layout) -> str:
     """What the least and the most warm-up reach, at the best of the other settings."""
     levels = numbers(layout.levels.get(WARMUP, []))
-    if len(levels) < 2:
+    if len(levels) < 2 or len(layout.hues) > MOST_NAMED:
         return ""
     place = layout.factors.index(WARMUP)
     apart = layout.hue is not None and layout.hue != WARMUP
@@ -106,6 +110,16 @@ def warmup_words(layout: Layout) -> str:
     return "the best median validation loss by steps of warm-up is " + "; ".join(words)
 
 
+def tuned_words(layout: Layout) -> str:
+    """The best and the worst arm, each at its own best learning rate."""
+    found = [(one.medians[one.best], one) for one in tune(layout) if one.best is not None]
+    if len(found) < 2:
+        return ""
+    losses = [(loss, f"{one.label} at {one.where()}") for loss, one in found]
+    what = "with the best learning rate of each arm, the median validation loss"
+    return least_and_most(what, losses, " nats")
+
+
 def loss_words(arms: Sequence[Arm]) -> str:
     """Median validation loss at the end; without losses, the gradient at initialisation."""
     losses = [(middle(arm.final_losses()), arm.label) for arm in arms if arm.final_losses()]
@@ -122,8 +136,9 @@ def least_and_most(what: str, values: list[tuple[float, str]], unit: str) -> str
     values = sorted(values)
     if len(values) == 1:
         return f"{what} is {in_unit(values[0][0], unit)}"
-    shown = values if len(values) <= 4 else [values[0], values[-1]]
-    between = "is" if len(values) <= 4 else "lies between"
+    few = len(values) <= MOST_NAMED
+    shown = values if few else [values[0], values[-1]]
+    between = "is" if few else "lies between"
     each = [f"{in_unit(value, unit)} ({label})" for value, label in shown]
     return f"{what} {between} {joined(each)}"
 
@@ -151,9 +166,4 @@ def endings(arms: Sequence[Arm]) -> str:
 
 def within(labels: Sequence[str], total: int) -> str:
     """In which arms something happened, where that tells more than a number."""
-    if total == 1:
-        return ""
-    shown = [*labels[:MOST_NAMED]]
-    if len(labels) > MOST_NAMED:
-        shown.append(f"{len(labels) - MOST_NAMED} more arms")
-    return f" ({'; '.join(shown)})"
+    return "" if total == 1 else f" ({named(labels)})"

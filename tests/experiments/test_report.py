@@ -16,11 +16,16 @@ import pytest
 
 from experiments.report import figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.arms import Layout, factors_of, form_arms, is_stuck
-from experiments.report.figures import Drawn, makers, rate_sensitivity, scalings
+from experiments.report.arms import Layout, factors_of, form_arms
+from experiments.report.figures import Drawn, lines_of, makers, rate_sensitivity, scalings
 from experiments.report.histories import read_history, read_table
 from experiments.report.numbers import band, fit_power, middle, sensitivity
-from experiments.runs import Run, find_runs
+from experiments.report.page import differences, render
+from experiments.report.tables import Table, best_table, results_table
+from experiments.report.tuning import budget, tune
+from experiments.report.words import headline
+from experiments.runs import Run, find_runs, is_stuck
+from experiments.sweep import write_runs_csv
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 
@@ -70,6 +75,12 @@ class Page(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(filter(None, self.text))
+
+
+def frame(table: Table) -> pd.DataFrame:
+    """A table as text."""
+    rows = [[cell.shown for cell in row] for row in table.rows]
+    return pd.DataFrame(rows, columns=table.columns).set_index(table.columns[0])
 
 
 def tables_of(page: Path) -> list[pd.DataFrame]:
@@ -147,9 +158,9 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     assert results.loc["pre_ln", counts].tolist() == ["3", "3", "0", "0", "1"]
     assert results.loc["post_ln", counts].tolist() == ["4", "2", "1", "1", "1"]
     assert results.loc["post_ln", "last block at end"] == "0.5"
-    assert costs.loc["pre_ln", "parameters"] == "1,234"
-    assert costs.loc["pre_ln", "peak memory predicted (MB)"] == "2.0"
-    assert costs.loc["pre_ln", "peak memory measured (MB)"] == "4.0"
+    assert results.loc["pre_ln", ["parameters", "tokens"]].tolist() == ["1,234", "10"]
+    assert results.loc["pre_ln", "peak memory (MB)"] == "4.0"
+    assert costs.loc["pre_ln"].to_dict() == {"peak memory predicted (MB)": "2.0"}
     words = Page(page.read_text()).words
     assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
     assert "2 nats (pre_ln)" in words
@@ -176,7 +187,10 @@ def test_stuck_is_within_one_percent_of_token_frequencies(
     loss: float, status: str, stuck: bool
 ) -> None:
     corpus = {"unigram_validation_loss": 3.0}
-    assert is_stuck(Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})) == stuck
+    run = Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})
+    assert run.is_stuck == stuck
+    assert is_stuck(loss, 3.0) == (loss > 2.97)
+    assert not is_stuck(loss, None)
 
 
 def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
@@ -234,6 +248,160 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     assert "2.1 with 0 (3 of 6 runs did not learn) and 1.1 with 10 (1 of 6" in words
 
 
+def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
+    losses = {
+        ("pre_ln", 1e-4): (2.9, 2.8, 2.7),
+        ("pre_ln", 1e-3): (2.0, 2.1, 2.6),
+        ("pre_ln", 1e-2): (1.0, 9.0, 2.2),  # 9 counts as the initial 4
+        ("post_ln", 1e-4): (2.5, 2.4, 2.3),
+        ("post_ln", 1e-3): (3.0, 2.985, 2.9),  # two of them stuck
+        ("post_ln", 1e-2): (9.0, 9.0, 9.0),
+    }
+    for (placement, rate), each in losses.items():
+        for seed, loss in enumerate(each):
+            gone = {"status": "diverged"} if (placement, rate) == ("post_ln", 1e-2) else {}
+            make_run(
+                tmp_path,
+                f"{placement}{rate}{seed}",
+                placement=placement,
+                lr=rate,
+                seed=seed,
+                val_losses=(4.0, loss),
+                final_norm=placement == "pre_ln",
+                tokens=5000,
+                training_seconds=rate * 1000,
+                **gone,
+            )
+    layout, _ = arms_of(tmp_path)
+    assert budget(tune(layout)) == "Every arm had seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01."
+    best = frame(best_table(tune(layout)))
+    assert best.index.tolist() == ["pre_ln", "post_ln"]  # the lower loss first
+    assert best.loc["pre_ln"].to_dict() == {
+        "validation loss (nats)": "2.100 (2.000 to 2.600)",
+        "best lr": "0.001",
+        "at the grid's edge": "",
+        "seeds there": "3",
+        "LR sensitivity": "0.267",  # (2.8 + 2.1 + 2.2) / 3 - 2.1
+        "runs in all": "9",
+        "diverged": "0",
+        "failed": "0",
+        "stuck": "1",
+        "parameters": "1,234",
+        "tokens": "5,000",
+        "training (s)": "1.0",
+        "peak memory (MB)": "4.0",
+        "final norm": "yes",
+    }
+    post = ["2.400 (2.300 to 2.500)", "0.0001", "yes", "3", "0.728", "9", "3", "0", "2"]
+    assert best.loc["post_ln"].tolist()[:9] == post  # (2.4 + 2.985 + 4) / 3 - 2.4
+    assert best.loc["post_ln", "final norm"] == "no"
+    drawn = rate_sensitivity(layout)
+    assert drawn is not None
+    stars = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "*"]
+    places = {tuple(np.ravel(star.get_data())): star.get_markerfacecolor() for star in stars}
+    assert places == {(1e-4, 2.4): figures.PAPER, (1e-3, 2.1): figures.HUES[1]}
+
+    broken = {"status": "failed", "error": "it broke"}
+    make_run(tmp_path, "more", lr=1e-1, val_losses=(4.0, 3.0))
+    make_run(tmp_path, "failed", lr=1e-3, seed=3, placement="post_ln", **broken)
+    layout, arms = arms_of(tmp_path)
+    assert budget(tune(layout)) == (
+        "The arms did not have equal budgets: seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 (1 of 2 "
+        "arms), but seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 and seed 0 at lr 0.1 (pre_ln)."
+    )
+    best = frame(best_table(tune(layout)))
+    assert best["failed"].to_dict() == {"pre_ln": "0", "post_ln": "1"}
+    assert best["LR sensitivity"].to_dict() == {"pre_ln": "0.425", "post_ln": ""}
+    words = Page(render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
+    assert "Best of each arm" in words
+    assert "The arms did not have equal budgets" in words
+    assert (
+        "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
+        "at lr 0.001) and 2.4 nats (post_ln at lr 0.0001, the grid's edge)" in words
+    )
+
+
+def test_a_run_that_diverged_far_up_is_marked_at_the_upper_edge(tmp_path: Path) -> None:
+    make_run(tmp_path, "a")
+    make_run(tmp_path, "b", seed=1, val_losses=(4.0, 1e6), status="diverged")
+    drawn = drawings(*arms_of(tmp_path))["loss"]
+    (axis,) = drawn.figure.axes
+    crosses = [line for line in axis.lines if line.get_marker() == "x"]
+    assert [cross.get_ydata() for cross in crosses] == [[pytest.approx(4.2)]]
+
+
+def test_columns_of_what_training_counted(tmp_path: Path) -> None:
+    for seed, (spikes, share) in enumerate(((0, 0.1), (4, 0.25), (6, 0.3))):
+        make_run(tmp_path, f"a{seed}", seed=seed, spikes=spikes, clip_share=share, stuck=True)
+    make_run(tmp_path, "b", placement="post_ln", spikes=2)
+    _, arms = arms_of(tmp_path)
+    results = frame(results_table(arms))
+    assert results["spikes"].to_dict() == {"pre_ln": "4", "post_ln": "2"}
+    assert results["clipped steps"].to_dict() == {"pre_ln": "25%", "post_ln": ""}
+    assert results["stuck"].tolist() == ["0", "0"]  # by the numbers: 2 is well below 3
+    write_runs_csv(tmp_path)
+    rows = pd.read_csv(tmp_path / "runs.csv").set_index("name")
+    counted = ["init", "stuck", "spikes", "clip_share"]
+    assert rows.loc["a1", counted].tolist() == ["xavier", True, 4, 0.25]
+    assert rows.loc["b", ["stuck", "clip_share", "tokens", "final_norm"]].isna().all()
+    older = frame(results_table(form_arms([read_history(Run(tmp_path, {}))], [])))
+    assert not {"spikes", "clipped steps", "init", "final norm"} & {*older.columns}
+
+
+PLACEMENTS = (
+    *("pre_ln", "post_ln", "no_norm", "sandwich", "peri_ln", "reordered", "deepnorm", "sub_ln"),
+    *("residual_dual", "b2t", "mix_ln", "ln_scaling", "hybrid", "normformer", "admin"),
+)
+
+
+def test_fifteen_placements_over_four_learning_rates_can_be_told_apart(tmp_path: Path) -> None:
+    for index, placement in enumerate(PLACEMENTS):
+        for rate in (3e-4, 1e-3, 3e-3, 1e-2):
+            losses = (4.0, 2 + index / 20 + abs(math.log10(rate) + 2.5))
+            make_run(
+                tmp_path, f"{placement}{rate}", placement=placement, lr=rate, val_losses=losses
+            )
+    layout, arms = arms_of(tmp_path)
+    lines = lines_of(layout)
+    assert len({(line.colour, line.mark) for line in lines}) == 15
+    assert len({(line.colour, str(line.dash)) for line in lines}) == 15
+    assert [line.hue for line in lines] == sorted(PLACEMENTS)
+    assert headline(layout, arms) == (
+        "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
+        "with the best learning rate of each arm, the median validation loss lies between 2.02 "
+        "nats (pre_ln at lr 0.003) and 2.72 nats (admin at lr 0.003)."
+    )
+    drawn = drawings(layout, arms)
+    assert len(drawn) == 8
+    for figure in drawn.values():
+        assert len(figure.alt) < 400, figure.alt
+        assert len(figure.caption) < 400, figure.caption
+        assert max(figure.figure.get_size_inches()) < 15, figure.name
+    for name in ("loss", "gradient_ratio", "update_ratio"):
+        figure = drawn[name].figure
+        assert [axis.get_title() for axis in figure.axes] == [
+            f"lr {rate}" for rate in ("0.0003", "0.001", "0.003", "0.01")
+        ]
+        (legend,) = figure.legends
+        named = dict(
+            zip([t.get_text() for t in legend.get_texts()], legend.get_lines(), strict=True)
+        )
+        for line in lines:
+            for shown in (named[line.label], figure.axes[0].lines[lines.index(line)]):
+                assert (shown.get_color(), shown.get_marker()) == (line.colour, line.mark), name
+    figure = drawn["loss"].figure
+    figure.draw_without_rendering()
+    box, edge = figure.legends[0].get_window_extent(), figure.bbox
+    assert edge.x0 <= box.x0 < box.x1 <= edge.x1
+    assert edge.y0 <= max(axis.get_tightbbox().y1 for axis in figure.axes) <= box.y0 + 1
+    assert box.y1 <= edge.y1
+    rates = drawn["lr_sensitivity"].figure
+    shown = [axis for axis in rates.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == sorted(PLACEMENTS)
+    for axis in shown:
+        assert [line.get_xdata() for line in axis.lines if line.get_marker() == "*"] == [[3e-3]]
+
+
 def test_arms_by_name(tmp_path: Path) -> None:
     for index, (placement, lr) in enumerate(
         (p, rate) for p in ("pre_ln", "post_ln") for rate in (1e-3, 1e-2)
@@ -244,6 +412,29 @@ def test_arms_by_name(tmp_path: Path) -> None:
     assert len(arms_of(tmp_path, ["norm", "optimizer.lr"])[1]) == 4
     with pytest.raises(ConfigError, match=r"--by='norn' is not valid: did you mean 'norm'"):
         arms_of(tmp_path, ["norn"])
+
+
+def test_what_a_placement_chooses_besides_is_no_arm_of_its_own(tmp_path: Path) -> None:
+    tied = tmp_path / "tied"
+    for seed in (0, 1):
+        make_run(tied, f"pre{seed}", seed=seed, norm={"fraction": None})
+        make_run(tied, f"deep{seed}", placement="deepnorm", init="deepnorm", seed=seed)
+        make_run(tied, f"mix{seed}", placement="mix_ln", norm={"fraction": 0.25}, seed=seed)
+    layout, arms = arms_of(tied)
+    assert [arm.label for arm in arms] == ["deepnorm", "mix_ln", "pre_ln"]
+    told = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
+    assert told == {
+        "seed": False,
+        "norm.placement": True,
+        "norm.fraction": False,
+        "init.scheme": False,
+    }
+    crossed = tmp_path / "crossed"
+    for placement, init in itertools.product(("pre_ln", "deepnorm"), ("xavier", "deepnorm")):
+        make_run(crossed, f"{placement}-{init}", placement=placement, init=init)
+    assert arms_of(crossed)[0].factors == ["norm.placement", "init.scheme"]
+    make_run(tied, "half", placement="mix_ln", norm={"fraction": 0.5})
+    assert arms_of(tied)[0].factors == ["norm.placement", "norm.fraction"]
 
 
 def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -294,7 +485,9 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     assert {(0.001, 0), (0.005, 4)} <= set(thinned.panels)
     figures = drawings(layout, arms)
     assert f"{thinned.left_out} of 25 panels are left out" in figures["loss"].caption
-    assert "5 of 25 panels are left out" in figures["gradient_maps"].caption  # 40 arms of 50
+    alone = "Each arm at its best learning rate alone, 10 of 50."
+    assert alone in figures["gradient_maps"].caption
+    assert alone in figures["gradients_by_layer"].caption
 
 
 def test_one_run_is_enough(tmp_path: Path) -> None:
