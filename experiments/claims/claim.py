@@ -97,7 +97,8 @@ class Evidence:
 class Claim:
     """One claim: what is said and where, how it is measured, what is predicted.
 
-    arms  of its training runs under a budget; without it, it is theory, measured at initialisation
+    arms    of its training runs under a budget; without it, it is theory, measured at initialisation
+    remark  on how it came out, written after it was measured: why, and what else was tried
     """
 
     name: str
@@ -109,6 +110,7 @@ class Claim:
     axes: Axes
     measure: "Callable[[Lab], Evidence]"
     arms: "Callable[[Budget], Arms] | None" = None
+    remark: str = ""
 
     @property
     def trains(self) -> bool:
@@ -133,13 +135,13 @@ def claim(
     predictions: Iterable[Prediction],
     axes: Axes,
     arms: "Callable[[Budget], Arms] | None" = None,
+    remark: str = "",
 ) -> "Callable[[Callable[[Lab], Evidence]], Callable[[Lab], Evidence]]":
     """Decorator that enters a measurement as the claim `name`."""
 
     def enter(measure: "Callable[[Lab], Evidence]") -> "Callable[[Lab], Evidence]":
-        CLAIMS[name] = Claim(
-            name, title, source, statement, setting, tuple(predictions), axes, measure, arms
-        )
+        told = (name, title, source, statement, setting, tuple(predictions), axes)
+        CLAIMS[name] = Claim(*told, measure, arms, remark)
         return measure
 
     return enter

@@ -92,14 +92,8 @@ def told(group: Frame, picture: Picture | None) -> dict[str, object]:
 def sources(row: dict[str, object]) -> list[tuple[str, str]]:
     """arXiv numbers with their addresses."""
     given = row["arxiv"]
-    names = [] if is_absent(given) else str(given).split("; ")
-    return [(name, f"https://arxiv.org/abs/{name}") for name in map(arxiv_number, names)]
-
-
-def arxiv_number(text: str) -> str:
-    """An arXiv number as a CSV reader may have spoiled it: 2002.04745 is no decimal."""
-    whole, _, part = text.partition(".")
-    return f"{whole:0>4}.{part:0<5}"
+    numbers = [] if is_absent(given) else str(given).removeprefix("arXiv ").split("; ")
+    return [(number, f"https://arxiv.org/abs/{number}") for number in numbers]
 
 
 def is_absent(value: object) -> bool:

@@ -3,6 +3,7 @@
 from experiments.runner import RUNNERS, Outcome
 from experiments.runners import (
     activations,
+    claims,
     generate,
     init_gradients,
     memory,
@@ -15,6 +16,7 @@ __all__ = [
     "RUNNERS",
     "Outcome",
     "activations",
+    "claims",
     "generate",
     "init_gradients",
     "memory",

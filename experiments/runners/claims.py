@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.claims import CLAIMS
-from experiments.claims.claim import OWN, Claim, Evidence, Judged, judge, overall
+from experiments.claims.claim import Claim, Evidence, Judged, judge, overall
 from experiments.claims.lab import BUDGETS, Lab
 from experiments.console import progress, say, show_table
 from experiments.device import pick_device
@@ -239,8 +239,12 @@ def record(
             for name, height in evidence.lines.items()
         ]
         board.append(
-            {"claim": claim.name, "source": short_source(claim), "verdict": verdict}
-            | {"time": duration(seconds)}
+            {
+                "claim": claim.name,
+                "source": claim.source.paper,
+                "verdict": verdict,
+                "time": duration(seconds),
+            }
         )
     recorder.table("claims", rows)
     recorder.table("measurements", points)
@@ -263,11 +267,6 @@ def known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def short_source(claim: Claim) -> str:
-    """The paper, or whose finding it is."""
-    return claim.source.paper
-
-
 def row_of(
     claim: Claim, result: Judged, verdict: str, seconds: float, settings: Settings
 ) -> dict[str, str | float | int | None]:
@@ -278,10 +277,11 @@ def row_of(
         "title": claim.title,
         "finding": "own" if claim.own else "published",
         "paper": claim.source.paper,
-        "arxiv": claim.source.arxiv,
-        "where": claim.source.where,
+        "arxiv": f"arXiv {claim.source.arxiv}" if claim.source.arxiv else None,
+        "where": claim.source.where or None,
         "statement": claim.statement,
         "setting": claim.setting,
+        "remark": claim.remark or None,
         "number": prediction.name,
         "prediction": prediction.words,
         "predicted_low": bound(prediction.low),
@@ -294,8 +294,8 @@ def row_of(
         "claim_verdict": verdict,
         "seconds": round(seconds, 1),
         "figure": f"figures/{claim.name}.png",
-        "command": f"python run.py experiment=claims claims.only={claim.name}"
-        + ("" if settings.claims.budget == "standard" else f" claims.budget={settings.claims.budget}"),
+        "command": f"python run.py experiment=claims claims.only={claim.name} "
+        f"claims.budget={settings.claims.budget}",
     }
 
 

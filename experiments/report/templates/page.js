@@ -26,22 +26,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
-// Show the runs that hold every word of the filter.
+// Show the runs that hold every word of the filter, where there is one.
 const filter = document.getElementById("filter");
-const shown = document.getElementById("shown");
-const runRows = [...document.getElementById("runs-table").tBodies[0].rows];
-function applyFilter() {
-  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-  let count = 0;
-  for (const row of runRows) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
-    count += row.hidden ? 0 : 1;
-  }
-  shown.textContent = `${count} of ${runRows.length}`;
+if (filter) {
+  const shown = document.getElementById("shown");
+  const runRows = [...document.getElementById("runs-table").tBodies[0].rows];
+  const apply = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let count = 0;
+    for (const row of runRows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      count += row.hidden ? 0 : 1;
+    }
+    shown.textContent = `${count} of ${runRows.length}`;
+  };
+  filter.addEventListener("input", apply);
+  apply();
 }
-filter.addEventListener("input", applyFilter);
-applyFilter();
 // Copy a command; where the browser does not allow it, show the command instead.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
