@@ -17,7 +17,8 @@ from markupsafe import Markup
 from experiments.console import one_line, printable
 from experiments.plots import DPI
 from experiments.report.arms import Arm, Layout
-from experiments.report.figures import INK, PAPER, STYLE, Drawn, Maker, plural
+from experiments.report.drawing import INK, PAPER, STYLE, Drawn, plural
+from experiments.report.figures import Maker
 from experiments.report.tables import best_table, costs_table, part, results_table, runs_table
 from experiments.report.tuning import budget, tune
 from experiments.report.words import endings, headline

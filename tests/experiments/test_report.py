@@ -14,13 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.report import figures, write_report
+from experiments.report import drawing, figures, write_report
 from experiments.report.__main__ import main
 from experiments.report.arms import Layout, factors_of, form_arms
-from experiments.report.figures import Drawn, lines_of, makers, rate_sensitivity, scalings
+from experiments.report.drawing import Drawn, lines_of
+from experiments.report.figures import makers, scalings
 from experiments.report.histories import read_history, read_table
 from experiments.report.numbers import band, fit_power, middle, sensitivity
 from experiments.report.page import differences, render
+from experiments.report.rates import rate_sensitivity
 from experiments.report.tables import Table, best_table, results_table
 from experiments.report.tuning import budget, tune
 from experiments.report.words import headline
@@ -299,7 +301,7 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert drawn is not None
     stars = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "*"]
     places = {tuple(np.ravel(star.get_data())): star.get_markerfacecolor() for star in stars}
-    assert places == {(1e-4, 2.4): figures.PAPER, (1e-3, 2.1): figures.HUES[1]}
+    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.HUES[1]}
 
     broken = {"status": "failed", "error": "it broke"}
     make_run(tmp_path, "more", lr=1e-1, val_losses=(4.0, 3.0))
