@@ -311,7 +311,11 @@ def telling(values: dict[str, Any]) -> dict[str, Any]:
     """Of nested settings, those that can change a result: not the logging, not the caches."""
     unheard = ("wandb", "sweep", "resume", "pictures")
     kept = {k: value for k, value in values.items() if k not in unheard}
-    silent = {"data": {"cache_dir"}, "claims": {"runs"}, "trainer": {"checkpoint_every", "keep", "keep_best"}}
+    silent = {
+        "data": {"cache_dir"},
+        "claims": {"runs"},
+        "trainer": {"checkpoint_every", "keep", "keep_best"},
+    }
     for section, names in silent.items():
         if isinstance(kept.get(section), dict):
             kept[section] = {k: v for k, v in kept[section].items() if k not in names}

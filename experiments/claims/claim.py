@@ -97,7 +97,7 @@ class Evidence:
 class Claim:
     """One claim: what is said and where, how it is measured, what is predicted.
 
-    arms    of its training runs under a budget; without it, it is theory, measured at initialisation
+    arms    of its training runs under a budget; None: it is theory, measured at initialisation
     remark  on how it came out, written after it was measured: why, and what else was tried
     """
 

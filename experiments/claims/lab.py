@@ -45,14 +45,16 @@ BUDGETS = {
 
 
 class Lab:
-    """A measurement's surroundings under one budget.
+    """A measurement's surroundings.
 
+    base  settings of the claims themselves: budget, seed, device
     told  overrides of the command that hold for every model and run, such as device=cpu
     runs  of the arms of training claims, by the arm's overrides; in the order of the seeds
     """
 
-    def __init__(self, settings: Settings, budget: Budget, told: Sequence[str] = ()) -> None:
-        self.budget, self.told, self.first_seed = budget, list(told), settings.seed
+    def __init__(self, settings: Settings, told: Sequence[str] = ()) -> None:
+        self.base, self.told, self.first_seed = settings, list(told), settings.seed
+        self.budget = BUDGETS[settings.claims.budget]
         self.device = pick_device(settings.device)
         self.runs: Mapping[tuple[str, ...], list[Run]] = {}
         self.composed: dict[tuple[str, ...], Settings] = {}

@@ -64,12 +64,14 @@ def outputs(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def ff_weights(model: GPT) -> list[nn.Parameter]:
+def ff_weights(model: GPT) -> list[Tensor]:
     """The second feed-forward weight of each block, W^{2,l}."""
     return [block.feed_forward.fc_out.weight for block in model.blocks]
 
 
-def in_xiongs_setting(lab: Lab, placement: str, seed: int, depth: int) -> tuple[GPT, Tensor, Tensor]:
+def in_xiongs_setting(
+    lab: Lab, placement: str, seed: int, depth: int
+) -> tuple[GPT, Tensor, Tensor]:
     """Model, tokens and targets."""
     settings = lab.settings(f"norm={placement}", *XIONG)
     model = lab.model(settings, seed, depth)
@@ -159,8 +161,7 @@ def hidden_norm(lab: Lab) -> Evidence:
                 model(tokens)
             squares = [x.square().mean().item() for x in sums]
             evidence.points += [
-                Point(placement, layer, seed, value)
-                for layer, value in enumerate(squares, start=1)
+                Point(placement, layer, seed, value) for layer, value in enumerate(squares, start=1)
             ]
             if placement == "post_ln":
                 mean = sum(squares) / len(squares)
@@ -392,9 +393,7 @@ def init_decides(lab: Lab) -> Evidence:
                 loss = loss_of(model(tokens), targets)
                 (grad,) = torch.autograd.grad(loss, ff_weights(model)[-1])
                 norms.append(grad.norm().item())
-                evidence.points.append(
-                    Point(f"{placement}, init={init}", depth, seed, norms[-1])
-                )
+                evidence.points.append(Point(f"{placement}, init={init}", depth, seed, norms[-1]))
             at_16[init, placement] = norms[lab.budget.depths.index(16)]
             name = f"init={init}, {placement}: slope in L"
             evidence.values[name].append(slope(lab.budget.depths, norms))
@@ -474,7 +473,8 @@ def output_change(lab: Lab) -> Evidence:
         before = output_of(model, tokens)
         for block in model.blocks:
             for weight in (p for p in block.parameters() if p.ndim == 2):
-                weight += PERTURBATION * weight.square().mean().sqrt() * torch.randn_like(weight)
+                size = PERTURBATION * weight.square().mean().sqrt()
+                weight.add_(size * torch.randn_like(weight))
         return (output_of(model, tokens) - before).square().mean().item()
 
     arms = {
@@ -630,12 +630,10 @@ def b2t(lab: Lab) -> Evidence:
         "Under Pre-LN the gradients of the first layers are larger than those of the last; "
         "NormFormer's additional norms reduce the mismatch."
     ),
-    setting=f"{MICRO_WORDS}, L = 12, at initialisation; the paper shows training. W_2 of each block",
+    setting=f"{MICRO_WORDS}, L = 12; at initialisation, the paper shows training",
     predictions=[
         Prediction("pre_ln: ln(first block / last block)", "above 0", low=0.0),
-        Prediction(
-            "pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0
-        ),
+        Prediction("pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0),
         Prediction("init=gpt2, pre_ln: ln(first block / last block)"),
         Prediction("init=gpt2, pre_ln less normformer: |ln(first block / last block)|"),
     ],

@@ -1,30 +1,22 @@
-"""The page about claims: read from claims.csv and measurements.csv, drawn, written as claims.html."""
+"""The page about claims, from claims.csv and measurements.csv alone."""
 
 import math
 import textwrap
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.files import write_atomically
 from experiments.plots import log_if_wide, panels, read
-from experiments.report.figures import INK, ONE_PANEL, Drawn, Line, draw_band, key_of, line_styles
+from experiments.report.drawing import INK, ONE_PANEL, Drawn, draw_band, key_of, lines_for
 from experiments.report.numbers import Band, fit_power
-from experiments.report.page import (
-    Picture,
-    content_hash,
-    draw_picture,
-    environment,
-    provenance,
-    read_part,
-)
+from experiments.report.page import Picture, draw_picture, fill, provenance
 from experiments.runs import Run, read_summary
 from experiments.settings import without_home
 
@@ -46,19 +38,13 @@ def write_claims_page(directory: Path) -> Path:
         picture = draw_picture(partial(figure_of, first, own), directory / "figures", FORMATS)
         if picture is not None:
             pictures[first["claim"]] = picture
-    engine = environment()
-    parts = {name: read_part(engine, name) for name in ("style.css", "page.js")}
     run = Run(directory, read_summary(directory))
-    page = engine.get_template("claims.html.jinja").render(
+    page = fill(
+        "claims.html.jinja",
         budget=run.summary.get("budget", ""),
         claims=[told(group, pictures.get(str(group.iloc[0]["claim"]))) for group in claims],
         counts=counts(rows),
         provenance=provenance([run]),
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        style=Markup(parts["style.css"]),
-        script=Markup(parts["page.js"]),
-        style_hash=content_hash(parts["style.css"]),
-        script_hash=content_hash(parts["page.js"]),
     )
     path = directory / "claims.html"
     write_atomically(path, without_home(page).encode())
@@ -179,21 +165,19 @@ def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
     xs = np.array(sorted(points["x"].dropna().unique()))
     geometric = len(xs) > 1 and xs[0] > 0 and (xs[1:] / xs[:-1]).min() >= GEOMETRIC
     axis.set_xlabel(str(points["x_name"].iloc[0]))
-    log_y = False
-    keys = []
-    for line in line_styles(arms):
+    lines = lines_for(arms, arms)
+    for line in lines:
         own = points[points["arm"] == line.hue]
         groups = own.groupby("x")["value"]
         draw_band(axis, Band(groups.median(), groups.min(), groups.max()), line)
     log_if_wide(axis)
     log_y = axis.get_yscale() == "log"
-    for line in line_styles(arms):
+    keys = []
+    for line in lines:
         own = points[points["arm"] == line.hue]
-        words = str(line.hue)
-        if geometric and log_y:
-            fit = fit_power(own["x"].tolist(), own["value"].tolist())
-            words += "" if fit is None else f" ({fit.slope:+.2f})"
-        keys.append(key_of(Line(line.hue, words, line.colour, line.mark)))
+        fit = fit_power(own["x"].tolist(), own["value"].tolist()) if geometric and log_y else None
+        told = line.label if fit is None else f"{line.label} ({fit.slope:+.2f})"
+        keys.append(key_of(replace(line, label=told)))
     if geometric:
         axis.set_xscale("log")
         axis.set_xticks(xs, [f"{x:g}" for x in xs])

@@ -87,17 +87,22 @@ def lines_of(layout: Layout) -> list[Line]:
 
     Six colours and seven marks make 42 pairs.
     """
+    return lines_for(layout.hues, [layout.hue_label(hue) for hue in layout.hues])
+
+
+def lines_for(hues: Sequence[Value], labels: Sequence[str]) -> list[Line]:
+    """One line style for each level, as above."""
     lines = []
-    for index, (hue, colour) in enumerate(zip(layout.hues, colours(layout.hues), strict=True)):
+    for index, (hue, colour) in enumerate(zip(hues, colours(hues), strict=True)):
         turn = index // len(HUES) if colour in HUES else 0
         line = Line(
             hue,
-            layout.hue_label(hue),
+            labels[index],
             colour,
             MARKS[index % len(MARKS)],
             DASHES[turn % len(DASHES)],
             PAPER if turn % 2 else None,
-            0.06 if is_crowded(layout) else 0.18,
+            0.06 if len(hues) > len(HUES) else 0.18,
         )
         lines.append(line)
     return lines

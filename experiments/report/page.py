@@ -143,18 +143,10 @@ def render(
     warnings: Sequence[str],
 ) -> str:
     """The page. Everything that comes from a run is escaped by the template engine."""
-    environment = Environment(
-        loader=PackageLoader("experiments.report"),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tuned = tune(layout)
     columns, rows = runs_table(runs, layout.factors, out)
-    parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
-    return environment.get_template("page.html.jinja").render(
+    return fill(
+        "page.html.jinja",
         title=" and ".join(folder.resolve().name for folder in folders[:3]),
         more_folders=max(0, len(folders) - 3),
         headline=headline(layout, arms),
@@ -171,6 +163,22 @@ def render(
         provenance=provenance(runs),
         differences=differences(runs, layout.factors),
         warnings=warnings,
+    )
+
+
+def fill(template: str, **values: object) -> str:
+    """A page: the template with its values, the style and the script that all pages share."""
+    environment = Environment(
+        loader=PackageLoader("experiments.report"),
+        autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
+    return environment.get_template(template).render(
+        **values,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         style=Markup(parts["style.css"]),
         script=Markup(parts["page.js"]),
