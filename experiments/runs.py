@@ -16,6 +16,7 @@ Value = str | float | int | bool | None
 UNKNOWN = "unknown"
 NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
 ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
+STUCK_WITHIN = 0.01  # of the loss of token frequencies
 
 # What the settings of runs without them are read from, in summaries of version 0.1.0.
 OLDER = {
@@ -77,6 +78,17 @@ class Run:
             return None if value is None or isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             return None
+
+
+def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
+    """Whether a final loss is that of a model that learned no more than token frequencies.
+
+    Within 1 % of the validation loss of token frequencies alone, or above it. False where either
+    was not measured.
+    """
+    if val_loss is None or frequencies is None:
+        return False
+    return val_loss > (1 - STUCK_WITHIN) * frequencies
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
