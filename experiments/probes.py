@@ -1,27 +1,28 @@
-"""What is measured inside a model: gradients, weights, updates, activations.
+"""What is measured of a model's parameters: gradients, weights, updates.
 
 Each measurement is a row (layer, component, stat, value), with layer and component as in
-`gpt.parameters.Place`. The probes know models; they know nothing of files.
+`gpt.parameters.Place`; `block` stands for all parameters of a block, and the name of a parameter
+inside its layer, such as `feed_forward.fc_out.weight`, for that tensor alone. The probes know
+models; they know nothing of files. What flows through a model is in `experiments.stream_probes`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from experiments.records import Row
 from gpt import GPT
-from gpt.attention import SelfAttention
 from gpt.parameters import Place, places
 
 
 class ParameterNorms:
-    """Frobenius norms of tensors that stand for the parameters, per component and block.
+    """Frobenius norms of tensors that stand for the parameters, per component, block and tensor.
 
-    One fused call takes the norms of all tensors; they stay on the device until their copy on the
+    ||G|| = sqrt(sum of squares), over all elements of all tensors that belong to the place. One
+    fused call takes the norms of all tensors; they stay on the device until their copy on the
     host is asked for. `rows` takes that copy.
     """
 
@@ -34,8 +35,13 @@ class ParameterNorms:
             if 0 <= place.layer < len(model.blocks):
                 keys.setdefault((place.layer, "block"), []).append(index)
         self.groups = keys
+        self.tensors = {
+            (place.layer, place.name.removeprefix(f"blocks.{place.layer}.")): [index]
+            for index, place in enumerate(self.places)
+        }
         sizes = np.array([parameter.numel() for parameter in self.parameters])
-        self.counts = {key: int(sizes[members].sum()) for key, members in keys.items()}
+        both = keys | self.tensors
+        self.counts = {key: int(sizes[members].sum()) for key, members in both.items()}
 
     @torch.no_grad()
     def measure(self, tensors: list[Tensor]) -> Tensor:
@@ -72,20 +78,42 @@ class ParameterNorms:
             norms[index] = tensors[index].detach().cpu().double().norm()
         return norms
 
-    def rows(self, norms: Tensor, stat: str) -> list[Row]:
-        """The norm of each component and block: the root of its tensors' summed squares."""
+    def of_losses(self, losses: Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Norms of the gradient of each of several losses, and those of the mean gradient.
+
+        All in float64 on the host, (number of tensors,) each. The losses are asked for one by one;
+        gradients that the parameters hold are left alone. The mean of the first is at least the
+        second, and far above it where the losses pull in different directions.
+        """
+        means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        single: list[Tensor] = []
+        for loss in losses:
+            grads = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
+            single.append(self.on_host(grads))
+            torch._foreach_add_(means, grads)
+        torch._foreach_div_(means, len(single))
+        return single, self.on_host(means)
+
+    def rows(self, norms: Tensor, stat: str, each: bool = False) -> list[Row]:
+        """The norm of each component and block: the root of its tensors' summed squares.
+
+        each  whether the norm of each tensor follows
+        """
         squares = norms.numpy() ** 2
+        groups = self.groups | self.tensors if each else self.groups
         return [
             Row(layer, component, stat, math.sqrt(squares[members].sum()))
-            for (layer, component), members in self.groups.items()
+            for (layer, component), members in groups.items()
         ]
 
-    def gradient_rows(self, norms: Tensor) -> list[Row]:
+    def gradient_rows(self, norms: Tensor, each: bool = False) -> list[Row]:
         """Per component and block: `grad_norm`, and `grad_rms` = grad_norm / sqrt(count).
 
         The norm grows with the number of parameters; the root mean square does not.
+
+        each  whether both of each tensor follow
         """
-        rows = self.rows(norms, "grad_norm")
+        rows = self.rows(norms, "grad_norm", each)
         rms = [
             Row(layer, component, "grad_rms", norm / math.sqrt(self.counts[layer, component]))
             for layer, component, _, norm in rows
@@ -94,7 +122,10 @@ class ParameterNorms:
 
 
 class UpdateProbe:
-    """Weight norms, and norm(W after - W before) / norm(W before) over one optimizer step.
+    """Per component, block and tensor W, what one optimizer step does to the weights.
+
+    weight_norm   norm(W before)
+    update_ratio  norm(W after - W before) / norm(W before); absent where that is 0
 
     Holds a copy of the parameters between `before` and `after`.
     """
@@ -111,96 +142,29 @@ class UpdateProbe:
         weight_norms = self.norms.on_host(self.old)
         changes = self.norms.on_host(list(torch._foreach_sub(new, self.old)))
         self.old = []
-        weights = self.norms.rows(weight_norms, "weight_norm")
+        weights = self.norms.rows(weight_norms, "weight_norm", each=True)
         ratios = [
             Row(layer, component, "update_ratio", change / weight)
             for (layer, component, _, weight), (_, _, _, change) in zip(
-                weights, self.norms.rows(changes, "change"), strict=True
+                weights, self.norms.rows(changes, "change", each=True), strict=True
             )
-            if weight > 0  # a weight of zero has no ratio
+            if weight > 0
         ]
         return weights + ratios
 
 
-def stream_rows(
-    model: GPT, loss_of: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor
-) -> list[Row]:
-    """Activations and stream gradients of one batch, (B, T) tokens and targets, in eval mode.
+def window_gradient_rows(norms: ParameterNorms, losses: Iterable[Tensor]) -> list[Row]:
+    """Per component and block, of the mean losses of W single windows of T tokens:
 
-    For each block's `input`, `attention` and `feed_forward` (the branches' outputs) and `output`:
-    `activation_rms`, the root mean square, and `activation_max`, the largest magnitude. For
-    input and output: `stream_grad_norm`, the Frobenius norm of the mean loss's gradient with
-    respect to the stream there. For attention: `attention_max_logit`, the largest logit before
-    the softmax, and `attention_entropy`, the mean over heads and rows of
-    -sum p ln p / ln(number of visible tokens), from 0 (one token) to 1 (uniform); the first row,
-    which sees one token, is left out.
+    window_grad_norm       1/W sum_i ||g_i||, g_i the gradient of window i's loss
+    mean_window_grad_norm  ||1/W sum_i g_i||, the gradient of the loss of all windows together
 
-    Parameters' gradients, the random state and the model's mode are left as they were.
+    The second is what Figure 3 of Xiong et al. 2020, arXiv 2002.04745, shows. Costs W forward and
+    backward passes of one window, and memory for two sets of gradients.
     """
-    if not model.blocks:
-        return []
-    stream: dict[tuple[int, str], Tensor] = {}
-    values: dict[tuple[int, str, str], Tensor] = {}
-    handles: list[RemovableHandle] = []
-
-    def keep(layer: int, part: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            state = inputs[0] if part == "input" else output
-            tensor = model.blocks[layer].stream(state) if part in ("input", "output") else state
-            if part in ("input", "output"):
-                stream[layer, part] = tensor
-            with torch.no_grad():
-                values[layer, part, "activation_rms"] = norm(tensor) / tensor.numel() ** 0.5
-                values[layer, part, "activation_max"] = tensor.float().abs().max()
-
-        return hook
-
-    def watch_attention(layer: int) -> Callable[..., None]:
-        @torch.no_grad()
-        def hook(module: SelfAttention, inputs: tuple[Tensor], output: Tensor) -> None:
-            logits, weights = module.scores(inputs[0])
-            values[layer, "attention", "attention_max_logit"] = logits.float().max()
-            values[layer, "attention", "attention_entropy"] = relative_entropy(weights.float())
-
-        return hook
-
-    for layer, block in enumerate(model.blocks):
-        handles += [
-            block.register_forward_hook(keep(layer, "input")),
-            block.attention.register_forward_hook(keep(layer, "attention")),
-            block.attention.register_forward_hook(watch_attention(layer)),
-            block.feed_forward.register_forward_hook(keep(layer, "feed_forward")),
-            block.register_forward_hook(keep(layer, "output")),
-        ]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad():
-            loss = loss_of(tokens, targets)
-        # With shortcuts off and a dead branch, a stream may have no path to the loss.
-        grads = torch.autograd.grad(loss, list(stream.values()), allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(was_training)
-    for (layer, part), grad in zip(stream, grads, strict=True):
-        if grad is not None:
-            values[layer, part, "stream_grad_norm"] = norm(grad)
-    numbers = torch.stack(list(values.values())).tolist()
-    return [Row(*key, value) for key, value in zip(values, numbers, strict=True)]
-
-
-def norm(x: Tensor) -> Tensor:
-    """Frobenius norm in float32, scaled by the largest magnitude so that no square leaves it."""
-    largest = x.float().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    return largest * (x.float() / largest).norm()
-
-
-def relative_entropy(weights: Tensor) -> Tensor:
-    """Mean over all rows but the first of -sum p ln p / ln(visible), of weights (..., T, T).
-
-    Causal: row t sees t + 1 tokens. nan when T is 1.
-    """
-    visible = torch.arange(1, weights.shape[-1] + 1, device=weights.device)
-    entropy = torch.special.entr(weights).sum(dim=-1)
-    return (entropy / visible.log())[..., 1:].mean()
+    single, mean = norms.of_losses(losses)
+    rows = [norms.rows(each, "window_grad_norm") for each in single]
+    return [
+        row[0]._replace(value=float(np.mean([one.value for one in row])))
+        for row in zip(*rows, strict=True)
+    ] + norms.rows(mean, "mean_window_grad_norm")

@@ -118,6 +118,7 @@ class TrainerSettings:
     eval_tokens: int = MISSING  # at least one window
     probe_every: int | None = MISSING  # null: never
     probe_tokens: int = MISSING  # at least one window, at most a training batch
+    end_probes: bool = MISSING  # those that cost too much for every probe
     log_every: int | None = MISSING  # null: 1, coarser where gradients.csv would exceed 50 MB
     checkpoint_every: int | None = MISSING  # null: at the end only
     keep: int = MISSING  # checkpoints, the newest among them

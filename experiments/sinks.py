@@ -184,6 +184,8 @@ class WandbSink:
     """The same records as a W&B run: offline by default, to be synced when the user likes.
 
     Metrics keep their CSV names; a value of layer 3's attention is `grad_norm/layer_3/attention`.
+    A run of 8 blocks has 1,000 to 1,200 names, of 12 up to 1,750, all placements of either together
+    below 4,000: W&B asks for fewer than 10,000 in a project.
     """
 
     def __init__(

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,15 +33,18 @@ from experiments.memory import (
     tensor_bytes,
 )
 from experiments.optimizer import make_optimizer
-from experiments.probes import ParameterNorms, UpdateProbe, stream_rows
+from experiments.probes import ParameterNorms, UpdateProbe, window_gradient_rows
 from experiments.recorder import Recorder, block_summary, versions
 from experiments.records import Row
 from experiments.schedule import learning_rate
 from experiments.settings import Settings
+from experiments.stream_probes import evaluating, layer_drop_rows, stream_rows
 from gpt import GPT, ConfigError
 
 GRADIENTS_CSV_LIMIT = 45e6  # bytes; leaves room below 50 MB
-BYTES_PER_ROW = 45  # of gradients.csv, generously: 40 were seen
+BYTES_OF_NUMBERS = 30  # in a row of gradients.csv: step, layer, value, commas, generously
+SPIKE_DEVIATIONS, SPIKE_WINDOW, SPIKE_LEAST = 6, 100, 20  # see is_spike
+SPIKES_NAMED = 20  # of which the summary tells the step
 PROGRESS = (  # attributes of a Trainer that a checkpoint keeps
     "log_every",
     "measured_bytes",
@@ -51,6 +55,11 @@ PROGRESS = (  # attributes of a Trainer that a checkpoint keeps
     "speed",
     "val_losses",
     "block_norms",
+    "settled",
+    "losses",
+    "spikes",
+    "spike_steps",
+    "clipped",
 )
 
 
@@ -99,7 +108,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings.optimizer)
         self.norms = ParameterNorms(model)
         self.updates = UpdateProbe(self.norms)
-        self.log_every = self.options.log_every or automatic_log_every(settings, self.norms)
+        self.log_every = self.options.log_every  # null: set once a probe's rows were counted
         self.pending: list[Measured] = []
         self.done = 0  # steps
         self.saved: int | None = None  # the step of checkpoint.pt
@@ -110,6 +119,10 @@ class Trainer:
         self.speed = 0.0  # tokens per second since the last recorded step
         self.val_losses: dict[int, float] = {}
         self.block_norms: dict[str, dict[str, float]] = {}  # at the first and the last logged step
+        self.settled = 0  # steps whose numbers were looked at, each finite; of them:
+        self.losses: list[float] = []  # of the last SPIKE_WINDOW
+        self.spikes, self.spike_steps = 0, list[int]()
+        self.clipped = 0
 
     def run(self) -> None:
         """All steps that are left, then a last evaluation and the checkpoint.
@@ -131,9 +144,11 @@ class Trainer:
                 if signal:
                     raise Interrupted(signal)
         val_loss = self._evaluate(steps)
-        rows = self._stream_rows() if self.options.probe_every else ()
+        rows = self._stream_rows() if self.options.probe_every else []
         if math.isfinite(val_loss):
             self.save()  # before the last row, for the run may grow
+            if self.options.end_probes:
+                rows += self._end_rows(val_loss)
         metrics = {"tokens": self._tokens(steps), "val_loss": val_loss}
         self.recorder.step(steps, metrics, rows)
         if not math.isfinite(val_loss):
@@ -148,7 +163,7 @@ class Trainer:
         self.model.profile(tokens[:part].to(self.device))
 
     def _is_logged(self, step: int) -> bool:
-        return step % self.log_every == 0 or step == self.options.steps - 1
+        return step % (self.log_every or 1) == 0 or step == self.options.steps - 1
 
     def _step(self, step: int) -> None:
         """Measure at `step`, record it where it is due, and update."""
@@ -173,7 +188,7 @@ class Trainer:
             self.pending.append(measured)
             total = measured.grad_norms.norm()
             if recording or not self.defers:
-                total = self._settle(metrics, rows)
+                total = self._settle(metrics, rows, probing)
             if options.clip is not None:
                 metrics["clip_factor"] = self._clip(options.clip, total)
         if probing:
@@ -186,6 +201,9 @@ class Trainer:
             self.measured_bytes["peak"] = self.meter.rise()
         if probing:
             rows += self.updates.after()
+        if self.log_every is None:
+            every = self.norms.gradient_rows(torch.zeros(len(self.norms.parameters)))
+            self.log_every = automatic_log_every(self.settings, every, rows)
         self.optimizer.zero_grad(set_to_none=True)
         if recording:
             self._record(step, metrics, rows)
@@ -207,13 +225,16 @@ class Trainer:
         return Measured(step, rate, self._gradients(step), self.norms.gradients())
 
     def _settle(
-        self, metrics: dict[str, Any] | None = None, rows: list[Row] | None = None
+        self,
+        metrics: dict[str, Any] | None = None,
+        rows: list[Row] | None = None,
+        each: bool = False,
     ) -> Tensor:
         """Copy all pending steps from the device at once and see whether they are finite.
 
         Records the first that is not, and raises Diverged for it. Given `metrics` and `rows`, the
-        newest step's gradients must still be there, and its values join them. Returns the newest
-        step's total norm.
+        newest step's gradients must still be there, and its values join them, with those of `each`
+        tensor if wanted. Returns the newest step's total norm.
         """
         total = torch.zeros(())
         if not self.pending:
@@ -232,12 +253,24 @@ class Trainer:
                 "lr": measured.lr,
                 "grad_norm": float(total),
             }
-            step_rows[:0] = self.norms.gradient_rows(norms)
-            if not math.isfinite(loss) or not math.isfinite(float(total)):
+            finite = math.isfinite(loss) and math.isfinite(float(total))
+            step_rows[:0] = self.norms.gradient_rows(norms, each or not finite)
+            if not finite:
                 self.recorder.step(measured.step, step_metrics, step_rows)
                 raise Diverged(measured.step, "gradient" if math.isfinite(loss) else "loss")
+            self._count(measured.step, loss, total)
         self.pending.clear()
         return total
+
+    def _count(self, step: int, loss: float, total: Tensor) -> None:
+        """Count a step: whether its loss is a spike, and whether its gradient is clipped."""
+        self.settled += 1
+        if is_spike(loss, self.losses):
+            self.spikes += 1
+            self.spike_steps = [*self.spike_steps, step][:SPIKES_NAMED]
+        self.losses = [*self.losses, loss][-SPIKE_WINDOW:]
+        if self.options.clip is not None:
+            self.clipped += int(clip_factor(self.options.clip, total) < 1)
 
     def _record(self, step: int, metrics: dict[str, Any], rows: list[Row]) -> None:
         """Write a row for `step`, with the speed since the last one and the memory so far."""
@@ -285,35 +318,47 @@ class Trainer:
 
     def _clip(self, limit: float, total: Tensor) -> Tensor:
         """Scale all gradients to a total norm of at most `limit`; returns the factor."""
-        factor = (limit / (total + 1e-6)).clamp(max=1.0)
+        factor = clip_factor(limit, total)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_mul_(grads, factor.to(self.device, grads[0].dtype))
         return factor
 
-    @torch.no_grad()
     def _evaluate(self, step: int) -> float:
-        """Mean loss over a fixed set of validation windows."""
-        self.model.eval()
-        tokens, targets = self.corpus.fixed_windows(self.options.eval_tokens, self.length)
-        total = 0.0
-        for part_tokens, part_targets in zip(
-            tokens.split(self.options.batch_size),
-            targets.split(self.options.batch_size),
-            strict=True,
-        ):
-            total += float(self._loss(part_tokens, part_targets)) * len(part_tokens)
-        self.model.train()
-        loss = total / len(tokens)
+        """The validation loss, kept, with its checkpoint where that is wanted."""
+        loss = self._validation_loss()
         best = min(self.val_losses.values(), default=math.inf)
         self.val_losses[step] = loss
         if self.options.keep_best and loss < best:
             write_checkpoint(self.recorder.directory / BEST, self.state())
         return loss
 
-    def _stream_rows(self) -> list[Row]:
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        """Mean loss over a fixed set of validation windows."""
+        tokens, targets = self.corpus.fixed_windows(self.options.eval_tokens, self.length)
+        total = 0.0
+        with evaluating(self.model):
+            for part_tokens, part_targets in zip(
+                tokens.split(self.options.batch_size),
+                targets.split(self.options.batch_size),
+                strict=True,
+            ):
+                total += float(self._loss(part_tokens, part_targets)) * len(part_tokens)
+        return total / len(tokens)
+
+    def _probe_windows(self) -> tuple[Tensor, Tensor]:
         most = self.options.batch_size * self.length  # no more memory than training takes
-        windows = self.corpus.fixed_windows(min(self.options.probe_tokens, most), self.length)
-        return stream_rows(self.model, self._loss, *windows)
+        return self.corpus.fixed_windows(min(self.options.probe_tokens, most), self.length)
+
+    def _stream_rows(self) -> list[Row]:
+        return stream_rows(self.model, self._loss, *self._probe_windows())
+
+    def _end_rows(self, val_loss: float) -> list[Row]:
+        """What is measured once, of the trained model, in eval mode: see `trainer.end_probes`."""
+        windows = zip(*(part.split(1) for part in self._probe_windows()), strict=True)
+        with evaluating(self.model):
+            gradients = window_gradient_rows(self.norms, (self._loss(*one) for one in windows))
+        return layer_drop_rows(self.model, self._validation_loss, val_loss) + gradients
 
     def _tokens(self, steps: int) -> int:
         """Tokens trained on after `steps` updates."""
@@ -322,6 +367,20 @@ class Trainer:
     def tokens_per_s(self) -> float:
         """Mean speed of all steps so far, evaluation and probes aside."""
         return self._tokens(self.logged_step) / max(self.training_seconds, 1e-9)
+
+    def counts(self) -> dict[str, Any]:
+        """For the summary: tokens trained on, spikes and their first steps, share of clipped steps.
+
+        The share is absent where clipping is off.
+        """
+        counts: dict[str, Any] = {
+            "tokens": self._tokens(self.settled),
+            "spikes": self.spikes,
+            "spike_steps": self.spike_steps,
+        }
+        if self.options.clip is not None and self.settled:
+            counts["clip_share"] = self.clipped / self.settled
+        return counts
 
     def _note(self) -> str:
         return f"loss {self.train_loss:.3f}  {self.speed:,.0f} tokens/s"
@@ -371,12 +430,37 @@ class Trainer:
         restore_random_state(state["random"])
 
 
-def automatic_log_every(settings: Settings, norms: ParameterNorms) -> int:
-    """1, or the smallest interval that keeps gradients.csv below its limit."""
+def clip_factor(limit: float, total: Tensor) -> Tensor:
+    """What all gradients are multiplied by, so that their total norm is at most `limit`."""
+    return (limit / (total + 1e-6)).clamp(max=1.0)
+
+
+def is_spike(loss: float, before: Sequence[float]) -> bool:
+    """Whether a step's training loss is more than 6 standard deviations above its running mean.
+
+    Our reading of "running": mean and standard deviation (biased) are those of the losses of the
+    last 100 steps before it, earlier spikes among them. False where there are fewer than 20.
+    """
+    if len(before) < SPIKE_LEAST:
+        return False
+    return bool(loss > np.mean(before) + SPIKE_DEVIATIONS * np.std(before))
+
+
+def automatic_log_every(settings: Settings, every: list[Row], probed: list[Row]) -> int:
+    """1, or the smallest interval that keeps gradients.csv below its limit.
+
+    Probes are written as often as asked for; where they alone fill the file, the rest may take a
+    tenth more.
+
+    every   the rows of a logged step
+    probed  those of a step that is probed, or of any where none is
+    """
     steps, probe_every = settings.trainer.steps, settings.trainer.probe_every
-    # A probe writes two rows per group for weights and updates, and twelve per block.
-    probes = 0.0
-    if probe_every:
-        probes = steps / probe_every * (2 * len(norms.groups) + 12 * settings.model.n_layers)
-    room = GRADIENTS_CSV_LIMIT / BYTES_PER_ROW - probes
-    return max(1, math.ceil(steps * 2 * len(norms.groups) / max(room, 1)))
+    probes = steps / probe_every * csv_bytes(probed) if probe_every else 0.0
+    room = max(GRADIENTS_CSV_LIMIT - probes, GRADIENTS_CSV_LIMIT / 10)
+    return max(1, math.ceil(steps * csv_bytes(every) / room))
+
+
+def csv_bytes(rows: list[Row]) -> int:
+    """At most what the rows take in gradients.csv."""
+    return sum(BYTES_OF_NUMBERS + len(row.component) + len(row.stat) for row in rows)

@@ -65,12 +65,16 @@ def assert_same_run(run: Path, whole: Path) -> None:
             assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     assert not [path.name for path in run.rglob("*.tmp")]
     ends = [summary_of(place) for place in (run, whole)]
-    for name in ("status", "steps", "train_loss", "val_loss", "grad_norm", "diverged_at_step"):
+    losses = ("train_loss", "val_loss", "spikes", "spike_steps", "stuck", "clip_share")
+    for name in ("status", "steps", "tokens", "grad_norm", "diverged_at_step", *losses):
         assert ends[0].get(name) == ends[1].get(name), name
     if (whole / "checkpoint.pt").is_file():
         states = [state_of(place) for place in (run, whole)]
         for name in ("model", "optimizer", "random", "step", "tokenizer", "corpus_sha256"):
             assert_equal(states[0][name], states[1][name], name)
+        for name in ("settled", "losses", "spikes", "spike_steps", "clipped"):
+            progress = [state["progress"][name] for state in states]
+            assert_equal(*progress, f"progress.{name}")
     for name in ("sample.txt", "best.pt"):
         assert (run / name).is_file() == (whole / name).is_file(), name
     if (whole / "sample.txt").is_file():

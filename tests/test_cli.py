@@ -155,13 +155,18 @@ def test_init_gradients_records_every_value_and_its_spread(cli: Cli, toy: tuple[
     _, run = cli("experiment=init_gradients", *toy, "init_gradients.seeds=3")
     single = pd.read_csv(run / "init_gradients.csv")
     assert set(single["seed"]) == {0, 1, 2}
-    assert set(single["batch"]) == {0, 1}
+    assert set(single["batch"].dropna()) == {0, 1}
+    of_all = single[single["batch"].isna()]
+    assert set(of_all["stat"]) == {"mean_grad_norm"}
     block = single.query("layer == 1 and component == 'block' and stat == 'grad_norm'")
     by_seed = block.groupby("seed")["value"].mean()
     rows = pd.read_csv(run / "gradients.csv").query("layer == 1 and component == 'block'")
     values = rows.set_index("stat")["value"]
     assert values["grad_norm"] == pytest.approx(by_seed.mean(), rel=1e-6)
     assert values["grad_norm_std"] == pytest.approx(by_seed.std(ddof=1), rel=1e-6)
+    of_all = of_all.query("layer == 1 and component == 'block'")["value"]
+    assert values["mean_grad_norm"] == pytest.approx(of_all.mean(), rel=1e-6)
+    assert values["mean_grad_norm_std"] == pytest.approx(of_all.std(ddof=1), rel=1e-6)
     _, trained = cli(*toy)
     first = pd.read_csv(trained / "gradients.csv").query(
         "step == 0 and layer == 1 and component == 'block' and stat == 'grad_norm'"

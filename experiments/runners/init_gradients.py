@@ -1,10 +1,13 @@
 """Gradient norms at initialisation, over batches and seeds, without training."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from experiments.console import progress, show_table
-from experiments.data import load_corpus
+from experiments.data import Corpus, load_corpus
 from experiments.device import build_model, pick_device
 from experiments.loss import language_model_loss
 from experiments.probes import ParameterNorms
@@ -14,25 +17,32 @@ from experiments.runner import RUNNERS, Outcome
 from experiments.runners.parameters import describe_model, record_parameters
 from experiments.runners.train import announce
 from experiments.settings import Settings
+from gpt import GPT
+from gpt.parameters import EMBEDDINGS, OUTPUTS
 
-PARTS_OF_A_BLOCK = ("attention", "feed_forward", "norm")  # recorded, not shown
+SHOWN = ("block", *EMBEDDINGS, *OUTPUTS)  # the rest is recorded
 
 
 @RUNNERS("init_gradients")
 def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
-    """Mean over seeds and batches, and spread over seeds, of each component's gradient norm.
+    """Gradient norms per component, block and tensor: means over batches and seeds, and spread.
+
+    grad_norm       the mean over batches of the norm of one batch's gradient
+    grad_rms        the same of norm / sqrt(count)
+    mean_grad_norm  the norm of the gradient averaged over the batches, which is what Figure 3 of
+                    Xiong et al. 2020, arXiv 2002.04745, shows
 
     Seeds are seed, seed + 1, ...; each draws a model and its own batches. init_gradients.csv has
-    every single value; gradients.csv at step 0 has `grad_norm` and `grad_rms`, the mean over
-    seeds of the mean over batches, and `grad_norm_std` and `grad_rms_std`, the sample standard
-    deviation over seeds of the mean over batches (absent with one seed).
+    every single value, without a batch where it is of all; gradients.csv at step 0 has the mean
+    over seeds, and as `grad_norm_std` and so on the sample standard deviation over seeds (absent
+    with one seed).
     """
-    options, trainer = settings.init_gradients, settings.trainer
+    options = settings.init_gradients
     device = pick_device(settings.device)
     corpus = load_corpus(settings)
     config = settings.model_config(corpus.tokenizer.vocab_size)
     recorder.open_wandb()
-    single: list[dict[str, int | str | float]] = []
+    single: list[dict[str, int | str | float | None]] = []
     means: dict[tuple[int, str, str], list[float]] = {}
     with progress("seeds", options.seeds) as report:
         for done, seed in enumerate(range(settings.seed, settings.seed + options.seeds), start=1):
@@ -43,34 +53,19 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
                 describe_model(recorder, config)
                 announce(settings, corpus, record_parameters(model, recorder), device)
             norms = ParameterNorms(model)
-            sums: dict[tuple[int, str, str], float] = {}
-            for batch in range(options.batches):
-                tokens, targets = corpus.batch(
-                    seed, batch, trainer.batch_size, settings.sequence_length
-                )
-                if batch == 0:
-                    model.profile(tokens.to(device))
-                model.zero_grad(set_to_none=True)
-                language_model_loss(
-                    model, tokens.to(device), targets.to(device), trainer.precision
-                ).backward()
-                for layer, component, stat, value in norms.gradient_rows(
-                    norms.gradients_on_host(norms.gradients())
-                ):
-                    key = (layer, component, stat)
-                    sums[key] = sums.get(key, 0.0) + value / options.batches
-                    single.append(
-                        {
-                            "seed": seed,
-                            "batch": batch,
-                            "layer": layer,
-                            "component": component,
-                            "stat": stat,
-                            "value": value,
-                        }
-                    )
-            for key, mean in sums.items():
-                means.setdefault(key, []).append(mean)
+            batches, mean = norms.of_losses(losses(model, corpus, settings, seed, device))
+            measured: dict[int | None, list[Row]] = {
+                batch: norms.gradient_rows(vector, each=True)
+                for batch, vector in enumerate(batches)
+            }
+            measured[None] = norms.rows(mean, "mean_grad_norm", each=True)
+            of_seed: dict[tuple[int, str, str], list[float]] = {}
+            for batch, rows in measured.items():
+                for row in rows:
+                    single.append({"seed": seed, "batch": batch, **row._asdict()})
+                    of_seed.setdefault((row.layer, row.component, row.stat), []).append(row.value)
+            for key, values in of_seed.items():
+                means.setdefault(key, []).append(float(np.mean(values)))
             report(done)
     recorder.table("init_gradients", single)
     rows = [Row(*key, float(np.mean(values))) for key, values in means.items()]
@@ -80,7 +75,7 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
             for (layer, component, stat), values in means.items()
         ]
     recorder.step(0, {}, rows)
-    values = {(row.layer, row.component, row.stat): row.value for row in rows}
+    shown = {(row.layer, row.component, row.stat): row.value for row in rows}
     recorder.summary["seeds"] = options.seeds
     recorder.summary["grad_norm"] = {"first_step": block_summary(rows)}
     show_table(
@@ -90,13 +85,26 @@ def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
                 "layer": row.layer,
                 "component": row.component,
                 "grad_norm": f"{row.value:.4g}",
-                "std over seeds": f"{values[row.layer, row.component, 'grad_norm_std']:.2g}"
+                "std over seeds": f"{shown[row.layer, row.component, 'grad_norm_std']:.2g}"
                 if options.seeds > 1
                 else "",
-                "grad_rms": f"{values[row.layer, row.component, 'grad_rms']:.3g}",
+                "of the mean": f"{shown[row.layer, row.component, 'mean_grad_norm']:.4g}",
+                "grad_rms": f"{shown[row.layer, row.component, 'grad_rms']:.3g}",
             }
             for row in rows
-            if row.stat == "grad_norm" and row.component not in PARTS_OF_A_BLOCK
+            if row.stat == "grad_norm" and row.component in SHOWN
         ],
     )
     return Outcome()
+
+
+def losses(
+    model: GPT, corpus: Corpus, settings: Settings, seed: int, device: torch.device
+) -> Iterator[Tensor]:
+    """The loss of each batch; the first also sets what the placement sets from data."""
+    for batch in range(settings.init_gradients.batches):
+        windows = corpus.batch(seed, batch, settings.trainer.batch_size, settings.sequence_length)
+        tokens, targets = (part.to(device) for part in windows)
+        if batch == 0:
+            model.profile(tokens)
+        yield language_model_loss(model, tokens, targets, settings.trainer.precision)

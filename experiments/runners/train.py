@@ -19,6 +19,7 @@ from experiments.resume import warn_of_other_versions
 from experiments.runner import RUNNERS, Outcome
 from experiments.runners.generate import prompt_tokens, write_text
 from experiments.runners.parameters import describe_model, record_parameters
+from experiments.runs import is_stuck
 from experiments.settings import Settings
 from experiments.trainer import Diverged, Trainer
 from gpt import ConfigError
@@ -99,24 +100,32 @@ def run_trainer(trainer: Trainer) -> Outcome:
     recorder.table("memory", trainer.memory_table())
     summary = recorder.summary
     val_loss = list(trainer.val_losses.values())[-1]
+    frequencies = summary["corpus"]["unigram_validation_loss"]
+    counts = trainer.counts()
     summary |= {
         "steps": trainer.options.steps,
         "log_every": trainer.log_every,
         "train_loss": trainer.train_loss,
         "val_loss": val_loss,
         "initial_val_loss": trainer.val_losses[0],
+        "stuck": outcome.status == "finished" and is_stuck(val_loss, frequencies),
+        **counts,
         "training_seconds": round(trainer.training_seconds, 3),
         "tokens_per_s": trainer.tokens_per_s(),
         "peak_memory_mb": round(trainer.meter.highest() / MB, 1),
         "grad_norm": trainer.block_norms,
     }
-    frequencies = summary["corpus"]["unigram_validation_loss"]
     outcome.shown = {
         "train loss": shown(trainer.train_loss),
         "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
         "parameters": f"{summary['parameters']:,}",
         "peak memory, whole process": megabytes(trainer.meter.highest()),
     }
+    if trainer.spikes:
+        first = trainer.spike_steps[0]
+        outcome.shown["loss spikes"] = f"{trainer.spikes}, the first at step {first}"
+    if trainer.clipped:
+        outcome.shown["clipped"] = f"{counts['clip_share']:.0%} of the steps"
     for when, blocks in trainer.block_norms.items():
         if blocks:
             outcome.shown[f"gradient norm, {when.replace('_', ' ')}"] = (

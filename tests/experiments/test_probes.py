@@ -1,6 +1,8 @@
 """The probes against naive computations of the same definitions."""
 
+import copy
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -8,9 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from experiments.optimizer import make_optimizer
-from experiments.probes import ParameterNorms, UpdateProbe, norm, relative_entropy, stream_rows
+from experiments.probes import ParameterNorms, UpdateProbe, window_gradient_rows
+from experiments.records import Row
 from experiments.settings import OptimizerSettings
-from gpt import GPT, GPTConfig
+from experiments.stream_probes import (
+    angular_distance,
+    layer_drop_rows,
+    norm,
+    relative_entropy,
+    stream_rows,
+)
+from gpt import GPT, PLACEMENTS, GPTConfig
 
 TIED = GPTConfig(11, 8, 12, 3, 2, qkv_bias=True, tie_head=True)
 
@@ -29,6 +39,24 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def loss_of(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+
+
+def number(model: GPT, tokens: Tensor, targets: Tensor) -> float:
+    return loss_of(model, tokens, targets).item()
+
+
+def values_of(rows: list[Row]) -> dict[tuple[int, str, str], float]:
+    values = {(row.layer, row.component, row.stat): row.value for row in rows}
+    assert len(values) == len(rows)
+    return values
+
+
+def place(name: str, last: int) -> tuple[int, str]:
+    """Layer and component of a parameter by its full name."""
+    if name.startswith("blocks."):
+        _, layer, rest = name.split(".", 2)
+        return int(layer), rest
+    return (-1 if "embedding" in name else last), name
 
 
 def test_gradient_norms_equal_a_naive_loop(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
@@ -58,13 +86,19 @@ def test_gradient_norms_equal_a_naive_loop(model: GPT, batch: tuple[Tensor, Tens
 
     norms = ParameterNorms(model)
     vector = norms.gradients_on_host(norms.gradients())
-    rows = {(r.layer, r.component, r.stat): r.value for r in norms.gradient_rows(vector)}
-    # Sums of squares in float32 differ by rounding, 1e-7 a term.
-    assert rows == pytest.approx(
-        {(*key, "grad_norm"): norm for key, (norm, _) in expected.items()}
-        | {(*key, "grad_rms"): norm / math.sqrt(n) for key, (norm, n) in expected.items()},
-        rel=1e-5,
-    )
+    single = {
+        place(name, last): (parameter.grad.norm().item(), parameter.numel())
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    for each, places in ((False, expected), (True, expected | single)):
+        # Sums of squares in float32 differ by rounding, 1e-7 a term.
+        assert values_of(norms.gradient_rows(vector, each)) == pytest.approx(
+            {(*key, "grad_norm"): norm for key, (norm, _) in places.items()}
+            | {(*key, "grad_rms"): norm / math.sqrt(n) for key, (norm, n) in places.items()},
+            rel=1e-5,
+        )
+    assert (1, "feed_forward.fc_out.weight") in single
     assert vector.norm().item() == pytest.approx(naive(model)[0], rel=1e-5)
 
 
@@ -112,12 +146,21 @@ def test_update_ratio(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     loss_of(model, *batch).backward()
     probe.before()
     optimizer.step()
-    rows = {(r.layer, r.component, r.stat): r.value for r in probe.after()}
+    grads = {n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None}
+    rows = values_of(probe.after())
+    for name, weight in before.items():
+        key, old_norm = place(name, len(model.blocks)), weight.norm().item()
+        if old_norm == 0:  # a bias at the start
+            assert (*key, "update_ratio") not in rows
+            continue
+        assert rows[*key, "weight_norm"] == pytest.approx(old_norm, rel=1e-5)
+        # The change of a weight near 1 is rounded at 1e-7.
+        ratio = 0.5 * grads[name] / old_norm
+        assert rows[*key, "update_ratio"] == pytest.approx(ratio, rel=1e-4, abs=1e-7)
     for layer, block in enumerate(model.blocks):
         names = [f"blocks.{layer}.{name}" for name, _ in block.named_parameters()]
         old = torch.cat([before[name].flatten() for name in names]).norm().item()
-        grads = [p.grad.flatten() for p in block.parameters() if p.grad is not None]
-        change = 0.5 * torch.cat(grads).norm().item()
+        change = 0.5 * math.hypot(*(grads[name] for name in names))
         assert rows[layer, "block", "weight_norm"] == pytest.approx(old, rel=1e-5)
         assert rows[layer, "block", "update_ratio"] == pytest.approx(change / old, rel=1e-4)
     assert probe.old == []
@@ -129,10 +172,7 @@ def test_stream_rows(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     loss_of(model, tokens, targets).backward()
     grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     random = torch.get_rng_state()
-    rows = {
-        (r.layer, r.component, r.stat): r.value
-        for r in stream_rows(model, lambda x, y: loss_of(model, x, y), tokens, targets)
-    }
+    rows = values_of(stream_rows(model, partial(loss_of, model), tokens, targets))
     assert model.training
     assert torch.equal(random, torch.get_rng_state())
     assert all(
@@ -158,11 +198,18 @@ def test_stream_rows(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
         h = x + branch if is_pre else block.norm_1(x + branch)
         feed_forward = block.feed_forward(block.norm_2(h) if is_pre else h)
         parts = {"input": x, "attention": branch, "feed_forward": feed_forward, "output": out}
+        parts |= {"added_1": branch, "sum_1": x + branch}
+        parts |= {"added_2": feed_forward, "sum_2": h + feed_forward}
         for part, tensor in parts.items():
-            rms = tensor.square().mean().sqrt().item()
-            assert rows[layer, part, "activation_rms"] == pytest.approx(rms, rel=1e-5)
+            assert rows[layer, part, "activation_rms"] == pytest.approx(rms(tensor), rel=1e-5)
+            variance = ((tensor - tensor.mean()) ** 2).mean().item()
+            assert rows[layer, part, "activation_variance"] == pytest.approx(variance, rel=1e-4)
             largest = tensor.abs().max().item()
             assert rows[layer, part, "activation_max"] == pytest.approx(largest, rel=1e-5)
+        ratio = rms(branch) / rms(x)
+        assert rows[layer, "attention", "branch_ratio"] == pytest.approx(ratio, rel=1e-5)
+        ratio = rms(feed_forward) / rms(h)
+        assert rows[layer, "feed_forward", "branch_ratio"] == pytest.approx(ratio, rel=1e-5)
         for part, grad in (("input", x_grad), ("output", out_grad)):
             norm = grad.norm().item()
             assert rows[layer, part, "stream_grad_norm"] == pytest.approx(norm, rel=1e-4)
@@ -178,8 +225,183 @@ def test_stream_rows(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
         entropy = sum(shares) / len(shares)
         assert rows[layer, "attention", "attention_entropy"] == pytest.approx(entropy, rel=1e-5)
 
+    angles = {key: value for key, value in rows.items() if key[2].startswith("angular")}
+    expected = {
+        (layer, "block", f"angular_distance_{n}".removesuffix("_1")): naive_angle(*ends)
+        for n in (1, 2)
+        for layer, ends in enumerate(zip(streams, streams[n:], strict=False))
+    }
+    assert angles == pytest.approx(expected, rel=1e-5)
+
+
+def rms(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
+def naive_angle(x: Tensor, y: Tensor) -> float:
+    cosine = nn.functional.cosine_similarity(x.double(), y.double(), dim=-1)
+    return (cosine.clamp(-1, 1).arccos() / math.pi).mean().item()
+
+
+def test_angular_distance_of_known_vectors() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 64, generator=random)
+    assert angular_distance(x, x).item() == 0
+    assert angular_distance(x, -x).item() == pytest.approx(1)
+    assert angular_distance(x, 3e30 * x).item() < 1e-7
+    assert angular_distance(1e-30 * x, 1e30 * x).item() < 1e-7
+    one, other = torch.eye(2)
+    assert angular_distance(one, other).item() == pytest.approx(0.5)
+    near = torch.tensor([1.0, 1e-6])  # where the arccos of a float32 cosine sees nothing
+    assert angular_distance(one, near).item() == pytest.approx(1e-6 / math.pi, rel=1e-3)
+
+
+def test_what_is_added_stands_after_the_output_norm_and_beside_the_scaled_shortcut(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    for placement in ("sandwich", "deepnorm", "no_norm"):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(11, 8, 12, 3, 1, placement=placement))
+        rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
+        (block,) = model.blocks
+        x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))
+        f = block.attention(block.norm_1(x) if placement == "sandwich" else x)
+        assert rows[0, "attention", "activation_rms"] == pytest.approx(rms(f), rel=1e-5)
+        if placement == "sandwich":
+            f = block.get_submodule("out_norm_1")(f)
+        if placement == "deepnorm":
+            x = 2**0.25 * x
+        assert rows[0, "added_1", "activation_rms"] == pytest.approx(rms(f), rel=1e-5)
+        assert rows[0, "sum_1", "activation_rms"] == pytest.approx(rms(x + f), rel=1e-5)
+        ratio = rms(f) / rms(x)
+        assert rows[0, "attention", "branch_ratio"] == pytest.approx(ratio, rel=1e-5)
+
+
+def test_window_gradients(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
+    """Against one backward pass per window, and one of the whole batch."""
+    model.eval()
+    norms = ParameterNorms(model)
+    single = zip(*(part.split(1) for part in batch), strict=True)
+    rows = values_of(window_gradient_rows(norms, (loss_of(model, *one) for one in single)))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    groups: dict[str, nn.Module] = {
+        "block": model.blocks[1],
+        "attention": model.blocks[1].attention,
+    }
+
+    def measure(tokens: Tensor, targets: Tensor) -> dict[str, float]:
+        model.zero_grad()
+        loss_of(model, tokens, targets).backward()
+        return {
+            name: math.hypot(*(p.grad.norm() for p in part.parameters() if p.grad is not None))
+            for name, part in groups.items()
+        }
+
+    single = [measure(batch[0][i : i + 1], batch[1][i : i + 1]) for i in range(4)]
+    together = measure(*batch)
+    for name in groups:
+        mean = sum(values[name] for values in single) / 4
+        assert rows[1, name, "window_grad_norm"] == pytest.approx(mean, rel=1e-4)
+        assert rows[1, name, "mean_window_grad_norm"] == pytest.approx(together[name], rel=1e-4)
+
+
+def test_layer_drop(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
+    """Against a model that was built with a block less."""
+    model.eval()
+    with torch.no_grad():
+        whole = loss_of(model, *batch).item()
+        rows = values_of(layer_drop_rows(model, partial(number, model, *batch), whole))
+        assert loss_of(model, *batch).item() == whole  # every block is back
+        for layer in range(len(model.blocks)):
+            less = copy.deepcopy(model)
+            less.blocks = nn.ModuleList(  # type: ignore[assignment]
+                block for index, block in enumerate(less.blocks) if index != layer
+            )
+            difference = loss_of(less, *batch).item() - whole
+            assert rows.pop((layer, "block", "layer_drop")) == pytest.approx(difference)
+    assert rows == {}
+
+
+STATS = {
+    "grad_norm",
+    "grad_rms",
+    "weight_norm",
+    "update_ratio",
+    "activation_rms",
+    "activation_variance",
+    "activation_max",
+    "stream_grad_norm",
+    "attention_max_logit",
+    "attention_entropy",
+    "angular_distance",
+    "angular_distance_2",
+    "angular_distance_4",
+    "window_grad_norm",
+    "mean_window_grad_norm",
+    "layer_drop",
+}
+KINDS = [{}, {"norm": "rms_norm"}, {"norm": "dyt"}, {"shortcut": False}, {"qk_norm": True}]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_placement_passes_through_every_probe(
+    placement: str, batch: tuple[Tensor, Tensor]
+) -> None:
+    for kind in KINDS:
+        if not kind.get("shortcut", True) and PLACEMENTS[placement].only_shortcut:
+            continue
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(11, 8, 12, 3, 4, placement=placement, **kind))  # type: ignore
+        norms, updates = ParameterNorms(model), UpdateProbe(ParameterNorms(model))
+        optimizer = make_optimizer(model, OptimizerSettings("sgd", 0.1, 0.0, None, None))
+        rows = stream_rows(model, partial(loss_of, model), *batch)
+        loss_of(model, *batch).backward()
+        rows += norms.gradient_rows(norms.gradients_on_host(norms.gradients()), each=True)
+        updates.before()
+        optimizer.step()
+        rows += updates.after()
+        losses = (loss_of(model, x[None], y[None]) for x, y in zip(*batch, strict=True))
+        rows += window_gradient_rows(norms, losses)
+        rows += layer_drop_rows(model, partial(number, model, *batch), 0.0)
+        values = values_of(rows)
+        assert all(math.isfinite(value) for value in values.values())
+        stats = {stat for _, _, stat in values}
+        ratios = {"branch_ratio"} if model.config.shortcut else set()
+        assert stats == STATS | ratios
+        per_block = [{key[1:] for key in values if key[0] == layer} for layer in range(2)]
+        assert per_block[0] - per_block[1] == {("block", "angular_distance_4")}
+        tensors = {component for _, component, _ in values if component.endswith("fc_out.weight")}
+        assert tensors == {"feed_forward.fc_out.weight"}
+
+
+def test_attention_that_is_not_causal(batch: tuple[Tensor, Tensor]) -> None:
+    """Every row sees all tokens, the first too."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 8, 12, 3, 1, causal=False))
+    rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    (block,) = model.blocks
+    x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))
+    _, weights = block.attention.scores(block.norm_1(x))
+    assert (weights > 0).all()
+    entropy = (-(weights * weights.log()).sum(-1) / math.log(8)).mean().item()
+    assert rows[0, "attention", "attention_entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert relative_entropy(torch.full((5, 5), 0.2), causal=False).item() == pytest.approx(1.0)
+    assert relative_entropy(torch.ones(1, 1), causal=False).isnan()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_variance_beyond_float32(batch: tuple[Tensor, Tensor], scale: float) -> None:
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 8, 12, 3, 1))
+    plain = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    for embedding in (model.token_embedding, model.position_embedding):
+        embedding.weight.data *= scale
+    scaled = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    key = (0, "input", "activation_variance")
+    assert scaled[key] == pytest.approx(scale**2 * plain[key], rel=1e-4)
+
 
 def test_entropy_of_known_weights() -> None:
     uniform = torch.ones(5, 5).tril() / torch.arange(1, 6)[:, None]
-    assert relative_entropy(uniform).item() == pytest.approx(1.0)
-    assert relative_entropy(torch.eye(5)).item() == 0.0
+    assert relative_entropy(uniform, causal=True).item() == pytest.approx(1.0)
+    assert relative_entropy(torch.eye(5), causal=True).item() == 0.0

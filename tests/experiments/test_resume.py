@@ -143,6 +143,18 @@ def test_rows_after_the_checkpoint_are_cut_off(
     assert_same_run(run, whole)
 
 
+def test_cut_in_the_probes_of_the_end(
+    cli: Cli, toy: tuple[str, ...], runs: Callable[..., Path], monkeypatch: Any
+) -> None:
+    """All steps are done: what comes after them is done again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_rows", lambda self, val_loss: fail(self))
+        code, run = cli(*toy, *SIX)
+    assert (code, summary_of(run)["status"], state_of(run)["step"]) == (1, "failed", 6)
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert_same_run(run, runs())
+
+
 def test_cut_again_and_again(cli: Cli, toy: tuple[str, ...], monkeypatch: Any) -> None:
     """Every step is cut short once, whatever it was that failed before."""
     options = (*toy, *SIX, "model.drop_rate=0.2", "trainer.checkpoint_every=1")

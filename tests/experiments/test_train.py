@@ -18,9 +18,11 @@ from conftest import ROOT, Cli
 from experiments import plots
 from experiments.data import load_corpus
 from experiments.probes import ParameterNorms
-from experiments.settings import ModelSettings, Settings, TrainerSettings, build
+from experiments.records import Row
+from experiments.runs import is_stuck
+from experiments.settings import Settings, TrainerSettings, build
 from experiments.sinks import METRIC_COLUMNS, WandbSink
-from experiments.trainer import BYTES_PER_ROW, Trainer, automatic_log_every
+from experiments.trainer import Trainer, automatic_log_every, csv_bytes, is_spike
 from gpt import GPT, GPTConfig
 
 TIMED = ["tokens_per_s", "memory_mb"]
@@ -67,7 +69,15 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     assert not gradients.duplicated(["step", "layer", "component", "stat"]).any()
     assert gradients["value"].map(math.isfinite).all()
     norms = gradients[gradients["stat"] == "grad_norm"]
-    assert norms["step"].value_counts().to_dict() == dict.fromkeys(range(3), 2 + 2 * 4 + 1)
+    places = 2 + 2 * 4 + 1  # embeddings, components and blocks, head
+    tensors = len(list(GPT(GPTConfig(28, 16, 16, 2, 2, placement="post_ln")).parameters()))
+    assert norms["step"].value_counts().to_dict() == {
+        0: places + tensors,
+        1: places,  # not probed
+        2: places + tensors,
+    }
+    for stat in ("weight_norm", "update_ratio"):
+        assert set(gradients.loc[gradients["stat"] == stat, "step"]) == {0, 2}
     parts = norms[(norms["component"] != "block") & (norms["step"] == 1)]["value"]
     assert math.hypot(*parts) == pytest.approx(metrics["grad_norm"][1], rel=1e-6)
     probed = gradients[gradients["stat"].isin(["activation_rms", "attention_entropy"])]
@@ -80,8 +90,10 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     memory = pd.read_csv(run / "memory.csv").set_index("kind")
     for kind in ("parameters", "gradients", "optimizer", "activations"):
         assert memory.loc[kind, "predicted_bytes"] == memory.loc[kind, "measured_bytes"]
-    rows, size = len(gradients), (run / "gradients.csv").stat().st_size
-    assert size < BYTES_PER_ROW * rows
+    for stat in ("layer_drop", "window_grad_norm", "mean_window_grad_norm"):
+        assert set(gradients.loc[gradients["stat"] == stat, "step"]) == {3}
+    rows = [Row(*row) for row in gradients.drop(columns="step").itertuples(index=False)]
+    assert (run / "gradients.csv").stat().st_size < csv_bytes(rows)
 
     assert summary["status"] == "finished"
     assert (summary["placement"], summary["final_norm"]) == ("post_ln", False)
@@ -89,6 +101,8 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     assert summary["corpus"]["distinct_tokens"] == 28
     assert summary["versions"]["torch"] == torch.__version__
     assert summary["grad_norm"]["last_step"]["last_block"] > 0
+    assert (summary["tokens"], summary["spikes"], summary["spike_steps"]) == (96, 0, [])
+    assert "clip_share" not in summary
     # 16 tokens of the validation text, then four of the model's.
     assert len((run / "sample.txt").read_text()) == 16 + 4 + 1
 
@@ -139,6 +153,7 @@ def test_clipping_scales_after_the_norm_is_measured(cli: Cli, toy: tuple[str, ..
     assert clipped_first["clip_factor"] == pytest.approx(0.01 / first["grad_norm"], rel=1e-3)
     _, loose = cli(*toy, *sgd, "trainer.clip=1e6")
     assert metrics_of(loose)["clip_factor"].dropna().tolist() == [1.0] * 3
+    assert (summary_of(clipped)["clip_share"], summary_of(loose)["clip_share"]) == (1.0, 0.0)
     ratio = pd.read_csv(clipped / "gradients.csv").query("stat == 'update_ratio' and step == 0")
     free_ratio = pd.read_csv(free / "gradients.csv").query("stat == 'update_ratio' and step == 0")
     scale = clipped_first["clip_factor"]
@@ -168,21 +183,94 @@ def test_coarser_logging_keeps_first_and_last_step(cli: Cli, toy: tuple[str, ...
     }
 
 
+def test_clipped_steps_are_counted_on_every_step(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Also on those that no file tells of, and where the numbers are looked at late."""
+    told = (*toy, "trainer.steps=8", "trainer.eval_every=8", "trainer.probe_every=null")
+    _, free = cli(*told)
+    limit = metrics_of(free)["grad_norm"].dropna().median()
+    _, run = cli(*told, f"trainer.clip={limit}")
+    factors = metrics_of(run)["clip_factor"].dropna()
+    share = (factors < 1).mean()
+    assert 0 < share < 1
+    assert summary_of(run)["clip_share"] == share
+    assert f"{share:.0%} of the steps" in capsys.readouterr().out
+    defer(monkeypatch)
+    _, coarse = cli(*told, f"trainer.clip={limit}", "trainer.log_every=5")
+    assert len(metrics_of(coarse)["clip_factor"].dropna()) == 3
+    assert summary_of(coarse)["clip_share"] == share
+
+
+def test_spikes_by_hand() -> None:
+    before = [1.0, 3.0] * 10  # mean 2, deviation 1
+    assert is_spike(8.001, before)
+    assert not is_spike(8.0, before)
+    assert not is_spike(-100.0, before)
+    assert not is_spike(1000.0, before[1:])  # too few to tell
+
+
+def test_spikes_are_counted_on_every_step(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    original = Trainer._gradients
+    jumps = (3, 40, 60)  # the first comes too early to tell
+
+    def gradients(self: Trainer, step: int) -> torch.Tensor:
+        return original(self, step) + 50.0 * (step in jumps)
+
+    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    rare = ("trainer.log_every=50", "trainer.eval_every=80", "trainer.probe_every=null")
+    code, run = cli(*toy, "trainer.steps=80", *rare)
+    assert code == 0
+    summary = summary_of(run)
+    losses = [10 * (step % 2) for step in range(39)]
+    losses[3] += 50
+    expected = [40] + [60] * is_spike(50, losses)  # earlier jumps widen the band
+    assert (summary["spikes"], summary["spike_steps"]) == (len(expected), expected)
+    assert "the first at step 40" in capsys.readouterr().out
+
+
+def test_stuck_is_not_diverged(cli: Cli, toy: tuple[str, ...]) -> None:
+    """A rate of nothing learns nothing, for the loss starts above that of token frequencies."""
+    _, idle = cli(*toy, "optimizer.lr=0")
+    summary = summary_of(idle)
+    assert summary["val_loss"] > summary["corpus"]["unigram_validation_loss"]
+    assert (summary["status"], summary["stuck"]) == ("finished", True)
+    assert not is_stuck(2.96, 3.0)
+    assert is_stuck(2.98, 3.0)
+    assert not is_stuck(None, 3.0)
+    assert not is_stuck(3.0, None)
+
+
+def test_end_probes_can_be_left_out(cli: Cli, toy: tuple[str, ...]) -> None:
+    _, whole = cli(*toy)
+    _, less = cli(*toy, "trainer.end_probes=false")
+    rows = pd.read_csv(whole / "gradients.csv")
+    ends = rows["stat"].isin(["layer_drop", "window_grad_norm", "mean_window_grad_norm"])
+    assert ends.sum() == 2 + 2 * (2 + 2 * 4 + 2)
+    pd.testing.assert_frame_equal(
+        rows[~ends].reset_index(drop=True), pd.read_csv(less / "gradients.csv")
+    )
+
+
 def test_log_interval_keeps_gradients_csv_small() -> None:
-    def interval(steps: int, layers: int) -> tuple[int, int]:
+    def interval(steps: int, layers: int, probes: int = 100) -> tuple[int, int]:
         settings = Settings()
-        settings.trainer = TrainerSettings(steps=steps, probe_every=500)
-        settings.model = ModelSettings(n_layers=layers)
+        settings.trainer = TrainerSettings(steps=steps, probe_every=steps // probes)
         with torch.device("meta"):
             norms = ParameterNorms(GPT(GPTConfig(11, 8, 12, 3, layers)))
-        every = automatic_log_every(settings, norms)
-        return every, steps // every * 2 * len(norms.groups) * BYTES_PER_ROW
+        nothing = torch.zeros(len(norms.parameters))
+        rows, probed = norms.gradient_rows(nothing), 3 * norms.gradient_rows(nothing, each=True)
+        every = automatic_log_every(settings, rows, probed)
+        return every, steps // every * csv_bytes(rows) + probes * csv_bytes(probed)
 
     assert interval(400, 8)[0] == 1
     for steps, layers in ((100_000, 8), (20_000, 48), (1_000_000, 12)):
         every, size = interval(steps, layers)
         assert every > 1
         assert 15e6 < size < 50e6
+    assert interval(100_000, 12, 10_000)[0] < 1000  # even if the probes alone are too many
 
 
 @pytest.mark.pictures
@@ -192,9 +280,12 @@ def test_divergence_is_recorded_with_its_step(
     code, run = cli(*toy, "trainer.steps=60", "optimizer=sgd", "optimizer.lr=1e12", "norm=no_norm")
     summary = summary_of(run)
     assert code == 0
-    assert summary["status"] == "diverged"
+    assert (summary["status"], summary["stuck"]) == ("diverged", False)
+    stats = set(pd.read_csv(run / "gradients.csv")["stat"])
+    assert not stats & {"layer_drop", "window_grad_norm", "mean_window_grad_norm"}
     step = summary["diverged_at_step"]
     assert 0 < step < 60
+    assert summary["tokens"] == 32 * step
     last = metrics_of(run).iloc[-1]
     assert last["step"] == step
     assert not (math.isfinite(last["train_loss"]) and math.isfinite(last["grad_norm"]))
@@ -249,6 +340,7 @@ def test_one_infinite_gradient_is_seen(
     bad = rows[~rows["value"].map(math.isfinite)]
     assert sorted(zip(bad["layer"], bad["component"], strict=True)) == [
         (1, "attention"),
+        (1, "attention.out_proj.weight"),
         (1, "block"),
     ]
 
