@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,9 +89,15 @@ class Evidence:
     lines  heights that mean something, by name
     """
 
-    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, list[float]] = field(default_factory=partial(defaultdict, list))
     points: list[Point] = field(default_factory=list)
     lines: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: "Evidence") -> None:
+        """Join what another measurement gave, of other numbers."""
+        self.values |= other.values
+        self.points += other.points
+        self.lines |= other.lines
 
 
 @dataclass(frozen=True)
@@ -202,4 +209,6 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 def per_unit(x: Sequence[float], y: Sequence[float]) -> float:
     """Least-squares slope of ln y in x: the rate of an exponential."""
-    return float(np.polyfit(x, np.log(y), 1)[0])
+    with np.errstate(divide="ignore"):  # a zero has no slope: nan
+        logs = np.log(y)
+    return float(np.polyfit(x, logs, 1)[0]) if np.isfinite(logs).all() else math.nan

@@ -233,7 +233,7 @@ def record(
         board.append(
             {
                 "claim": claim.name,
-                "source": claim.source.paper,
+                "source": claim.source.arxiv or "own finding",
                 "verdict": verdict,
                 "time": duration(seconds),
             }

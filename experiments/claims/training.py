@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from experiments.claims.claim import (
     OWN,
     Arms,
@@ -84,6 +86,11 @@ def shares(runs: Sequence[Run], reference: Sequence[Run]) -> list[float]:
 def seed_of(run: Run) -> int:
     """Its seed."""
     return int(str(run.seed))
+
+
+def by_block(name: str, run: Run, values: Sequence[float]) -> list[Point]:
+    """A point for each block, counted from 1."""
+    return [Point(name, layer, seed_of(run), value) for layer, value in enumerate(values, start=1)]
 
 
 def losses(evidence: Evidence, runs: Mapping[str, list[Run]]) -> None:
@@ -206,7 +213,7 @@ def init_trains(lab: Lab) -> Evidence:
 
 def inside_arms(budget: Budget) -> Arms:
     """Trained models of twelve blocks that are looked into."""
-    placements = ("pre_ln", "post_ln", "ln_scaling", "peri_ln")
+    placements = ("pre_ln", "post_ln", "ln_scaling", "peri_ln", "normformer")
     return {
         placement: arm(budget, placement, n_layers=DEEP, rate="1e-3", warm=True, inside=True)
         for placement in placements
@@ -218,9 +225,17 @@ INSIDE_WORDS = MICRO_WORDS.format(blocks=DEEP) + ", lr 1e-3, with warm-up; at th
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
     """A statistic of each block, as last recorded."""
-    columns = ("step", "layer", "component", "stat", "value")
-    table = by_layer(read_table(run.directory / "gradients.csv", columns), stat, component)
+    table = layers_of(run, stat, component)
     return [] if table.empty else [float(value) for value in table.iloc[-1]]
+
+
+def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
+    """A statistic of each block, steps as rows and blocks as columns; empty where not recorded."""
+    columns = ("step", "layer", "component", "stat", "value")
+    table = read_table(run.directory / "gradients.csv", columns)
+    if table.empty:
+        return table
+    return by_layer(table, stat, component)
 
 
 @claim(
@@ -253,10 +268,7 @@ def variance_training(lab: Lab) -> Evidence:
         for run in group:
             variances = last_by_layer(run, "activation_variance", "output")
             last.setdefault(name, []).append(variances[-1] if variances else math.nan)
-            evidence.points += [
-                Point(name, layer, seed_of(run), value)
-                for layer, value in enumerate(variances, start=1)
-            ]
+            evidence.points += by_block(name, run, variances)
     for name in ("ln_scaling", "peri_ln"):
         evidence.values[f"ln(pre_ln / {name}), last block"] = [
             math.log(a / b) for a, b in zip(last["pre_ln"], last[name], strict=True)
@@ -307,12 +319,50 @@ def idle_layers(lab: Lab) -> Evidence:
                 )
                 evidence.values[f"{name}: {words}"].append(difference)
                 if stat == "layer_drop":
-                    evidence.points += [
-                        Point(name, layer, seed_of(run), value)
-                        for layer, value in enumerate(values, start=1)
-                    ]
+                    evidence.points += by_block(name, run, values)
         if name == "post_ln":
             evidence.values["post_ln: nats learnt"] = [learnt(run) for run in group]
+    return evidence
+
+
+@claim(
+    "normformer",
+    title="NormFormer evens out Pre-LN's gradients",
+    source=Source("Shleifer et al. 2021 (NormFormer)", "2110.09456", "abstract; Figure 3"),
+    statement=(
+        "In training under Pre-LN the gradients of the first layers are larger than those of the "
+        "last; NormFormer's additional norms reduce the mismatch."
+    ),
+    setting=INSIDE_WORDS.replace("at the last step", "mean over the probed steps")
+    + ". Second feed-forward weight of each block",
+    predictions=[
+        Prediction("pre_ln: ln(first block / last block)", "above 0", low=0.0),
+        Prediction("pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0),
+    ],
+    axes=Axes("gradient norm of W_2, mean over steps", "block l"),
+    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "normformer")},
+)
+def normformer(lab: Lab) -> Evidence:
+    """From the probes of each run."""
+    arms = inside_arms(lab.budget)
+    runs = lab.arms({name: arms[name] for name in ("pre_ln", "normformer")})
+    evidence = Evidence()
+    mismatch: dict[str, list[float]] = {}
+    for name, group in runs.items():
+        for run in group:
+            table = layers_of(run, "grad_norm", "feed_forward.fc_out.weight")
+            norms = [] if table.empty else [float(value) for value in table.mean()]
+            mismatch.setdefault(name, []).append(
+                math.log(norms[0] / norms[-1]) if norms else math.nan
+            )
+            evidence.points += [
+                Point(name, layer, seed_of(run), value)
+                for layer, value in enumerate(norms, start=1)
+            ]
+    evidence.values["pre_ln: ln(first block / last block)"] = mismatch["pre_ln"]
+    evidence.values["pre_ln less normformer: |ln(first block / last block)|"] = [
+        abs(a) - abs(b) for a, b in zip(mismatch["pre_ln"], mismatch["normformer"], strict=True)
+    ]
     return evidence
 
 
