@@ -21,7 +21,9 @@ class Budget:
 
     seeds     at initialisation in the setting of the theory
     few       at initialisation elsewhere
-    depths    n_layers of theory claims
+    many      where one seed tells little
+    depths    n_layers in the setting of the theory
+    blocks    n_layers of a GPT at initialisation
     runs      seeds of each training arm; 0 leaves training claims out
     steps     of a training run; a third of them is a warm-up, where there is one
     rates     learning rates of the sensitivity's grid
@@ -29,7 +31,9 @@ class Budget:
 
     seeds: int
     few: int
+    many: int
     depths: tuple[int, ...]
+    blocks: tuple[int, ...]
     runs: int
     steps: int
     rates: tuple[str, ...]
@@ -38,9 +42,11 @@ class Budget:
 DEPTHS = (2, 4, 8, 16, 32)
 RATES = ("3e-3", "1e-2", "3e-2", "1e-1")
 BUDGETS = {
-    "quick": Budget(10, 5, DEPTHS, 0, 300, RATES),
-    "standard": Budget(10, 5, DEPTHS, 3, 300, RATES),
-    "full": Budget(30, 10, (*DEPTHS, 64), 5, 1000, ("3e-4", "1e-3", *RATES, "3e-1")),
+    "quick": Budget(10, 5, 10, DEPTHS, DEPTHS[:-1], 0, 300, RATES),
+    "standard": Budget(10, 5, 40, DEPTHS, DEPTHS, 3, 300, RATES),
+    "full": Budget(
+        30, 10, 100, (*DEPTHS, 64), (*DEPTHS, 64), 5, 1000, ("3e-4", "1e-3", *RATES, "3e-1")
+    ),
 }
 
 
@@ -67,6 +73,10 @@ class Lab:
     @property
     def few_seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.budget.few)
+
+    @property
+    def many_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.budget.many)
 
     @property
     def run_seeds(self) -> range:

@@ -93,9 +93,9 @@ def measure_theory(
             return found
         with worker_pool(min(workers, len(chosen)), threads) as pool:
             conf = config_folder()
-            futures = {
+            futures = {  # the longest are not at the front
                 pool.submit(measure_elsewhere, conf, claim.name, lab.base, lab.told): claim.name
-                for claim in chosen
+                for claim in reversed(chosen)
             }
             for future in as_completed(futures):
                 ended(futures[future], *future.result())
