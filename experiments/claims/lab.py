@@ -25,8 +25,12 @@ class Budget:
     depths    n_layers in the setting of the theory
     blocks    n_layers of a GPT at initialisation
     runs      seeds of each training arm; 0 leaves training claims out
-    steps     of a training run; a third of them is a warm-up, where there is one
+    steps     of a training run of the warm-up claim, and of the others; a third of them is the
+              warm-up, where there is one
     rates     learning rates of the sensitivity's grid
+    grid      n_layers of that grid: the fewer, the more
+    inside    n_layers of trained models that are looked into
+    deep      n_layers without warm-up
     """
 
     seeds: int
@@ -35,17 +39,30 @@ class Budget:
     depths: tuple[int, ...]
     blocks: tuple[int, ...]
     runs: int
-    steps: int
+    steps: tuple[int, int]
     rates: tuple[str, ...]
+    grid: tuple[int, int]
+    inside: int
+    deep: int
 
 
 DEPTHS = (2, 4, 8, 16, 32)
 RATES = ("3e-3", "1e-2", "3e-2", "1e-1")
 BUDGETS = {
-    "quick": Budget(10, 5, 10, DEPTHS, DEPTHS[:-1], 0, 300, RATES),
-    "standard": Budget(10, 5, 40, DEPTHS, DEPTHS, 3, 300, RATES),
+    "quick": Budget(10, 5, 10, DEPTHS, DEPTHS[:-1], 0, (300, 200), RATES, (2, 4), 8, 12),
+    "standard": Budget(10, 5, 40, DEPTHS, DEPTHS, 3, (300, 200), RATES, (2, 4), 8, 12),
     "full": Budget(
-        30, 10, 100, (*DEPTHS, 64), (*DEPTHS, 64), 5, 1000, ("3e-4", "1e-3", *RATES, "3e-1")
+        seeds=30,
+        few=10,
+        many=100,
+        depths=(*DEPTHS, 64),
+        blocks=(*DEPTHS, 64),
+        runs=5,
+        steps=(1000, 1000),
+        rates=("3e-4", "1e-3", *RATES, "3e-1"),
+        grid=(6, 12),
+        inside=16,
+        deep=24,
     ),
 }
 

@@ -20,11 +20,10 @@ from experiments.report.histories import by_layer, read_table
 from experiments.report.numbers import sensitivity
 from experiments.runs import Run
 
-SHALLOW, MIDDLE, DEEP = 3, 6, 12  # blocks
 MICRO_WORDS = (
     "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, 16 windows of "
-    "64 per step, AdamW, cosine, Xavier unless said, no clipping; 300 steps, a third of them "
-    "warm-up where there is one (budget full: 1,000)"
+    "64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a third of them "
+    "warm-up where there is one (more blocks and steps under claims.budget=full)"
 )
 LEARNT = (
     "Learning is the fall of the validation loss below that of token frequencies alone, as a share "
@@ -37,8 +36,9 @@ def arm(
     budget: Budget,
     placement: str,
     *,
-    n_layers: int = MIDDLE,
-    rate: str = "3e-3",
+    n_layers: int,
+    rate: str,
+    steps: int | None = None,
     warm: bool = False,
     init: str = "xavier",
     qk: bool = False,
@@ -46,17 +46,22 @@ def arm(
 ) -> tuple[str, ...]:
     """Overrides of one training run.
 
+    steps   None: those of all claims but the one about warm-up
     inside  whether what the end probes measure is needed
     """
+    steps = budget.steps[1] if steps is None else steps
     return (
         f"norm={placement}",
         f"init={init}",
         f"norm.qk={'true' if qk else 'null'}",
         f"model.n_layers={n_layers}",
         f"optimizer.lr={rate}",
-        f"schedule.warmup_steps={budget.steps // 3 if warm else 0}",
-        f"trainer.steps={budget.steps}",
+        f"schedule.warmup_steps={steps // 3 if warm else 0}",
+        f"trainer.steps={steps}",
+        "trainer.eval_every=100",
+        f"trainer.probe_every={steps // 4 if inside else 'null'}",
         f"trainer.end_probes={'true' if inside else 'false'}",
+        "generate.tokens=0",
         "model=micro",
         "tokenizer=char",
         "pictures=false",
@@ -110,7 +115,9 @@ XIONG_WHERE = "section 3.2 and Figure 2; section 4 and Figure 4"
 def warm_up_arms(budget: Budget) -> Arms:
     """Both placements with and without warm-up."""
     return {
-        f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm(budget, placement, warm=warm)
+        f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm(
+            budget, placement, n_layers=6, rate="3e-3", warm=warm, steps=budget.steps[0]
+        )
         for placement in ("post_ln", "pre_ln")
         for warm in (False, True)
     }
@@ -124,7 +131,7 @@ def warm_up_arms(budget: Budget) -> Arms:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=MICRO_WORDS.format(blocks=MIDDLE) + f", lr 3e-3. {LEARNT}, with warm-up",
+    setting=MICRO_WORDS.format(blocks=6, steps=300) + f", lr 3e-3. {LEARNT}, with warm-up",
     predictions=[
         Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
@@ -144,10 +151,10 @@ def warm_up(lab: Lab) -> Evidence:
 
 
 def deep_arms(budget: Budget) -> Arms:
-    """Twelve blocks without warm-up at lr 1e-3."""
+    """Deep models without warm-up at lr 1e-3."""
 
     def deep(placement: str, init: str = "xavier") -> tuple[str, ...]:
-        return arm(budget, placement, n_layers=DEEP, rate="1e-3", init=init)
+        return arm(budget, placement, n_layers=budget.deep, rate="1e-3", init=init)
 
     return {
         "pre_ln": deep("pre_ln"),
@@ -157,7 +164,9 @@ def deep_arms(budget: Budget) -> Arms:
     }
 
 
-DEEP_WORDS = MICRO_WORDS.format(blocks=DEEP) + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+DEEP_WORDS = (
+    MICRO_WORDS.format(blocks=12, steps=200) + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+)
 
 
 def deep_shares(lab: Lab, names: Sequence[str]) -> Evidence:
@@ -212,15 +221,17 @@ def init_trains(lab: Lab) -> Evidence:
 
 
 def inside_arms(budget: Budget) -> Arms:
-    """Trained models of twelve blocks that are looked into."""
+    """Trained models that are looked into."""
     placements = ("pre_ln", "post_ln", "ln_scaling", "peri_ln", "normformer")
     return {
-        placement: arm(budget, placement, n_layers=DEEP, rate="1e-3", warm=True, inside=True)
+        placement: arm(
+            budget, placement, n_layers=budget.inside, rate="1e-3", warm=True, inside=True
+        )
         for placement in placements
     }
 
 
-INSIDE_WORDS = MICRO_WORDS.format(blocks=DEEP) + ", lr 1e-3, with warm-up; at the last step"
+INSIDE_WORDS = MICRO_WORDS.format(blocks=8, steps=200) + ", lr 1e-3, with warm-up; at the last step"
 
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
@@ -288,7 +299,7 @@ def variance_training(lab: Lab) -> Evidence:
         "Under Pre-LN dropping a deep block costs less than dropping an early one, and deep blocks "
         "turn the representation less; under Post-LN it is the reverse."
     ),
-    setting=INSIDE_WORDS + ". Means over the first and the last four blocks",
+    setting=INSIDE_WORDS + ". Means over the first and the last third of the blocks, two each",
     predictions=[
         Prediction("pre_ln: loss by dropping, first less last blocks (nats)", "above 0", low=0.0),
         Prediction("pre_ln: angular distance, first less last blocks", "above 0", low=0.0),
@@ -368,17 +379,19 @@ def normformer(lab: Lab) -> Evidence:
 
 def rate_arms(budget: Budget) -> Arms:
     """Pre-LN over learning rates: by depth, by warm-up, and with QK-norm."""
-    grids = {
-        "6 blocks, warm-up": {"warm": True},
-        "6 blocks, no warm-up": {},
-        "3 blocks, warm-up": {"warm": True, "n_layers": SHALLOW},
-        "6 blocks, warm-up, QK-norm": {"warm": True, "qk": True},
-    }
-    return {
-        f"{name} @ {rate}": arm(budget, "pre_ln", rate=rate, **changes)  # type: ignore[arg-type]
-        for name, changes in grids.items()
-        for rate in budget.rates
-    }
+    few, more = budget.grid
+    arms: dict[str, Sequence[str]] = {}
+    for rate in budget.rates:
+        for name, n_layers, warm, qk in (
+            ("more blocks, warm-up", more, True, False),
+            ("more blocks, no warm-up", more, False, False),
+            ("fewer blocks, warm-up", few, True, False),
+            ("more blocks, warm-up, QK-norm", more, True, True),
+        ):
+            arms[f"{name} @ {rate}"] = arm(
+                budget, "pre_ln", n_layers=n_layers, rate=rate, warm=warm, qk=qk
+            )
+    return arms
 
 
 @claim(
@@ -389,14 +402,14 @@ def rate_arms(budget: Budget) -> Arms:
         "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
         "loss less the best, grows with depth and falls with warm-up and with QK-norm."
     ),
-    setting=MICRO_WORDS.format(blocks="3 or 6")
+    setting=MICRO_WORDS.format(blocks="2 or 4", steps=200)
     + ", Pre-LN, over the learning rates 3e-3, 1e-2, 3e-2 and 1e-1. Differences of sensitivities "
     "of the same seed, in nats",
     predictions=[
-        Prediction("depth: 6 blocks less 3", "above 0", low=0.0),
+        Prediction("depth: more blocks less fewer", "above 0", low=0.0),
         Prediction("warm-up: without less with", "above 0", low=0.0),
         Prediction("QK-norm: without less with", "above 0", low=0.0),
-        Prediction("sensitivity of 6 blocks with warm-up"),
+        Prediction("sensitivity of more blocks with warm-up"),
     ],
     axes=Axes("min(final, initial) validation loss (nats)", "learning rate"),
     arms=rate_arms,
@@ -415,12 +428,12 @@ def lr_sensitivity(lab: Lab) -> Evidence:
         grid: [sensitivity(by_seed[seed]) for seed in sorted(by_seed)]
         for grid, by_seed in found.items()
     }
-    base = sensitivities["6 blocks, warm-up"]
-    evidence.values["sensitivity of 6 blocks with warm-up"] = base
+    base = sensitivities["more blocks, warm-up"]
+    evidence.values["sensitivity of more blocks with warm-up"] = base
     for words, more, less in (
-        ("depth: 6 blocks less 3", base, sensitivities["3 blocks, warm-up"]),
-        ("warm-up: without less with", sensitivities["6 blocks, no warm-up"], base),
-        ("QK-norm: without less with", base, sensitivities["6 blocks, warm-up, QK-norm"]),
+        ("depth: more blocks less fewer", base, sensitivities["fewer blocks, warm-up"]),
+        ("warm-up: without less with", sensitivities["more blocks, no warm-up"], base),
+        ("QK-norm: without less with", base, sensitivities["more blocks, warm-up, QK-norm"]),
     ):
         evidence.values[words] = [a - b for a, b in zip(more, less, strict=True)]
     return evidence

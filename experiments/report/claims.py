@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from experiments.files import write_atomically
 from experiments.plots import log_if_wide, panels, read
@@ -181,7 +182,7 @@ def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
     if geometric:
         axis.set_xscale("log")
         axis.set_xticks(xs, [f"{x:g}" for x in xs])
-        axis.minorticks_off() if not log_y else axis.tick_params(axis="x", which="minor", size=0)
+        axis.xaxis.set_minor_locator(NullLocator())
     figure.legend(
         handles=keys,
         loc="outside upper left",
