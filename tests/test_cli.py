@@ -3,6 +3,7 @@
 import itertools
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,8 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from conftest import ROOT, TOY, Cli
 from experiments import plots
+from experiments.claims import CLAIMS, measuring
+from experiments.claims.lab import BUDGETS
 from experiments.data import CORPORA
 from experiments.optimizer import OPTIMIZERS
 from experiments.runners import RUNNERS
@@ -86,7 +89,8 @@ def test_registries_and_folders_agree(group: str, registry: dict[str, object]) -
 
 
 def test_readme_table_lists_every_placement_with_its_paper() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", README, re.MULTILINE))
+    section = README.split("\n## Placements\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", section, re.MULTILINE))
     assert set(rows) == set(PLACEMENTS)
     for name, placement in PLACEMENTS.items():
         for paper in re.findall(r"arXiv (\d+\.\d+)", placement.__doc__ or ""):
@@ -131,7 +135,9 @@ PICTURE_OF = {
 
 
 @pytest.mark.pictures
-@pytest.mark.parametrize("experiment", sorted(set(options("experiment")) - {"generate", *GRIDS}))
+@pytest.mark.parametrize(
+    "experiment", sorted(set(options("experiment")) - {"generate", "claims", *GRIDS})
+)
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
     code, run = cli(f"experiment={experiment}", *toy)
     assert code == 0
@@ -140,8 +146,22 @@ def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], exper
     assert list(run.glob("*.csv"))
 
 
-@pytest.mark.parametrize("norm", PLACEMENTS)
-@pytest.mark.parametrize("choice", ["shortcut=false", "norm.kind=rms_norm", "norm.final=true"])
+FIRST = ("pre_ln", "post_ln", "no_norm")
+OF_FIRST = ("shortcut=false", "norm.kind=rms_norm", "norm.final=true", "norm.qk=true")
+
+
+@pytest.mark.parametrize(
+    ("norm", "choice"),
+    [
+        *itertools.product(FIRST, OF_FIRST),
+        *((norm, "norm.kind=dyt") for norm in PLACEMENTS if norm not in FIRST),
+        ("mix_ln", "norm.fraction=0.5"),
+        ("peri_ln", "norm.embedding_norm=false"),
+        ("reordered", "norm.scale_start=0"),
+        ("deepnorm", "init=xavier"),
+        ("hybrid", "norm.qk=false"),
+    ],
+)
 def test_choices_reach_the_model(cli: Cli, toy: tuple[str, ...], norm: str, choice: str) -> None:
     _, plain = cli("experiment=init_gradients", *toy, f"norm={norm}")
     code, other = cli("experiment=init_gradients", *toy, f"norm={norm}", choice)
@@ -204,7 +224,10 @@ def test_a_chosen_tokenizer_of_the_larger_sizes() -> None:
 
 
 BAD_INPUT = {
-    "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: no_norm, post_ln",
+    "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: admin, b2t,",
+    "norm.fraction=0.5": r"fraction=0.5 .* pre_ln has no such parameter; mix_ln has",
+    "norm.embedding_norm=false": r"embedding_norm=False .* peri_ln has",
+    "model.causal=false": r"model.causal=False .* sees what it is to predict",
     "experiment=trian": r"did you mean 'train'",
     "norm=null": r"norm=null",
     "norn=post_ln": r"'norn' .* did you mean 'norm'",
@@ -218,7 +241,7 @@ BAD_INPUT = {
     "model.drop_rate=2": r"drop_rate=2.0 .* in \[0, 1\]",
     "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
     "norm.placement=../../x": r"placement='../../x' .* Choose from",
-    "norm.kind=batch": r"norm='batch' .* layer_norm, rms_norm",
+    "norm.kind=batch": r"norm='batch' .* dyt, layer_norm, rms_norm",
     "optimizer.betas=[0.9]": r"optimizer.betas=\[0.9\] .* two numbers",
     "optimizer.lr=nan": r"optimizer.lr=nan .* finite",
     "schedule.final_ratio=-1": r"schedule.final_ratio=-1.0",
@@ -336,7 +359,7 @@ def test_one_run_of_a_grid_says_that_it_is_one(
 def test_help_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli_module.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for words in ("python run.py norm=post_ln", "norm: no_norm, post_ln, pre_ln", "nano"):
+    for words in ("python run.py norm=post_ln", "norm: admin, b2t, ", "nano"):
         assert words in text
     for name in itertools.chain(ACTIVATIONS, NORMS):
         assert name in text
@@ -393,6 +416,13 @@ def test_readme_commands_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
     arguments = shlex.split(command.split("run.py", 1)[1])
+    if "experiment=claims" in arguments:  # test_claims.py looks at them
+        for name in set(CLAIMS) - {"shortcut", "depth_law", "init_trains"}:
+            monkeypatch.delitem(CLAIMS, name)
+        for name in BUDGETS:
+            little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), steps=(3, 3), deep=2)
+            monkeypatch.setitem(BUDGETS, name, replace(little, runs=min(1, little.runs)))
+        monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
     if "--help" not in arguments and "--cfg" not in arguments:
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if argument not in flags]

@@ -1,8 +1,7 @@
 """What a claim's measurement works with: models from the config, batches, and training runs."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hydra import compose
@@ -47,10 +46,22 @@ class Budget:
 
 
 DEPTHS = (2, 4, 8, 16, 32)
-RATES = ("3e-3", "1e-2", "3e-2", "1e-1")
+STANDARD = Budget(
+    seeds=10,
+    few=5,
+    many=40,
+    depths=DEPTHS,
+    blocks=DEPTHS,
+    runs=3,
+    steps=(300, 200),
+    rates=("3e-3", "1e-2", "3e-2", "1e-1"),
+    grid=(2, 4),
+    inside=8,
+    deep=12,
+)
 BUDGETS = {
-    "quick": Budget(10, 5, 10, DEPTHS, DEPTHS[:-1], 0, (300, 200), RATES, (2, 4), 8, 12),
-    "standard": Budget(10, 5, 40, DEPTHS, DEPTHS, 3, (300, 200), RATES, (2, 4), 8, 12),
+    "quick": replace(STANDARD, many=10, blocks=DEPTHS[:-1], runs=0),
+    "standard": STANDARD,
     "full": Budget(
         seeds=30,
         few=10,
@@ -59,7 +70,7 @@ BUDGETS = {
         blocks=(*DEPTHS, 64),
         runs=5,
         steps=(1000, 1000),
-        rates=("3e-4", "1e-3", *RATES, "3e-1"),
+        rates=("3e-4", "1e-3", *STANDARD.rates, "3e-1"),
         grid=(6, 12),
         inside=16,
         deep=24,
@@ -111,7 +122,7 @@ class Lab:
 
     def model(self, settings: Settings, seed: int, n_layers: int) -> GPT:
         """The model of `settings` as initialised from `seed`, with `n_layers` blocks."""
-        config = dataclasses.replace(self.config(settings), n_layers=n_layers)
+        config = replace(self.config(settings), n_layers=n_layers)
         torch.manual_seed(seed)
         return build_model(config, settings, self.device)
 

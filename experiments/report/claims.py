@@ -99,16 +99,19 @@ def measured(row: "pd.Series[float]") -> str:
 
 
 def scoreboard(claims: list[Frame]) -> str:
-    """The judged numbers as a Markdown table."""
-    lines = ["| claim | source | predicted | measured (95 %) | seeds | verdict |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    """A Markdown table with a row per claim, and in it the numbers that were judged."""
+    lines = ["| claim | source | measured (95 % interval); predicted | seeds | verdict |"]
+    lines.append("| --- | --- | --- | --- | --- |")
     for group in claims:
-        for place, (_, row) in enumerate(group[group["verdict"].notna()].iterrows()):
-            claim = f"`{row['claim']}`" if place == 0 else ""
-            where = "" if is_absent(row["where"]) else f", {row['where']}"
-            source = f"{row['paper']}{where}" if place == 0 else ""
-            cells = [claim, source, f"{row['number']}: {row['prediction']}", measured(row)]
-            lines.append(f"| {' | '.join(cells)} | {row['seeds']} | {row['verdict']} |")
+        judged = group[group["verdict"].notna()]
+        first = judged.iloc[0]
+        numbers = [
+            f"{row['number']} {measured(row)}; {row['prediction']}" for _, row in judged.iterrows()
+        ]
+        source = ", ".join(str(first[n]) for n in ("paper", "where") if not is_absent(first[n]))
+        cells = [f"`{first['claim']}`", source, "<br>".join(numbers)]
+        cells += [str(first["seeds"]), str(first["claim_verdict"])]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
