@@ -79,7 +79,7 @@ class Block(nn.Module):
         return cls.options[name] if value is None else value
 
     @classmethod
-    def fixes(cls, config: GPTConfig) -> dict[str, float | bool]:
+    def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:
         """What holds for `config` beside the equation: final norm, QK-norm, options, scales."""
         return {
             "final_norm": cls.has_final_norm(config),

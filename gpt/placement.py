@@ -140,7 +140,7 @@ class DeepNorm(Block):
         return (2 * config.n_layers) ** 0.25
 
     @classmethod
-    def fixes(cls, config: GPTConfig) -> dict[str, float | bool]:
+    def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:
         """Also a, the shortcut's scale."""
         return super().fixes(config) | {"shortcut_scale": cls.shortcut_scale(config)}
 
@@ -260,6 +260,11 @@ class LNScaling(Block):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__(config, layer)
         self.scale = (layer + 1) ** -0.5
+
+    @classmethod
+    def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:
+        """Also the norms' scale."""
+        return super().fixes(config) | {"norm_scale": "1/sqrt(l)"}
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.add_1(x, self.attention(self.scale * self.norm_1(x)))

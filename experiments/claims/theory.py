@@ -92,7 +92,7 @@ def in_xiongs_setting(
     setting=XIONG_WORDS,
     predictions=[
         Prediction("post_ln: slope in L", "0, within 0.05", -0.05, 0.05),
-        Prediction("pre_ln: slope in L", "-1/2, within 0.05", -0.55, -0.45),
+        Prediction("pre_ln: slope in L", "minus 1/2, within 0.05", -0.55, -0.45),
         Prediction("post_ln: slope of the mean gradient's norm"),
         Prediction("pre_ln: slope of the mean gradient's norm"),
     ],

@@ -21,8 +21,8 @@ from experiments.report.numbers import sensitivity
 from experiments.runs import Run
 
 MICRO_WORDS = (
-    "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, 16 windows of "
-    "64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a third of them "
+    "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
+    "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a third of them "
     "warm-up where there is one (more blocks and steps under claims.budget=full)"
 )
 LEARNT = (
@@ -39,6 +39,7 @@ def arm(
     n_layers: int,
     rate: str,
     steps: int | None = None,
+    windows: int = 8,
     warm: bool = False,
     init: str = "xavier",
     qk: bool = False,
@@ -46,8 +47,9 @@ def arm(
 ) -> tuple[str, ...]:
     """Overrides of one training run.
 
-    steps   None: those of all claims but the one about warm-up
-    inside  whether what the end probes measure is needed
+    steps    None: those of all claims but the one about warm-up
+    windows  in a batch
+    inside   whether what the end probes measure is needed
     """
     steps = budget.steps[1] if steps is None else steps
     return (
@@ -58,6 +60,7 @@ def arm(
         f"optimizer.lr={rate}",
         f"schedule.warmup_steps={steps // 3 if warm else 0}",
         f"trainer.steps={steps}",
+        f"trainer.batch_size={windows}",
         "trainer.eval_every=100",
         f"trainer.probe_every={steps // 4 if inside else 'null'}",
         f"trainer.end_probes={'true' if inside else 'false'}",
@@ -116,7 +119,7 @@ def warm_up_arms(budget: Budget) -> Arms:
     """Both placements with and without warm-up."""
     return {
         f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm(
-            budget, placement, n_layers=6, rate="3e-3", warm=warm, steps=budget.steps[0]
+            budget, placement, n_layers=6, rate="3e-3", warm=warm, steps=budget.steps[0], windows=16
         )
         for placement in ("post_ln", "pre_ln")
         for warm in (False, True)
@@ -131,7 +134,8 @@ def warm_up_arms(budget: Budget) -> Arms:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=MICRO_WORDS.format(blocks=6, steps=300) + f", lr 3e-3. {LEARNT}, with warm-up",
+    setting=MICRO_WORDS.format(blocks=6, windows=16, steps=300)
+    + f", lr 3e-3. {LEARNT}, with warm-up",
     predictions=[
         Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
@@ -165,7 +169,8 @@ def deep_arms(budget: Budget) -> Arms:
 
 
 DEEP_WORDS = (
-    MICRO_WORDS.format(blocks=12, steps=200) + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+    MICRO_WORDS.format(blocks=12, windows=8, steps=200)
+    + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
 )
 
 
@@ -231,7 +236,9 @@ def inside_arms(budget: Budget) -> Arms:
     }
 
 
-INSIDE_WORDS = MICRO_WORDS.format(blocks=8, steps=200) + ", lr 1e-3, with warm-up; at the last step"
+INSIDE_WORDS = (
+    MICRO_WORDS.format(blocks=8, windows=8, steps=200) + ", lr 1e-3, with warm-up; at the last step"
+)
 
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
@@ -402,7 +409,7 @@ def rate_arms(budget: Budget) -> Arms:
         "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
         "loss less the best, grows with depth and falls with warm-up and with QK-norm."
     ),
-    setting=MICRO_WORDS.format(blocks="2 or 4", steps=200)
+    setting=MICRO_WORDS.format(blocks="2 or 4", windows=8, steps=200)
     + ", Pre-LN, over the learning rates 3e-3, 1e-2, 3e-2 and 1e-1. Differences of sensitivities "
     "of the same seed, in nats",
     predictions=[

@@ -22,6 +22,7 @@ from experiments.runs import Run, read_summary
 from experiments.settings import without_home
 
 FORMATS = ("png", "svg")
+MANY_SEEDS, TAIL = 20, 0.05  # from so many on, a range leaves out this share at either end
 GEOMETRIC = 1.4  # least ratio of neighbours on an axis that is drawn on a log scale
 
 Frame = pd.DataFrame
@@ -89,13 +90,14 @@ def is_absent(value: object) -> bool:
 
 
 def measured(row: "pd.Series[float]") -> str:
-    """The mean with its confidence interval."""
-    if is_absent(row["measured"]):
+    """The mean with its confidence interval, to a tenth of the interval's half."""
+    mean, low, high = (float(row[name]) for name in ("measured", "ci_low", "ci_high"))
+    if math.isnan(mean):
         return "not measured"
-    words = f"{row['measured']:.3g}"
-    if not is_absent(row["ci_low"]):
-        words += f" ({row['ci_low']:.3g} to {row['ci_high']:.3g})"
-    return words
+    if math.isnan(low) or low == high:
+        return f"{mean:.3g}"
+    places = max(0, 1 - math.floor(math.log10((high - low) / 2)))
+    return f"{mean:.{places}f} ({low:.{places}f} to {high:.{places}f})"
 
 
 def scoreboard(claims: list[Frame]) -> str:
@@ -139,7 +141,8 @@ def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
             fontsize=8,
         )
     seeds = points["seed"].nunique()
-    caption = f"{row['setting']}. Each of {seeds} seeds, or their median and range."
+    shown = "central 90 %" if seeds >= MANY_SEEDS else "range"
+    caption = f"Setting: {row['setting']}. Each of {seeds} seeds, or their median and {shown}."
     medians = "; ".join(f"{arm} {value:.3g}" for arm, value in last_medians(points, arms))
     alt = f"{row['title']}. {points['y_name'].iloc[0]}, median at the right end: {medians}."
     return Drawn(str(row["claim"]), str(row["title"]), caption, alt, figure)
@@ -173,7 +176,10 @@ def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
     for line in lines:
         own = points[points["arm"] == line.hue]
         groups = own.groupby("x")["value"]
-        draw_band(axis, Band(groups.median(), groups.min(), groups.max()), line)
+        tail = TAIL if len(own["seed"].unique()) >= MANY_SEEDS else 0.0
+        draw_band(
+            axis, Band(groups.median(), groups.quantile(tail), groups.quantile(1 - tail)), line
+        )
     log_if_wide(axis)
     log_y = axis.get_yscale() == "log"
     keys = []
