@@ -38,4 +38,8 @@ def precision_of(settings: Settings) -> Iterator[None]:
 def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
     """A new model in its precision, drawn in float32 whatever that is."""
     model = GPT(config).to(device)
-    return model.double() if settings.trainer.precision == "float64" else model
+    if settings.trainer.precision != "float64":
+        return model
+    if device.type == "mps":
+        raise ConfigError("trainer.precision", "float64", "an Apple GPU has none; device=cpu does")
+    return model.double()

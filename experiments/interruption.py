@@ -100,9 +100,12 @@ def finishing() -> Iterator[None]:
 @contextmanager
 def telling_processes() -> Iterator[None]:
     """Within: processes that start learn through a file of a signal that comes here."""
+    before = os.environ.get(STOP_FILE)
     with tempfile.TemporaryDirectory() as folder, finishing():
         os.environ[STOP_FILE] = str(Path(folder) / "stop")
         try:
             yield
         finally:
             del os.environ[STOP_FILE]
+            if before is not None:
+                os.environ[STOP_FILE] = before

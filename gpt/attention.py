@@ -18,8 +18,8 @@ class SelfAttention(nn.Module):
     arXiv 1706.03762.
 
     With QK-norm a norm of width head_dim, shared by the heads, stands on each head's query and
-    one on its key, before the logits. Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023,
-    arXiv 2302.05442.
+    one on its key, before the logits. Dehghani et al. 2023, arXiv 2302.05442; with another norm
+    Henry et al. 2020, arXiv 2010.04245.
 
     qk_norm  whether QK-norm is on where the config says nothing
     """

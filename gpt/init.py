@@ -57,7 +57,7 @@ def xavier(model: "GPT") -> None:
     Query, key and value count as three matrices, as in the equation. Glorot and Bengio 2010;
     Xiong et al. 2020, arXiv 2002.04745, use it for their analysis, with inputs of unit variance.
     """
-    _xavier(model, gain=1.0)
+    _xavier(model)
 
 
 @INITS("deepnorm")
@@ -89,7 +89,7 @@ def xiong(model: "GPT") -> None:
     mask it is the setting of the theory of Xiong et al. 2020, arXiv 2002.04745, section 3.3, whose
     sublayer is mean_j(x_j) W_V.
     """
-    _xavier(model, gain=1.0)
+    _xavier(model)
     nn.init.zeros_(model.position_embedding.weight)
     for block in model.blocks:
         query, key, _ = block.attention.qkv.weight.chunk(3)
@@ -98,16 +98,17 @@ def xiong(model: "GPT") -> None:
         nn.init.eye_(block.attention.out_proj.weight)
 
 
-def init_gain(scheme: str, n_layers: int) -> float:
-    """The factor of a scheme on the value, output and feed-forward weights; 1 where it has none."""
+def init_gain(scheme: str, n_layers: int) -> float | None:
+    """What a scheme multiplies value, output and feed-forward weights by, if it does."""
     if n_layers == 0:
-        return 1.0
+        return None
     gains = {"deepnorm": (8 * n_layers) ** -0.25, "sub_ln": math.log(2 * n_layers) ** 0.5}
-    return gains.get(scheme, 1.0)
+    return gains.get(scheme)
 
 
-def _xavier(model: "GPT", gain: float) -> None:
-    """N(0, g^2 2 / (n_in + n_out)), g being `gain` for the weights of which branches are linear."""
+def _xavier(model: "GPT", gain: float | None = None) -> None:
+    """N(0, g^2 2 / (n_in + n_out)), g = `gain` for value, output and feed-forward, else 1."""
+    gain = 1.0 if gain is None else gain
     for block in model.blocks:
         query, key, value = block.attention.qkv.weight.chunk(3)
         for weight in (query, key):

@@ -65,7 +65,8 @@ class NoNorm(Block):
 class Sandwich(Block):
     """h = x + N(A(N x)); out = h + N(F(N h)); a final norm before the head.
 
-    Ding et al. 2021 (CogView), arXiv 2105.13290.
+    Ding et al. 2021 (CogView), arXiv 2105.13290, whose code also scales the output weights as
+    `init=gpt2_scaled` does.
     """
 
     norms = ("norm_1", "norm_2", "out_norm_1", "out_norm_2")
@@ -199,7 +200,7 @@ class BothStreams(nn.Module):
     """x -> (x, x)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+        return x.view_as(x), x  # two nodes, so that each has its own gradient
 
 
 class JoinedStreams(nn.Module):
@@ -218,8 +219,8 @@ class JoinedStreams(nn.Module):
 class B2T(Block):
     """h = N(x + A x); out = N(x + h + F h): a shortcut past all norms but the last.
 
-    The connection alone: the authors' code also scales every other weight by L^(-1/2). No final
-    norm. Takase et al. 2022 (Bottom-to-Top), arXiv 2206.00330.
+    The connection alone: the authors' code also multiplies every weight of a block but the
+    norms' by L^(-1/2). No final norm. Takase et al. 2022 (Bottom-to-Top), arXiv 2206.00330.
     """
 
     only_shortcut = True
@@ -242,7 +243,7 @@ class MixLN(PreLN):
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> Block:
         """PostLN for the first blocks, PreLN after them."""
-        early = layer + 1 <= cls.option(config, "fraction") * config.n_layers
+        early = layer + 1 <= cls.option(config, "fraction") * config.n_layers + 1e-9  # rounding
         return (PostLN if early else PreLN)(config, layer)
 
 
@@ -275,7 +276,8 @@ class LNScaling(Block):
 class Hybrid(Block):
     """h = x + A x, with norms on queries, keys and values; out = N h + F(N h); a final norm.
 
-    Zhuo et al. 2025 (HybridNorm), arXiv 2503.04598.
+    Zhuo et al. 2025 (HybridNorm), arXiv 2503.04598, whose runs also scale the output weights as
+    `init=gpt2_scaled` does.
     """
 
     norms = ("norm_1",)
@@ -292,8 +294,8 @@ class NormFormer(Block):
     """h = x + N(A(N x)), A with a learned scale per head; out = h + W_2 N(phi(W_1 N h)).
 
     A final norm before the head. Shleifer et al. 2021, arXiv 2110.09456: the scale stands before
-    the output weights, as in the paper (its code has it after them), and without the optional
-    scale on the feed-forward shortcut.
+    the output weights, as the paper's equation is quoted (its code has it after them); without the
+    optional scale on the feed-forward shortcut.
     """
 
     norms = ("norm_1", "norm_2", "out_norm_1")

@@ -423,6 +423,7 @@ def test_readme_commands_run(
             little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), steps=(3, 3), deep=2)
             monkeypatch.setitem(BUDGETS, name, replace(little, runs=min(1, little.runs)))
         monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
     if "--help" not in arguments and "--cfg" not in arguments:
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if argument not in flags]

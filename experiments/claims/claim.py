@@ -1,4 +1,4 @@
-"""What a claim is, and the rule by which its verdict is found: stated before anything is measured.
+"""What a claim is, and the rule by which its verdict is found.
 
 A claim is a published statement, put as predictions: each says in which interval a number lies.
 The number is measured once per seed. Its mean has a 95 % confidence interval, Student's t over the
@@ -6,10 +6,12 @@ seeds. A prediction is
 
     reproduced       where the confidence interval lies inside the predicted interval
     not reproduced   where the two have no point in common
-    undecided        otherwise, and where fewer than three seeds gave a finite number
+    undecided        otherwise, and with fewer than three seeds or a number that is not finite
 
 and a claim is reproduced where all its predictions are, not reproduced where any is not, else
-undecided. Numbers shown for comparison, without a prediction, have no verdict.
+undecided. Numbers shown for comparison, without a prediction, have no verdict. Where a prediction
+was put otherwise at first, and changed after a look at trial measurements, the claim's remark says
+what it was and how it came out; what is reported was measured on other seeds.
 """
 
 import math
@@ -22,12 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from experiments.report.numbers import CONFIDENCE
 from gpt.registry import Registry
 
 if TYPE_CHECKING:
     from experiments.claims.lab import Budget, Lab
 
-CONFIDENCE = 0.95
 LEAST_SEEDS = 3
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 

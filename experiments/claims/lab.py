@@ -7,8 +7,9 @@ import torch
 from hydra import compose
 from torch import Tensor
 
+from experiments.claims.claim import CLAIMS
 from experiments.data import Corpus, load_corpus
-from experiments.device import build_model, pick_device
+from experiments.device import build_model
 from experiments.runs import Run
 from experiments.settings import Settings, from_hydra
 from gpt import GPT, GPTConfig
@@ -43,6 +44,19 @@ class Budget:
     grid: tuple[int, int]
     inside: int
     deep: int
+
+    def words(self) -> dict[str, object]:
+        """What the descriptions of settings name."""
+        return {
+            "warm_up_steps": self.steps[0],
+            "steps": self.steps[1],
+            "rates": ", ".join(self.rates),
+            "fewer": self.grid[0],
+            "more": self.grid[1],
+            "inside": self.inside,
+            "third": self.inside // 3,
+            "deep": self.deep,
+        }
 
 
 DEPTHS = (2, 4, 8, 16, 32)
@@ -81,7 +95,7 @@ BUDGETS = {
 class Lab:
     """A measurement's surroundings.
 
-    base  settings of the claims themselves: budget, seed, device
+    base  settings of the claims themselves: budget and seed
     told  overrides of the command that hold for every model and run, such as device=cpu
     runs  of the arms of training claims, by the arm's overrides; in the order of the seeds
     """
@@ -89,7 +103,7 @@ class Lab:
     def __init__(self, settings: Settings, told: Sequence[str] = ()) -> None:
         self.base, self.told, self.first_seed = settings, list(told), settings.seed
         self.budget = BUDGETS[settings.claims.budget]
-        self.device = pick_device(settings.device)
+        self.device = torch.device("cpu")  # for float64, which not every device has
         self.runs: Mapping[tuple[str, ...], list[Run]] = {}
         self.composed: dict[tuple[str, ...], Settings] = {}
         self.corpora: dict[str, Corpus] = {}
@@ -110,9 +124,11 @@ class Lab:
     def run_seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.budget.runs)
 
-    def arms(self, arms: Mapping[str, Sequence[str]]) -> dict[str, list[Run]]:
-        """The runs of each arm, in the order of their seeds."""
-        return {name: self.runs[tuple(overrides)] for name, overrides in arms.items()}
+    def arms(self, claim: str) -> dict[str, list[Run]]:
+        """The runs of each arm of a claim, in the order of their seeds."""
+        of_budget = CLAIMS[claim].arms
+        assert of_budget is not None
+        return {arm: self.runs[tuple(told)] for arm, told in of_budget(self.budget).items()}
 
     def settings(self, *overrides: str) -> Settings:
         """What `python run.py OVERRIDES` would run with."""

@@ -1,10 +1,12 @@
 """Measuring the chosen claims: theory in processes of its own, training runs as a sweep."""
 
+import dataclasses
+import logging
 import math
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,46 +18,51 @@ from omegaconf import DictConfig
 from experiments.claims import CLAIMS
 from experiments.claims.claim import Claim, Evidence, Judged, judge, overall
 from experiments.claims.lab import BUDGETS, Lab
-from experiments.console import progress, say, show_table
+from experiments.console import one_line, progress, say, show_table
 from experiments.device import pick_device
-from experiments.interruption import Interrupted, asked, listening, telling_processes
+from experiments.interruption import (
+    SIGNALLED,
+    Interrupted,
+    asked,
+    listening,
+    telling_processes,
+)
 from experiments.launch import THREADS_IN_A_SWEEP, launch_job
 from experiments.launch import threads as threads_set
 from experiments.recorder import Recorder
+from experiments.records import Table, Value
 from experiments.report.claims import write_claims_page
 from experiments.runner import Outcome
 from experiments.runs import Run, read_summary
-from experiments.settings import Settings
-from experiments.sweep import Job, Sweep, duration, plan, thread_share
+from experiments.settings import Settings, digest, plain
+from experiments.sweep import HASH_DIGITS, Job, Sweep, duration, plan, thread_share
 from gpt import ConfigError
 from gpt.config import check_choice
 from gpt.registry import choice_hint
 
-# Overrides of the command that are about this experiment, not about its runs.
-ABOUT_CLAIMS = ("experiment=", "claims.", "hydra.", "seed=", "threads=", "wandb.name=")
+log = logging.getLogger(__name__)
+
+# Overrides of the command: those about the claims themselves, and those that their runs may have
+# too. Every other setting is part of a claim.
+ABOUT_CLAIMS = ("experiment=", "claims.", "hydra.", "seed=", "resume=", "pictures=", "wandb.name=")
+FOR_RUNS = ("device=", "threads=", "data.cache_dir=", "wandb.", "sweep.")
 NAMED = ("init", "model.n_layers", "optimizer.lr", "schedule.warmup_steps", "norm.qk")
+
+Found = dict[str, tuple[Evidence, float]]  # of each claim, with the seconds it took
 
 
 def measure_claims(settings: Settings, recorder: Recorder) -> Outcome:
     """Measure and judge the chosen claims; records what `experiments.runners.claims` says."""
     check_choice("claims.budget", settings.claims.budget, BUDGETS)
     chosen = chosen_claims(settings)
-    recorder.open_wandb()
-    told = [o for o in recorder.summary["overrides"] if not o.startswith(ABOUT_CLAIMS)]
-    lab = Lab(settings, told)
+    lab = Lab(settings, told_to_runs(recorder.summary["overrides"]))
     threads = settings.threads or THREADS_IN_A_SWEEP
     on_cpu = pick_device(settings.device).type == "cpu"
     workers = max(1, (os.cpu_count() or 1) // threads) if on_cpu else 1
-    theory = [claim for claim in chosen if not claim.trains]
-    trained = [claim for claim in chosen if claim.trains]
-    found = measure_theory(theory, lab, workers, threads)
-    if trained:
-        started = time.monotonic()
-        train_arms(trained, lab, settings, workers, threads)
-        spent = (time.monotonic() - started) / len(trained)  # runs are shared between claims
-        for claim in trained:
-            found[claim.name] = claim.measure(lab), spent
-    return record(chosen, found, lab, settings, recorder)
+    found = measure_theory([c for c in chosen if not c.trains], lab, workers, threads)
+    found |= measure_training([c for c in chosen if c.trains], lab, workers, threads)
+    recorder.open_wandb()  # after the runs, for there is one W&B run at a time
+    return record(chosen, found, settings, recorder)
 
 
 def chosen_claims(settings: Settings) -> list[Claim]:
@@ -65,7 +72,7 @@ def chosen_claims(settings: Settings) -> list[Claim]:
     if only is None:
         return [claim for claim in CLAIMS.values() if affordable or not claim.trains]
     chosen = []
-    for name in only.split(","):
+    for name in dict.fromkeys(only.split(",")):
         if name not in CLAIMS:
             raise ConfigError("claims.only", name, choice_hint(name, CLAIMS))
         if CLAIMS[name].trains and not affordable:
@@ -75,32 +82,43 @@ def chosen_claims(settings: Settings) -> list[Claim]:
     return chosen
 
 
-def measure_theory(
-    chosen: Sequence[Claim], lab: Lab, workers: int, threads: int
-) -> dict[str, tuple[Evidence, float]]:
-    """Evidence and seconds of each claim, several at once in processes of their own."""
-    found: dict[str, tuple[Evidence, float]] = {}
-    with progress("claims", len(chosen)) as tell:
+def told_to_runs(overrides: Sequence[str]) -> list[str]:
+    """Those that hold for every model and run. Raises ConfigError for what a claim fixes itself."""
+    told = [override for override in overrides if not override.startswith(ABOUT_CLAIMS)]
+    for override in told:
+        if not override.startswith(FOR_RUNS):
+            name, _, value = override.partition("=")
+            raise ConfigError(name, value, "each claim fixes its own setting; leave it out")
+    return told
 
-        def ended(name: str, evidence: Evidence, seconds: float) -> None:
-            found[name] = evidence, seconds
-            tell(len(found), f"{name} {overall(judged(CLAIMS[name], evidence))}")
+
+def measure_theory(chosen: Sequence[Claim], lab: Lab, workers: int, threads: int) -> Found:
+    """Evidence and seconds of each claim, several at once in processes of their own."""
+    found: Found = {}
+    with progress("claims", max(1, len(chosen))) as tell:
+
+        def ended(name: str, measured: Callable[[], tuple[Evidence, float]]) -> None:
+            try:
+                found[name] = measured()
+            except Exception as error:  # a lost process, too: it costs what was in it
+                log.warning("%s is not measured: %s", name, one_line(error))
+                found[name] = Evidence(), 0.0
+            tell(len(found), f"{name} {overall(judged(CLAIMS[name], found[name][0]))}")
 
         if min(workers, len(chosen)) < 2:
             for claim in chosen:
                 with threads_set(threads):
-                    ended(claim.name, *timed(claim, lab))
+                    ended(claim.name, lambda claim=claim: timed(claim, lab))  # type: ignore[misc]
             return found
-        with worker_pool(min(workers, len(chosen)), threads) as pool:
+        with thread_share(threads), telling_processes(), worker_pool(workers) as pool:
             conf = config_folder()
             futures = {  # the longest are not at the front
                 pool.submit(measure_elsewhere, conf, claim.name, lab.base, lab.told): claim.name
                 for claim in reversed(chosen)
             }
             for future in as_completed(futures):
-                ended(futures[future], *future.result())
+                ended(futures[future], future.result)
                 if signal := asked():
-                    pool.shutdown(wait=True, cancel_futures=True)
                     raise Interrupted(signal)
     return found
 
@@ -131,21 +149,38 @@ def config_folder() -> str:
 
 
 @contextmanager
-def worker_pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with `threads` each, which learn of signals that come here."""
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes; where the work inside is stopped, what has not begun is dropped."""
     context = multiprocessing.get_context("spawn")
-    with (
-        thread_share(threads),
-        telling_processes(),
-        ProcessPoolExecutor(workers, mp_context=context) as pool,
-    ):
-        yield pool
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def train_arms(
-    chosen: Sequence[Claim], lab: Lab, settings: Settings, workers: int, threads: int
-) -> None:
-    """Let every run be there that the claims need, and give them to the lab."""
+def measure_training(chosen: Sequence[Claim], lab: Lab, workers: int, threads: int) -> Found:
+    """Evidence of each claim, from runs that are shared, and the seconds of its runs in all."""
+    if not chosen:
+        return {}
+    lab.runs = trained_runs(chosen, lab, workers, threads)
+    found: Found = {}
+    for claim in chosen:
+        runs = [run for group in lab.arms(claim.name).values() for run in group]
+        seconds = sum(run.number("seconds") or 0.0 for run in runs)
+        try:
+            found[claim.name] = claim.measure(lab), seconds
+        except Exception as error:  # of files that somebody changed, say
+            log.warning("%s is not measured: %s", claim.name, one_line(error))
+            found[claim.name] = Evidence(), seconds
+    return found
+
+
+def trained_runs(
+    chosen: Sequence[Claim], lab: Lab, workers: int, threads: int
+) -> dict[tuple[str, ...], list[Run]]:
+    """The runs of every arm, by its overrides; those that are not there yet are trained."""
     arms: dict[tuple[str, ...], None] = {}
     for claim in chosen:
         assert claim.arms is not None
@@ -160,18 +195,14 @@ def train_arms(
         config.seed = int(seed.removeprefix("seed="))
         return config
 
-    grid = [[*lab.told, *arm, f"seed={seed}"] for arm in arms for seed in lab.run_seeds]
-    folder = Path(settings.claims.runs).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = plan(grid, NAMED, folder, composed)
-    by_overrides = {job.overrides: job for job in jobs}
-
     def launch(due: Sequence[Job]) -> None:
         if workers < 2:
             for job in due:
-                launch_job(composed(job.overrides), job.overrides, job.directory)
+                code = launch_job(composed(job.overrides), job.overrides, job.directory)
+                if code > SIGNALLED:
+                    raise Interrupted(code - SIGNALLED)
             return
-        with worker_pool(min(workers, len(due)), threads) as pool:
+        with worker_pool(min(workers, len(due))) as pool:
             futures = [
                 pool.submit(
                     launch_job, composed(job.overrides), job.overrides, job.directory, False
@@ -181,16 +212,22 @@ def train_arms(
             for future in as_completed(futures):
                 future.result()
 
-    sweep = Sweep(folder, jobs, settings.sweep.rerun, workers > 1, threads, alone=False)
-    sweep.run(launch)
-    lab.runs = {
-        arm: [
-            Run(job.directory, {"seed": seed} | read_summary(job.directory))
-            for seed in lab.run_seeds
-            for job in [by_overrides[(*lab.told, *arm, f"seed={seed}")]]
-        ]
-        for arm in arms
-    }
+    def overrides_of(arm: Sequence[str], seed: int) -> list[str]:
+        return [*lab.told, *arm, f"seed={seed}"]
+
+    settings = lab.base
+    folder = Path(settings.claims.runs).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = [overrides_of(arm, seed) for arm in arms for seed in lab.run_seeds]
+    jobs = plan(grid, NAMED, folder, composed)
+    Sweep(folder, jobs, settings.sweep.rerun, workers > 1, threads, alone=False).run(launch)
+    by_hash = {job.name.rpartition("-")[2]: job.directory for job in jobs}
+
+    def run_of(arm: Sequence[str], seed: int) -> Run:
+        directory = by_hash[digest(plain(composed(overrides_of(arm, seed))))[:HASH_DIGITS]]
+        return Run(directory, {"seed": seed} | read_summary(directory))
+
+    return {arm: [run_of(arm, seed) for seed in lab.run_seeds] for arm in arms}
 
 
 def judged(claim: Claim, evidence: Evidence) -> list[Judged]:
@@ -199,71 +236,44 @@ def judged(claim: Claim, evidence: Evidence) -> list[Judged]:
 
 
 def record(
-    chosen: Sequence[Claim],
-    found: Mapping[str, tuple[Evidence, float]],
-    lab: Lab,
-    settings: Settings,
-    recorder: Recorder,
+    chosen: Sequence[Claim], found: Found, settings: Settings, recorder: Recorder
 ) -> Outcome:
     """Write the tables and the page, and show the scoreboard."""
-    rows: list[dict[str, str | float | int | None]] = []
-    points: list[dict[str, str | float | int | None]] = []
-    board = []
-    for claim in chosen:
-        evidence, seconds = found[claim.name]
-        results = judged(claim, evidence)
-        verdict = overall(results)
-        for result in results:
-            rows.append(row_of(claim, result, verdict, seconds, settings))
-        axes = {"claim": claim.name, "x_name": claim.axes.x, "y_name": claim.axes.y}
-        points += [
-            {
-                **axes,
-                "arm": point.arm,
-                "x": known(point.x),
-                "seed": point.seed,
-                "value": known(point.value),
-            }
-            for point in evidence.points
-        ]
-        points += [
-            {**axes, "arm": name, "x": None, "seed": None, "value": height}
-            for name, height in evidence.lines.items()
-        ]
-        board.append(
-            {
-                "claim": claim.name,
-                "source": claim.source.arxiv or "own finding",
-                "verdict": verdict,
-                "time": duration(seconds),
-            }
-        )
-    recorder.table("claims", rows)
-    recorder.table("measurements", points)
-    recorder.summary |= {
-        "budget": settings.claims.budget,
-        "claims": {row["claim"]: row["verdict"] for row in board},
-    }
+    verdicts = {claim.name: overall(judged(claim, found[claim.name][0])) for claim in chosen}
+    recorder.table(
+        "claims",
+        [
+            row_of(claim, result, verdicts[claim.name], found[claim.name][1], settings)
+            for claim in chosen
+            for result in judged(claim, found[claim.name][0])
+        ],
+    )
+    points = [row for claim in chosen for row in point_rows(claim, found[claim.name][0])]
+    if points:
+        recorder.table("measurements", points)
+    recorder.summary |= {"budget": settings.claims.budget, "claims": verdicts}
     recorder.write_summary()
     page = write_claims_page(recorder.directory)
+    board = [
+        {
+            "claim": claim.name,
+            "source": claim.source.arxiv or claim.source.paper,
+            "verdict": verdicts[claim.name],
+            "time": duration(found[claim.name][1]),
+        }
+        for claim in chosen
+    ]
     show_table("Claims", board)
     say(f"\nReport: {page}")
-    verdicts = [row["verdict"] for row in board]
-    return Outcome(
-        shown={word: str(verdicts.count(word)) for word in dict.fromkeys(sorted(verdicts))}
-    )
-
-
-def known(value: float) -> float | None:
-    """A number, or None where there is none."""
-    return None if math.isnan(value) else value
+    counts = {word: list(verdicts.values()).count(word) for word in sorted(set(verdicts.values()))}
+    return Outcome(shown={word: str(count) for word, count in counts.items()})
 
 
 def row_of(
     claim: Claim, result: Judged, verdict: str, seconds: float, settings: Settings
-) -> dict[str, str | float | int | None]:
+) -> dict[str, Value]:
     """A line of claims.csv: one prediction of a claim."""
-    prediction = result.prediction
+    prediction, told = result.prediction, settings.claims
     return {
         "claim": claim.name,
         "title": claim.title,
@@ -272,12 +282,12 @@ def row_of(
         "arxiv": f"arXiv {claim.source.arxiv}" if claim.source.arxiv else None,
         "where": claim.source.where or None,
         "statement": claim.statement,
-        "setting": claim.setting,
+        "setting": claim.setting.format(**BUDGETS[told.budget].words()),
         "remark": claim.remark or None,
         "number": prediction.name,
         "prediction": prediction.words,
-        "predicted_low": bound(prediction.low),
-        "predicted_high": bound(prediction.high),
+        "predicted_low": known(prediction.low),
+        "predicted_high": known(prediction.high),
         "measured": known(result.mean),
         "ci_low": known(result.low),
         "ci_high": known(result.high),
@@ -287,10 +297,28 @@ def row_of(
         "seconds": round(seconds, 1),
         "figure": f"figures/{claim.name}.png",
         "command": f"python run.py experiment=claims claims.only={claim.name} "
-        f"claims.budget={settings.claims.budget}",
+        f"claims.budget={told.budget} seed={settings.seed}",
     }
 
 
-def bound(value: float) -> float | None:
-    """A bound of a prediction; None where there is none."""
+def point_rows(claim: Claim, evidence: Evidence) -> Table:
+    """The lines of measurements.csv: a claim's points, and the heights of its lines."""
+    axes: Mapping[str, Value] = {
+        "claim": claim.name,
+        "x_name": claim.axes.x,
+        "y_name": claim.axes.y,
+    }
+    points = [
+        {**axes, **dataclasses.asdict(point), "x": known(point.x), "value": known(point.value)}
+        for point in evidence.points
+    ]
+    lines = [
+        {**axes, "arm": name, "x": None, "seed": None, "value": height}
+        for name, height in evidence.lines.items()
+    ]
+    return [*points, *lines]
+
+
+def known(value: float) -> float | None:
+    """A number, or None where there is none."""
     return value if math.isfinite(value) else None

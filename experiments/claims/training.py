@@ -1,7 +1,7 @@
 """Claims that training decides: runs of seconds to a minute each, shared between claims."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -16,15 +16,22 @@ from experiments.claims.claim import (
     claim,
 )
 from experiments.claims.lab import Budget, Lab
-from experiments.report.histories import by_layer, read_table
+from experiments.report.histories import History, by_layer, read_table
 from experiments.report.numbers import sensitivity
 from experiments.runs import Run
 
 MICRO_WORDS = (
-    "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
-    "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a third of them "
-    "warm-up where there is one (more blocks and steps under claims.budget=full)"
+    "GPT of width 64, 4 heads, {{{blocks}}} blocks, characters of the King James Bible, {windows} "
+    "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {{{steps}}} steps, a "
+    "third of them warm-up where there is one"
 )
+
+
+def words(blocks: str, windows: int = 8, steps: str = "steps") -> str:
+    """The setting's description, with the names of what the budget decides in braces."""
+    return MICRO_WORDS.format(blocks=blocks, windows=windows, steps=steps)
+
+
 LEARNT = (
     "Learning is the fall of the validation loss below that of token frequencies alone, as a share "
     "of Pre-LN's with the same seed"
@@ -71,24 +78,37 @@ def arm(
     )
 
 
+def only(arms: Callable[[Budget], Arms], *names: str) -> Callable[[Budget], Arms]:
+    """Some of the arms."""
+    return lambda budget: {name: arms(budget)[name] for name in names}
+
+
 def loss(run: Run) -> float:
-    """min(final, initial) validation loss; the initial one of a run that diverged."""
-    initial, final = run.number("initial_val_loss"), run.number("val_loss")
-    if initial is None:
-        return math.nan
-    ended = final is not None and run.status == "finished"
-    return min(final, initial) if ended and final is not None else initial
+    """min(final, initial) validation loss, the initial one of a run that diverged; or nan."""
+    capped = History(run).capped_loss
+    return math.nan if capped is None else capped
 
 
 def learnt(run: Run) -> float:
-    """Nats below the loss of token frequencies alone; nan for a run that failed."""
+    """Nats below the loss of token frequencies alone."""
     frequencies = run.number("corpus", "unigram_validation_loss")
     return math.nan if frequencies is None else frequencies - loss(run)
 
 
 def shares(runs: Sequence[Run], reference: Sequence[Run]) -> list[float]:
-    """What each run learnt as a share of what the reference of the same seed did."""
-    return [learnt(run) / learnt(other) for run, other in zip(runs, reference, strict=True)]
+    """What each run learnt as a share of what the reference of the same seed did.
+
+    nan where the reference learnt nothing.
+    """
+    return [
+        learnt(run) / learnt(other) if learnt(other) > 0 else math.nan
+        for run, other in zip(runs, reference, strict=True)
+    ]
+
+
+def log_ratio(a: float, b: float) -> float:
+    """ln(a / b); nan unless both are positive."""
+    return math.log(a / b) if a > 0 and b > 0 else math.nan
 
 
 def seed_of(run: Run) -> int:
@@ -134,8 +154,7 @@ def warm_up_arms(budget: Budget) -> Arms:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=MICRO_WORDS.format(blocks=6, windows=16, steps=300)
-    + f", lr 3e-3. {LEARNT}, with warm-up",
+    setting=words("six", 16, "warm_up_steps") + f", lr 3e-3. {LEARNT}, with warm-up",
     predictions=[
         Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
@@ -146,7 +165,7 @@ def warm_up_arms(budget: Budget) -> Arms:
 )
 def warm_up(lab: Lab) -> Evidence:
     """Shares against pre_ln with warm-up."""
-    runs = lab.arms(warm_up_arms(lab.budget))
+    runs = lab.arms("warm_up")
     evidence = Evidence()
     losses(evidence, runs)
     for name in ("post_ln, no warm-up", "post_ln, warm-up", "pre_ln, no warm-up"):
@@ -168,19 +187,17 @@ def deep_arms(budget: Budget) -> Arms:
     }
 
 
-DEEP_WORDS = (
-    MICRO_WORDS.format(blocks=12, windows=8, steps=200)
-    + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
-)
+DEEP_WORDS = words("deep") + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
 
 
-def deep_shares(lab: Lab, names: Sequence[str]) -> Evidence:
+def deep_shares(lab: Lab, claim: str) -> Evidence:
     """What each arm learnt as a share of pre_ln's."""
-    runs = lab.arms({name: deep_arms(lab.budget)[name] for name in ("pre_ln", *names)})
+    runs = lab.arms(claim)
     evidence = Evidence()
     losses(evidence, runs)
-    for name in names:
-        evidence.values[f"{name}: share learnt"] = shares(runs[name], runs["pre_ln"])
+    for name, group in runs.items():
+        if name != "pre_ln":
+            evidence.values[f"{name}: share learnt"] = shares(group, runs["pre_ln"])
     return evidence
 
 
@@ -189,17 +206,18 @@ def deep_shares(lab: Lab, names: Sequence[str]) -> Evidence:
     title="DeepNorm trains where Post-LN does not",
     source=Source("Wang et al. 2022 (DeepNet)", "2203.00555", "section 5; Figure 6"),
     statement="DeepNorm trains at depths at which Post-LN fails.",
-    setting=DEEP_WORDS + "; DeepNorm with its own initialisation",
+    setting=DEEP_WORDS + "; DeepNorm with its own initialisation. The paper's runs have warm-up "
+    "and 20 to 1,000 layers",
     predictions=[
         Prediction("post_ln: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("deepnorm: share learnt", "trains: at least 0.8", low=LEARNS),
     ],
     axes=LOSS,
-    arms=lambda budget: {n: deep_arms(budget)[n] for n in ("pre_ln", "post_ln", "deepnorm")},
+    arms=only(deep_arms, "pre_ln", "post_ln", "deepnorm"),
 )
 def deepnorm_trains(lab: Lab) -> Evidence:
-    """The papers' depths, 20 to 1,000 layers, are out of reach; twelve blocks are not."""
-    return deep_shares(lab, ("post_ln", "deepnorm"))
+    """The paper's depths are out of reach; what can be seen is who trains without warm-up."""
+    return deep_shares(lab, "deepnorm_trains")
 
 
 @claim(
@@ -216,13 +234,11 @@ def deepnorm_trains(lab: Lab) -> Evidence:
         Prediction("post_ln, init=gpt2: share learnt", "trains: at least 0.8", low=LEARNS),
     ],
     axes=LOSS,
-    arms=lambda budget: {
-        n: deep_arms(budget)[n] for n in ("pre_ln", "post_ln", "post_ln, init=gpt2")
-    },
+    arms=only(deep_arms, "pre_ln", "post_ln", "post_ln, init=gpt2"),
 )
 def init_trains(lab: Lab) -> Evidence:
     """Shares against pre_ln under Xavier."""
-    return deep_shares(lab, ("post_ln", "post_ln, init=gpt2"))
+    return deep_shares(lab, "init_trains")
 
 
 def inside_arms(budget: Budget) -> Arms:
@@ -236,9 +252,7 @@ def inside_arms(budget: Budget) -> Arms:
     }
 
 
-INSIDE_WORDS = (
-    MICRO_WORDS.format(blocks=8, windows=8, steps=200) + ", lr 1e-3, with warm-up; at the last step"
-)
+INSIDE_WORDS = words("inside") + ", lr 1e-3, with warm-up; at the last step"
 
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
@@ -248,7 +262,12 @@ def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
 
 
 def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
-    """A statistic of each block, steps as rows and blocks as columns; empty where not recorded."""
+    """A statistic of each block, steps as rows and blocks as columns.
+
+    Empty where it was not recorded, or the run did not finish.
+    """
+    if run.status != "finished":
+        return pd.DataFrame()
     columns = ("step", "layer", "component", "stat", "value")
     table = read_table(run.directory / "gradients.csv", columns)
     if table.empty:
@@ -262,7 +281,7 @@ def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
     source=Source(
         "Sun et al. 2025 (The Curse of Depth); Kim et al. 2025 (Peri-LN)",
         "2502.05795; 2502.02732",
-        "Figure 4; Peri-LN: section 3",
+        "Figure 4; of Peri-LN no place was verified",
     ),
     statement=(
         "In training the stream's variance in the last blocks grows under Pre-LN far beyond that "
@@ -274,12 +293,11 @@ def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
         Prediction("ln(pre_ln / peri_ln), last block", "at least ln 2", low=math.log(2)),
     ],
     axes=Axes("variance of the stream after the block", "block l"),
-    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "ln_scaling", "peri_ln")},
+    arms=only(inside_arms, "pre_ln", "ln_scaling", "peri_ln"),
 )
 def variance_training(lab: Lab) -> Evidence:
     """From the last probe of each run."""
-    arms = inside_arms(lab.budget)
-    runs = lab.arms({name: arms[name] for name in ("pre_ln", "ln_scaling", "peri_ln")})
+    runs = lab.arms("variance_training")
     evidence = Evidence()
     last: dict[str, list[float]] = {}
     for name, group in runs.items():
@@ -289,7 +307,7 @@ def variance_training(lab: Lab) -> Evidence:
             evidence.points += by_block(name, run, variances)
     for name in ("ln_scaling", "peri_ln"):
         evidence.values[f"ln(pre_ln / {name}), last block"] = [
-            math.log(a / b) for a, b in zip(last["pre_ln"], last[name], strict=True)
+            log_ratio(a, b) for a, b in zip(last["pre_ln"], last[name], strict=True)
         ]
     return evidence
 
@@ -306,7 +324,7 @@ def variance_training(lab: Lab) -> Evidence:
         "Under Pre-LN dropping a deep block costs less than dropping an early one, and deep blocks "
         "turn the representation less; under Post-LN it is the reverse."
     ),
-    setting=INSIDE_WORDS + ". Means over the first and the last third of the blocks, two each",
+    setting=INSIDE_WORDS + ". Means over the first and the last {third} blocks",
     predictions=[
         Prediction("pre_ln: loss by dropping, first less last blocks (nats)", "above 0", low=0.0),
         Prediction("pre_ln: angular distance, first less last blocks", "above 0", low=0.0),
@@ -315,12 +333,11 @@ def variance_training(lab: Lab) -> Evidence:
         Prediction("post_ln: nats learnt"),
     ],
     axes=Axes("validation loss by dropping the block (nats)", "block l"),
-    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "post_ln")},
+    arms=only(inside_arms, "pre_ln", "post_ln"),
 )
 def idle_layers(lab: Lab) -> Evidence:
     """From the end probes of each run."""
-    arms = inside_arms(lab.budget)
-    runs = lab.arms({name: arms[name] for name in ("pre_ln", "post_ln")})
+    runs = lab.arms("idle_layers")
     evidence = Evidence()
     for name, group in runs.items():
         for run in group:
@@ -351,19 +368,18 @@ def idle_layers(lab: Lab) -> Evidence:
         "In training under Pre-LN the gradients of the first layers are larger than those of the "
         "last; NormFormer's additional norms reduce the mismatch."
     ),
-    setting=INSIDE_WORDS.replace("at the last step", "mean over the probed steps")
-    + ". Second feed-forward weight of each block",
+    setting=INSIDE_WORDS.replace("at the last step", "mean over the probed steps, every quarter")
+    + ". Frobenius norm of the second feed-forward weight's gradient; the paper shows an L1 norm",
     predictions=[
         Prediction("pre_ln: ln(first block / last block)", "above 0", low=0.0),
         Prediction("pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0),
     ],
     axes=Axes("gradient norm of W_2, mean over steps", "block l"),
-    arms=lambda budget: {n: inside_arms(budget)[n] for n in ("pre_ln", "normformer")},
+    arms=only(inside_arms, "pre_ln", "normformer"),
 )
 def normformer(lab: Lab) -> Evidence:
     """From the probes of each run."""
-    arms = inside_arms(lab.budget)
-    runs = lab.arms({name: arms[name] for name in ("pre_ln", "normformer")})
+    runs = lab.arms("normformer")
     evidence = Evidence()
     mismatch: dict[str, list[float]] = {}
     for name, group in runs.items():
@@ -371,7 +387,7 @@ def normformer(lab: Lab) -> Evidence:
             table = layers_of(run, "grad_norm", "feed_forward.fc_out.weight")
             norms = [] if table.empty else [float(value) for value in table.mean()]
             mismatch.setdefault(name, []).append(
-                math.log(norms[0] / norms[-1]) if norms else math.nan
+                log_ratio(norms[0], norms[-1]) if norms else math.nan
             )
             evidence.points += [
                 Point(name, layer, seed_of(run), value)
@@ -409,9 +425,9 @@ def rate_arms(budget: Budget) -> Arms:
         "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
         "loss less the best, grows with depth and falls with warm-up and with QK-norm."
     ),
-    setting=MICRO_WORDS.format(blocks="2 or 4", windows=8, steps=200)
-    + ", Pre-LN, over the learning rates 3e-3, 1e-2, 3e-2 and 1e-1. Differences of sensitivities "
-    "of the same seed, in nats",
+    setting=words("more")
+    + ", or {fewer}; Pre-LN, over the learning rates {rates}. Differences of sensitivities of the "
+    "same seed, in nats",
     predictions=[
         Prediction("depth: more blocks less fewer", "above 0", low=0.0),
         Prediction("warm-up: without less with", "above 0", low=0.0),
@@ -425,7 +441,7 @@ def lr_sensitivity(lab: Lab) -> Evidence:
     """One sensitivity per arm and seed."""
     evidence = Evidence()
     found: dict[str, dict[int, list[float]]] = {}
-    for name, group in lab.arms(rate_arms(lab.budget)).items():
+    for name, group in lab.arms("lr_sensitivity").items():
         grid, _, rate = name.partition(" @ ")
         for run in group:
             seed = seed_of(run)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.console import complain, one_line, say, tell_warnings
 from experiments.report import FORMATS, write_report
+from experiments.report.claims import write_claims_page
 from gpt import ConfigError
 
 
@@ -17,7 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.report",
         description="One page about any number of runs and sweeps, beside its figures.",
     )
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="of a run or a sweep")
+    parser.add_argument(
+        "folders",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="of a run or a sweep; of claims alone: their page again",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -44,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder in options.folders:
             if not folder.is_dir():
                 raise ConfigError("DIR", str(folder), "must be a directory of runs")
-        say(str(write_report(options.folders, out, by, formats)))
+        if [(folder / "claims.csv").is_file() for folder in options.folders] == [True]:
+            say(str(write_claims_page(options.folders[0])))
+        else:
+            say(str(write_report(options.folders, out, by, formats)))
     except (ConfigError, OSError) as error:
         complain(f"error: {one_line(error)}")
         return 1

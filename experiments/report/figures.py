@@ -55,7 +55,18 @@ INSIDE = {  # what probes recorded: title, axis, in words
         "entropy / ln(visible tokens); 1 is uniform",
         "attention entropy",
     ),
+    "angular_distance": (
+        "Angular distance by layer",
+        "arccos(cosine) / pi between the block's input and output",
+        "angular distance",
+    ),
+    "layer_drop": (
+        "Loss without a layer",
+        "rise of the validation loss without the block (nats)",
+        "rise of the loss",
+    ),
 }
+LINEAR = ("attention_entropy", "angular_distance", "layer_drop")  # may be 0, or below
 LAST_INITIAL = ("grad_norm", "first_step", "last_block")
 SCALED = (  # columns of a scaling figure: title, place in the summary
     ("last block, at initialisation", LAST_INITIAL),
@@ -440,8 +451,9 @@ def inside(layout: Layout, stat: str) -> Drawn | None:
     figure, axes = small_multiples(layout)
     share(axes)
     ends = []
-    crowded = is_crowded(layout)
-    probes: dict[int, Any] = {-1: {}} if crowded else {0: {"linestyle": "--"}, -1: {}}
+    once = all(len(table) == 1 for *_, tables in drawn for table in tables)
+    last_alone = once or is_crowded(layout)
+    probes: dict[int, Any] = {-1: {}} if last_alone else {0: {"linestyle": "--"}, -1: {}}
     for place, line, arm, tables in drawn:
         for row, style in probes.items():
             rows = pd.DataFrame([table.iloc[row] for table in tables])
@@ -453,18 +465,18 @@ def inside(layout: Layout, stat: str) -> Drawn | None:
             ends.append((last, f"{arm.label} from {told(first)} to {told(last)}"))
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if stat != "attention_entropy":
+    if stat not in LINEAR:
         log_if_wide(*axes)
     finish(axes, layout, "block", axis_label)
     handles = [key_of(line) for line in lines_of(layout)]
-    if not crowded:
+    if not last_alone:
         handles += [
             Line2D([], [], color=INK, linestyle="--", label="first probe"),
             Line2D([], [], color=INK, label="last probe"),
         ]
     legend(figure, handles)
     caption = f"{seeds_note([arm for _, _, arm, _ in drawn])}{left_out_note(layout)}"
-    caption += " The last probe alone." if crowded else ""
+    caption += " At the end alone." if once else " The last probe alone." if last_alone else ""
     alt = f"{title}. First to last block at the last probe, {word}: {extremes(ends)}."
     return Drawn(stat, title, caption, alt, figure)
 

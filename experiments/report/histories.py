@@ -21,6 +21,8 @@ PROBED = {
     "activation_rms": "output",
     "update_ratio": "block",
     "attention_entropy": "attention",
+    "angular_distance": "block",
+    "layer_drop": "block",
 }
 MOST_STEPS = 400  # of one run that are drawn; more would not be seen
 

@@ -58,7 +58,6 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
         **placement.fixes(config),
         "paper_final_norm": placement.final_norm,
         "paper_init": placement.init,
-        "init_gain": init_gain(config.init, config.n_layers),
         "norm": config.norm,
         "shortcut": config.shortcut,
         "activation": config.activation,
@@ -66,6 +65,9 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
         "n_layers": config.n_layers,
         "emb_dim": config.emb_dim,
     }
+    gain = init_gain(config.init, config.n_layers)
+    if gain is not None:
+        recorder.summary["init_gain"] = gain
 
 
 def record_parameters(model: GPT, recorder: Recorder) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from scipy import stats
 
 import run
 from conftest import Cli
-from experiments.claims import CLAIMS, lab, measuring
+from experiments.claims import CLAIMS, lab, measuring, training
 from experiments.claims.claim import (
     NOT_REPRODUCED,
     REPRODUCED,
     UNDECIDED,
+    Evidence,
     Judged,
     Prediction,
     confidence,
@@ -29,7 +31,7 @@ from experiments.claims.claim import (
     slope,
 )
 from experiments.claims.lab import Budget, Lab
-from experiments.report.claims import write_claims_page
+from experiments.report import __main__ as report
 from experiments.runs import Run
 from experiments.settings import from_hydra
 from gpt import PLACEMENTS
@@ -84,7 +86,8 @@ def test_each_claim_says_what_it_is() -> None:
     for claim in CLAIMS.values():
         assert any(prediction.judged for prediction in claim.predictions), claim.name
         assert len({p.name for p in claim.predictions}) == len(claim.predictions)
-        assert claim.own or re.search(r"\d{4}\.\d{4,5}", claim.source.arxiv)
+        named = claim.source.arxiv + claim.source.where
+        assert claim.own or re.search(r"\d{4}\.\d{4,5}", named)
         assert claim.own or claim.source.where
         assert all(p.words for p in claim.predictions if p.judged)
         assert all(p.low < p.high for p in claim.predictions)
@@ -96,44 +99,57 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in lab.BUDGETS:
         monkeypatch.setitem(lab.BUDGETS, name, LITTLE)
     monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(measuring, "FOR_RUNS", ("",))  # toy sizes, which a user may not give
 
 
+# Numbers whose order follows from the equations, with room for three seeds.
+KNOWN = [
+    ("post_ln: squared norm / d, mean over blocks", 1.4, 1.6),
+    ("pre_ln: squared norm / d after block 32", 17, 49),
+    ("pre_ln: first block / last block", 1.5, 10),
+    ("pre_ln / ln_scaling: ratio of variances after block 32", 4, 20),
+    ("peri_ln: exponent of growth", 0.9, 1.1),  # a norm's output has variance 1, per sublayer
+    ("without: change of ln(gradient of the first layer) per layer", -3, -0.5),
+    ("init=xavier: ln(post_ln / pre_ln)", 0.5, 3),
+    ("init=gpt2: ln(post_ln / pre_ln)", -4, -1),
+]
 THEORY = [claim.name for claim in CLAIMS.values() if not claim.trains]
 
 
 @pytest.mark.pictures
 def test_theory_claims_are_measured_and_written(
-    cli: Cli, toy: tuple[str, ...], little: None, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, toy: tuple[str, ...], little: None
 ) -> None:
     """Every number that is predicted is measured, for each seed, and stands in the files."""
-    monkeypatch.setattr("experiments.claims.theory.DEEP", 8)
-    chosen = [name for name in THEORY if name not in ("hidden_norm", "variance_growth")]
     told = [o for o in toy if o.startswith(("data", "wandb", "device"))]
-    code, directory = cli("experiment=claims", f"claims.only='{','.join(chosen)}'", *told)
+    code, directory = cli("experiment=claims", f"claims.only='{','.join(THEORY)}'", *told)
     assert code == 0
     rows = pd.read_csv(directory / "claims.csv")
-    assert list(dict.fromkeys(rows["claim"])) == chosen
+    assert list(dict.fromkeys(rows["claim"])) == THEORY
+    measured = rows.set_index("number")["measured"]
+    for number, low, high in KNOWN:
+        assert low < measured[number] < high, number
     for _, row in rows.iterrows():
         seeds = 30 if row["claim"] == "shortcut" else 3
         assert row["seeds"] == seeds, row["number"]
         assert math.isfinite(row["measured"]), row["number"]
-        assert row["command"].endswith(f"claims.only={row['claim']} claims.budget=standard")
+        assert row["command"].endswith(f"only={row['claim']} claims.budget=standard seed=0")
         assert (directory / row["figure"]).is_file()
         judged = not (np.isnan(row["predicted_low"]) and np.isnan(row["predicted_high"]))
         assert (row["verdict"] in (REPRODUCED, NOT_REPRODUCED, UNDECIDED)) == judged
     points = pd.read_csv(directory / "measurements.csv")
-    assert set(points["claim"]) == set(chosen)
+    assert set(points["claim"]) == set(THEORY)
     assert points["value"].notna().all()
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["claims"] == dict(zip(rows["claim"], rows["claim_verdict"], strict=True))
     page = (directory / "claims.html").read_text()
     board = (directory / "claims.md").read_text()
-    for name in chosen:
+    for name in THEORY:
         assert f'id="{name}"' in page
         assert f"| `{name}` |" in board
     before = (directory / "claims.md").read_bytes()
     (directory / "claims.md").unlink()
-    write_claims_page(directory)  # from the files alone
+    assert report.main([str(directory)]) == 0  # from the files alone
     assert (directory / "claims.md").read_bytes() == before
 
 
@@ -252,6 +268,82 @@ def test_a_failed_run_leaves_its_claim_undecided(surroundings: Lab) -> None:
     assert overall(measuring.judged(CLAIMS["warm_up"], evidence)) == UNDECIDED
 
 
+def test_what_is_read_of_a_run(surroundings: Lab, tmp_path: Path) -> None:
+    """Thirds, ratios and signs, from a made gradients.csv with known answers."""
+    layers = range(surroundings.budget.inside)
+
+    def made(name: str, values: dict[tuple[str, str], list[float]], status: str) -> Run:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [
+            {"step": step, "layer": layer, "component": component, "stat": stat, "value": value}
+            for (component, stat), given in values.items()
+            for step in (0, 200)
+            for layer, value in enumerate(given)
+        ]
+        pd.DataFrame(rows).to_csv(folder / "gradients.csv", index=False)
+        return Run(folder, {"seed": 0, "status": status})
+
+    def values(rate: float, variance: float) -> dict[tuple[str, str], list[float]]:
+        return {
+            ("block", "layer_drop"): [rate**layer for layer in layers],
+            ("block", "angular_distance"): [0.1 * rate**layer for layer in layers],
+            ("output", "activation_variance"): [variance * (layer + 1) for layer in layers],
+            ("feed_forward.fc_out.weight", "grad_norm"): [rate**layer for layer in layers],
+        }
+
+    runs = {
+        "pre_ln": made("pre", values(0.5, 8.0), "finished"),
+        "post_ln": made("post", values(2.0, 1.0), "finished"),
+        "ln_scaling": made("scaled", values(0.5, 2.0), "finished"),
+        "peri_ln": made("peri", values(0.5, 2.0), "diverged"),
+        "normformer": made("former", values(0.75, 2.0), "finished"),
+    }
+    arms = training.inside_arms(surroundings.budget)
+    surroundings.runs = {tuple(arms[name]): [run] for name, run in runs.items()}
+    found: dict[str, list[float]] = {}
+    for name in ("idle_layers", "variance_training", "normformer"):
+        found |= CLAIMS[name].measure(surroundings).values
+    last = len(layers) - 1
+    early, late = (1 + 0.5) / 2, (0.5 ** (last - 1) + 0.5**last) / 2
+    expected = {
+        "pre_ln: loss by dropping, first less last blocks (nats)": early - late,
+        "pre_ln: angular distance, first less last blocks": 0.1 * (early - late),
+        "post_ln: loss by dropping, first less last blocks (nats)": 1.5 - 1.5 * 2.0 ** (last - 1),
+        "ln(pre_ln / ln_scaling), last block": math.log(4),
+        "ln(pre_ln / peri_ln), last block": math.nan,  # it did not finish
+        "pre_ln: ln(first block / last block)": last * math.log(2),
+        "pre_ln less normformer: |ln(first block / last block)|": last * math.log(1.5),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx([value], nan_ok=True), name
+
+
+def test_a_reference_that_learnt_nothing_leaves_its_claim_undecided(surroundings: Lab) -> None:
+    made_runs(surroundings, "deepnorm_trains", lambda arm: {"deepnorm": 2.2}.get(arm, 4.0))
+    evidence = CLAIMS["deepnorm_trains"].measure(surroundings)
+    assert overall(measuring.judged(CLAIMS["deepnorm_trains"], evidence)) == UNDECIDED
+
+
+def test_a_claim_that_cannot_be_measured_costs_no_other(
+    cli: Cli, little: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(lab: Lab) -> Evidence:
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setitem(
+        CLAIMS, "depth_law", dataclasses.replace(CLAIMS["depth_law"], measure=fails)
+    )
+    only = "claims.only='depth_law,shortcut'"
+    code, directory = cli("experiment=claims", only, "wandb.mode=disabled")
+    assert code == 0
+    assert "depth_law is not measured: made to fail" in caplog.text
+    rows = pd.read_csv(directory / "claims.csv")
+    verdicts = dict(zip(rows["claim"], rows["claim_verdict"], strict=True))
+    assert verdicts["depth_law"] == UNDECIDED
+    assert rows.query("claim == 'shortcut'")["measured"].notna().all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -261,6 +353,7 @@ def test_a_failed_run_leaves_its_claim_undecided(surroundings: Lab) -> None:
             "claims.only='depthlaw' is not valid: did you mean 'depth_law'",
         ),
         (("claims.only=warm_up", "claims.budget=quick"), "warm_up needs training: claims.budget="),
+        (("optimizer.lr=1",), "optimizer.lr='1' is not valid: each claim fixes its own setting"),
     ],
 )
 def test_what_cannot_be_measured_is_said(
@@ -277,6 +370,28 @@ def test_the_grid_of_placements_names_them_all() -> None:
     with initialize_config_dir(run.CONF, version_base="1.3"):
         config = compose("config", ["experiment=placements"], return_hydra_config=True)
     assert set(config.hydra.sweeper.params.norm.split(",")) == set(PLACEMENTS)
+
+
+@pytest.mark.long
+def test_runs_in_processes_of_their_own(
+    cli: Cli,
+    toy: tuple[str, ...],
+    little: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two workers: all jobs end, nothing is said to be lost, and the environment is as before."""
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
+    before = dict(os.environ)
+    own = ("model", "trainer.steps", "schedule", "init", "tokenizer")
+    told = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
+    told = [*told, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
+    code, directory = cli("experiment=claims", "claims.only=warm_up", *told)
+    assert code == 0
+    assert "lost" not in caplog.text
+    assert pd.read_csv(directory / "claims.csv")["measured"].notna().all()
+    assert dict(os.environ) == before
 
 
 @pytest.mark.long
