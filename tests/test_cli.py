@@ -417,7 +417,7 @@ def test_readme_commands_run(
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
     arguments = shlex.split(command.split("run.py", 1)[1])
     if "experiment=claims" in arguments:  # test_claims.py looks at them
-        for name in set(CLAIMS) - {"shortcut", "depth_law", "init_trains"}:
+        for name in set(CLAIMS) - {"shortcut", "depth_law"}:
             monkeypatch.delitem(CLAIMS, name)
         for name in BUDGETS:
             little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), steps=(3, 3), deep=2)

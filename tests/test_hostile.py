@@ -171,7 +171,7 @@ def mutated(values: dict[str, Any], name: str, value: Any) -> str:
     return yaml.safe_dump(changed, allow_unicode=True)
 
 
-@cases(default=25, long=1000)
+@cases(default=15, long=1000)
 def test_any_config_file(ground: Ground, count: int) -> None:
     """A file of a folder that --config-dir adds."""
     sections = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
@@ -203,7 +203,7 @@ def test_any_config_file(ground: Ground, count: int) -> None:
     assert min(ground.ended.values()) > count // 20
 
 
-@cases(default=100, long=3000)
+@cases(default=50, long=3000)
 def test_any_run_directory(ground: Ground, count: int) -> None:
     """resume= of a directory whose .hydra/ holds anything."""
     with initialize_config_dir(cli_module.CONF, version_base="1.3"):

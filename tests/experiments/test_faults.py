@@ -31,7 +31,7 @@ TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
 
 @pytest.mark.parametrize(
     ("kills", "by_clock"),
-    [(10, False), pytest.param(200, True, marks=pytest.mark.long)],
+    [(3, False), pytest.param(200, True, marks=pytest.mark.long)],
 )
 def test_killed_at_random_moments(
     toy: tuple[str, ...], tmp_path: Path, kills: int, by_clock: bool
@@ -97,8 +97,8 @@ def killed_by(fault: Fault, toy: tuple[str, ...], folder: Path) -> tuple[str, Pa
     ("step", "more"),
     [
         (5, {"of": "gradients.csv"}),  # small files can be written
-        (5, {"size": 2000}),  # summary.json cannot either
-        (3, {"size": 20_000}),  # all but the checkpoint
+        pytest.param(5, {"size": 2000}, marks=pytest.mark.long),  # summary.json cannot either
+        pytest.param(3, {"size": 20_000}, marks=pytest.mark.long),  # all but the checkpoint
     ],
     ids=["csv", "everything", "checkpoint"],
 )
@@ -355,7 +355,11 @@ def core_of_wandb() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this needs Linux's /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.long)],
+    ids=["killed", "hangs"],
+)
 def test_wandb_lost_in_the_middle(
     cli: Cli,
     toy: tuple[str, ...],
@@ -417,6 +421,7 @@ def wandb_teardown() -> None:
     wandb.teardown()
 
 
+@pytest.mark.long
 def test_a_sweep_with_one_job_of_each_kind(
     toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

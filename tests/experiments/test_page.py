@@ -128,8 +128,7 @@ def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
     assert {"filter", "Copy", "run0", "Provenance"} <= reached
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_figures_are_shown_and_the_page_fits(
     page: Page, viewport: dict[str, int], scheme: str
 ) -> None:

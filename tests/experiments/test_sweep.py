@@ -218,6 +218,7 @@ def test_threads_of_a_job_can_be_set(sweep: Sweep) -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.long
 def test_killed_in_mid_sweep_and_taken_up_again(
     sweep: Sweep, toy: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +244,7 @@ def test_killed_in_mid_sweep_and_taken_up_again(
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.long
 def test_two_sweeps_at_once_in_one_folder_share_the_work(
     toy: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -341,6 +343,7 @@ def test_wandb_groups_the_runs_of_a_sweep(sweep: Sweep) -> None:
     assert {"mine", "norm=post_ln"} <= set(started["tags"])
 
 
+@pytest.mark.long  # those that the README names run at toy size in test_cli.py
 @pytest.mark.parametrize("experiment", sorted(GRIDS))
 def test_grids_compose_and_run_at_toy_size(sweep: Sweep, experiment: str) -> None:
     params = GRIDS[experiment]

@@ -397,6 +397,7 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
     assert not single["value"].map(math.isfinite).all()
 
 
+@pytest.mark.long
 def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
     """A job of 250 MB of parameters and state, then one of 150 KB, in one process of their own."""
     told = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
@@ -437,6 +438,7 @@ def test_interruption_while_drawing_is_recorded(
     assert (code, summary_of(run)["status"]) == (130, "interrupted")
 
 
+@pytest.mark.long
 def test_nobody_reading_the_output_does_not_end_the_run(
     toy: tuple[str, ...], tmp_path: Path
 ) -> None:
