@@ -37,11 +37,6 @@ TOY = (
 Cli = Callable[..., tuple[int, Path]]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for some tests wait for processes of their own."""
-    return 1 + (os.cpu_count() or 1)
-
-
 def pytest_configure() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     # Tests run on all cores at once, so each computes on one, its subprocesses too.

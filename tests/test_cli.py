@@ -424,6 +424,7 @@ def test_readme_commands_run(
             monkeypatch.setitem(BUDGETS, name, replace(little, runs=min(1, little.runs)))
         monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
         monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
+        monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
     if "--help" not in arguments and "--cfg" not in arguments:
         flags = [argument for argument in arguments if argument.startswith("-")]
         values = [argument for argument in arguments if argument not in flags]

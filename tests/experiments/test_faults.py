@@ -31,7 +31,7 @@ TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
 
 @pytest.mark.parametrize(
     ("kills", "by_clock"),
-    [(3, False), pytest.param(200, True, marks=pytest.mark.long)],
+    [(5, False), pytest.param(200, True, marks=pytest.mark.long)],
 )
 def test_killed_at_random_moments(
     toy: tuple[str, ...], tmp_path: Path, kills: int, by_clock: bool
