@@ -163,7 +163,9 @@ def by_arm(axis: Axes, points: Frame, arms: list[str]) -> None:
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         axis.plot(place + offsets, values, "o", color="#0072B2", markersize=5, alpha=0.75)
         axis.hlines(np.median(values), place - 0.25, place + 0.25, color=INK, linewidth=1.4)
-    axis.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
+    axis.set_xticks(
+        range(len(arms)), [textwrap.fill(arm, 14, break_on_hyphens=False) for arm in arms]
+    )
     axis.set_xlim(-0.6, len(arms) - 0.4)
 
 
