@@ -21,13 +21,13 @@ from experiments.report.numbers import sensitivity
 from experiments.runs import Run
 
 MICRO_WORDS = (
-    "GPT of width 64, 4 heads, {{{blocks}}} blocks, characters of the King James Bible, {windows} "
-    "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {{{steps}}} steps, a "
+    "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
+    "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a "
     "third of them warm-up where there is one"
 )
 
 
-def words(blocks: str, windows: int = 8, steps: str = "steps") -> str:
+def words(blocks: str, windows: int = 8, steps: str = "{steps}") -> str:
     """The setting's description, with the names of what the budget decides in braces."""
     return MICRO_WORDS.format(blocks=blocks, windows=windows, steps=steps)
 
@@ -154,7 +154,7 @@ def warm_up_arms(budget: Budget) -> Arms:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=words("six", 16, "warm_up_steps") + f", lr 3e-3. {LEARNT}, with warm-up",
+    setting=words("6", 16, "{warm_up_steps}") + f", lr 3e-3. {LEARNT}, with warm-up",
     predictions=[
         Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
@@ -187,7 +187,7 @@ def deep_arms(budget: Budget) -> Arms:
     }
 
 
-DEEP_WORDS = words("deep") + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+DEEP_WORDS = words("{deep}") + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
 
 
 def deep_shares(lab: Lab, claim: str) -> Evidence:
@@ -252,7 +252,7 @@ def inside_arms(budget: Budget) -> Arms:
     }
 
 
-INSIDE_WORDS = words("inside") + ", lr 1e-3, with warm-up; at the last step"
+INSIDE_WORDS = words("{inside}") + ", lr 1e-3, with warm-up; at the last step"
 
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
@@ -425,7 +425,7 @@ def rate_arms(budget: Budget) -> Arms:
         "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
         "loss less the best, grows with depth and falls with warm-up and with QK-norm."
     ),
-    setting=words("more")
+    setting=words("{more}")
     + ", or {fewer}; Pre-LN, over the learning rates {rates}. Differences of sensitivities of the "
     "same seed, in nats",
     predictions=[

@@ -91,6 +91,8 @@ def test_each_claim_says_what_it_is() -> None:
         assert claim.own or claim.source.where
         assert all(p.words for p in claim.predictions if p.judged)
         assert all(p.low < p.high for p in claim.predictions)
+        for budget in lab.BUDGETS.values():
+            assert "{" not in claim.setting.format(**budget.words()).replace("W^{", "")
 
 
 @pytest.fixture
