@@ -22,7 +22,8 @@ class Budget:
     seeds     at initialisation in the setting of the theory
     few       at initialisation elsewhere
     many      where one seed tells little
-    depths    n_layers in the setting of the theory
+    width     emb_dim in the setting of the theory
+    depths    n_layers there
     blocks    n_layers of a GPT at initialisation
     runs      seeds of each training arm; 0 leaves training claims out
     steps     of a training run of the warm-up claim, and of the others; a third of them is the
@@ -36,6 +37,7 @@ class Budget:
     seeds: int
     few: int
     many: int
+    width: int
     depths: tuple[int, ...]
     blocks: tuple[int, ...]
     runs: int
@@ -48,6 +50,7 @@ class Budget:
     def words(self) -> dict[str, object]:
         """What the descriptions of settings name."""
         return {
+            "width": self.width,
             "warm_up_steps": self.steps[0],
             "steps": self.steps[1],
             "rates": ", ".join(self.rates),
@@ -64,6 +67,7 @@ STANDARD = Budget(
     seeds=10,
     few=5,
     many=20,
+    width=256,
     depths=DEPTHS,
     blocks=DEPTHS,
     runs=3,
@@ -74,12 +78,13 @@ STANDARD = Budget(
     deep=12,
 )
 BUDGETS = {
-    "quick": replace(STANDARD, many=10, blocks=DEPTHS[:-1], runs=0),
+    "quick": replace(STANDARD, many=10, width=128, blocks=DEPTHS[:-1], runs=0),
     "standard": STANDARD,
     "full": Budget(
         seeds=30,
         few=10,
         many=100,
+        width=256,
         depths=(*DEPTHS, 64),
         blocks=(*DEPTHS, 64),
         runs=5,

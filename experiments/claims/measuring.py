@@ -257,7 +257,7 @@ def record(
     board = [
         {
             "claim": claim.name,
-            "source": claim.source.arxiv or claim.source.paper,
+            "source": claim.source.arxiv.split("; ")[0] or ("own" if claim.own else "book"),
             "verdict": verdicts[claim.name],
             "time": duration(found[claim.name][1]),
         }
