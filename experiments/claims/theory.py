@@ -96,8 +96,8 @@ def in_xiongs_setting(
     remark=(
         "Tried before the setting was fixed, with four seeds: one gradient of 8 or 16 sequences "
         "together, with as many classes as tokens, gives +0.09 to +0.12 under Post-LN and -0.45 "
-        "under Pre-LN. With another ten seeds and width 128, as in the quick budget, 0.01 and -0.54 "
-        "(-0.56 to -0.51), undecided."
+        "under Pre-LN. Width 128, as in the quick budget, gave -0.51 (-0.54 to -0.49) and, with "
+        "other seeds, -0.54 (-0.56 to -0.51), which is undecided."
     ),
 )
 def depth_law(lab: Lab) -> Evidence:

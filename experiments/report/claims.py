@@ -113,8 +113,13 @@ def scoreboard(claims: list[Frame]) -> str:
         source = ", ".join(str(first[n]) for n in ("paper", "where") if not is_absent(first[n]))
         cells = [f"`{first['claim']}`", source, "<br>".join(numbers)]
         cells += [str(first["seeds"]), str(first["claim_verdict"])]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def escaped(cell: str) -> str:
+    """`cell` for a Markdown table, in which a bar would end it."""
+    return cell.replace("|", r"\|")
 
 
 def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
