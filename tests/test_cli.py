@@ -399,19 +399,26 @@ def readme_commands() -> list[str]:
 RUN_COMMANDS = [c for c in readme_commands() if "run.py" in c and "-e ." not in c]
 
 
+@pytest.fixture(scope="session")
+def corpus_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Bible is tokenised once, not in each test that reads it."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("command", RUN_COMMANDS)
 def test_readme_commands_run(
     cli: Cli,
     toy: tuple[str, ...],
     text_file: Path,
     tmp_path: Path,
+    corpus_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
 ) -> None:
     """Each as it stands, with toy sizes before it, which it may override."""
     (tmp_path / "my.txt").write_text(text_file.read_text())
     if "RUN_DIR" in command:
-        _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={tmp_path}/cache")
+        _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={corpus_cache}")
         command = command.replace("RUN_DIR", str(trained))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
@@ -420,8 +427,8 @@ def test_readme_commands_run(
         for name in set(CLAIMS) - {"shortcut", "depth_law"}:
             monkeypatch.delitem(CLAIMS, name)
         for name in BUDGETS:
-            little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), steps=(3, 3), deep=2)
-            monkeypatch.setitem(BUDGETS, name, replace(little, runs=min(1, little.runs)))
+            little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), width=16)
+            monkeypatch.setitem(BUDGETS, name, little)
         monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
         monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
         monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
@@ -432,5 +439,5 @@ def test_readme_commands_run(
             values.remove("hydra/launcher=joblib")
         for grid in (name for name in GRIDS if f"experiment={name}" in values):
             values += smallest(grid)
-        arguments = [*flags, *TOY, f"data.cache_dir={tmp_path}/cache", *values]
+        arguments = [*flags, *TOY, f"data.cache_dir={corpus_cache}", *values]
     assert cli_module.main(arguments) == 0

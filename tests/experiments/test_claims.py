@@ -36,7 +36,7 @@ from experiments.runs import Run
 from experiments.settings import from_hydra
 from gpt import PLACEMENTS
 
-LITTLE = Budget(2, 2, 2, 128, (1, 2), (2, 16), 2, (4, 4), ("1e-3", "1e-2"), (1, 2), 3, 3)
+LITTLE = Budget(2, 2, 2, 64, (1, 2), (2, 16), 2, (4, 4), ("1e-3", "1e-2"), (1, 2), 3, 3)
 
 
 @pytest.mark.parametrize(
