@@ -150,13 +150,15 @@ def config_folder() -> str:
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes; where the work inside is stopped, what has not begun is dropped."""
+    """Processes; where a second signal stops the work inside at once, they end at once, too."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:
             yield pool
-        except BaseException:
+        except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
             raise
 
 
