@@ -36,7 +36,7 @@ def write_claims_page(directory: Path) -> Path:
     pictures: dict[str, Picture] = {}
     for group in claims:
         first = group.iloc[0]
-        own = points[points["claim"] == first["claim"]]
+        own = points if points.empty else points[points["claim"] == first["claim"]]
         picture = draw_picture(partial(figure_of, first, own), directory / "figures", FORMATS)
         if picture is not None:
             pictures[first["claim"]] = picture

@@ -344,6 +344,9 @@ def test_a_claim_that_cannot_be_measured_costs_no_other(
     verdicts = dict(zip(rows["claim"], rows["claim_verdict"], strict=True))
     assert verdicts["depth_law"] == UNDECIDED
     assert rows.query("claim == 'shortcut'")["measured"].notna().all()
+    code, directory = cli("experiment=claims", "claims.only=depth_law", "wandb.mode=disabled")
+    assert code == 0  # with nothing measured at all, the page still says so
+    assert "not measured" in (directory / "claims.md").read_text()
 
 
 @pytest.mark.parametrize(
