@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gpt import ConfigError, GPTConfig
-from gpt.config import check_choice, check_number, check_whole
+from gpt.checks import check_choice, check_number, check_whole
 from gpt.registry import choice_hint
 
 S = TypeVar("S")

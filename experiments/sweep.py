@@ -24,7 +24,7 @@ from experiments.runs import ANSWERED, Run, find_runs, in_order, is_due, read_su
 from experiments.settings import RERUNS, digest, file_name, plain
 from experiments.sinks import safe_cell, written
 from gpt import ConfigError
-from gpt.config import check_choice
+from gpt.checks import check_choice
 
 log = logging.getLogger(__name__)
 

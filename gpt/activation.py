@@ -1,13 +1,9 @@
 """Activations of the feed-forward layer, elementwise on any shape."""
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt.registry import Registry
-
-ACTIVATIONS: Registry[Callable[[Tensor], Tensor]] = Registry("activation")
+from gpt.registry import ACTIVATIONS
 
 
 @ACTIVATIONS("gelu")

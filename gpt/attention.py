@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt.config import GPTConfig
-from gpt.norm import NORMS, norm_count
+from gpt.norm import norm_count
+from gpt.registry import NORMS
 
 
 class SelfAttention(nn.Module):

@@ -1,18 +1,15 @@
 """What every transformer block owns, whatever its placement: the parts, not the equation."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from gpt.attention import SelfAttention
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward
-from gpt.norm import NORMS, norm_count
-from gpt.registry import ConfigError
-
-if TYPE_CHECKING:
-    from gpt.model import GPT
+from gpt.norm import norm_count
+from gpt.registry import NORMS, ConfigError
 
 
 class Shortcut(nn.Module):
@@ -124,8 +121,8 @@ class Block(nn.Module):
         return make_norm(config) if cls.has_final_norm(config) else nn.Identity()
 
     @classmethod
-    def profile(cls, model: "GPT", tokens: Tensor) -> None:
-        """Set what the paper sets from data, given tokens (B, T) of the first batch."""
+    def profile(cls, blocks: Sequence["Block"], forward: Callable[[], object]) -> None:
+        """Set what the paper sets from data: `forward` takes the first batch through the model."""
 
 
 def make_norm(config: GPTConfig) -> nn.Module:

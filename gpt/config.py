@@ -1,12 +1,11 @@
 """The description of one model, checked when it is made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpt.activation import ACTIVATIONS
-from gpt.norm import NORMS
-from gpt.registry import ConfigError, choice_hint
+from gpt.checks import check_choice, check_flag, check_number, check_whole
+from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, ConfigError
 
 # The book's model: Raschka, Build a Large Language Model (From Scratch), chapter 4.
 GPT_CONFIG_124M: dict[str, Any] = {
@@ -80,10 +79,6 @@ class GPTConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        # Placements and schemes build on this class, so they are imported when it is used.
-        from gpt.init import INITS
-        from gpt.placement import PLACEMENTS
-
         for field in ("vocab_size", "context_length", "emb_dim", "n_heads"):
             check_whole(field, getattr(self, field), at_least=1)
         check_whole("n_layers", self.n_layers, at_least=0, at_most=MOST_LAYERS)
@@ -136,33 +131,3 @@ def options_of(placements: Mapping[str, Any]) -> dict[str, list[str]]:
         for option in placement.options:
             owners.setdefault(option, []).append(name)
     return owners
-
-
-def check_whole(field: str, value: object, at_least: int, at_most: int | None = None) -> None:
-    """Raise ConfigError unless `value` is an integer in [at_least, at_most]."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < at_least:  # type: ignore[operator]
-        raise ConfigError(field, value, f"must be a whole number of at least {at_least}")
-    if at_most is not None and value > at_most:  # type: ignore[operator]
-        raise ConfigError(field, value, f"must be at most {at_most:,}")
-
-
-def check_number(field: str, value: object, low: float, high: float = float("inf")) -> None:
-    """Raise ConfigError unless `value` is a finite number in [low, high]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high and value != float("inf")):  # type: ignore[operator]
-        bounds = f"in [{low:g}, {high:g}]" if high < float("inf") else f"of at least {low:g}"
-        raise ConfigError(field, value, f"must be a finite number {bounds}")
-
-
-def check_flag(field: str, value: object) -> None:
-    """Raise ConfigError unless `value` is true or false."""
-    if not isinstance(value, bool):
-        raise ConfigError(field, value, "must be true or false")
-
-
-def check_choice(field: str, value: object, known: Iterable[str]) -> None:
-    """Raise ConfigError with the nearest names unless `value` is one of `known`."""
-    names = set(known)
-    if not isinstance(value, str) or value not in names:
-        raise ConfigError(field, value, choice_hint(value, names))

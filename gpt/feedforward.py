@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from gpt.activation import ACTIVATIONS
 from gpt.config import GPTConfig
-from gpt.norm import NORMS, norm_count
+from gpt.norm import norm_count
+from gpt.registry import ACTIVATIONS, NORMS
 
 
 class FeedForward(nn.Module):

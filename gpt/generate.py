@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gpt.config import check_number, check_whole
+from gpt.checks import check_number, check_whole
 from gpt.model import GPT
 from gpt.registry import ConfigError
 

@@ -5,28 +5,25 @@ what it defines, in the order in which the model lists its parameters.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gpt.registry import Registry
+from gpt.registry import INITS
 
-if TYPE_CHECKING:
-    from gpt.model import GPT
-
-INITS: Registry[Callable[["GPT"], None]] = Registry("init")
+Model: TypeAlias = Any  # a gpt.model.GPT, which stands above the schemes
 
 
 @INITS("torch")
-def torch_default(model: "GPT") -> None:
+def torch_default(model: Model) -> None:
     """PyTorch's own: embeddings N(0, 1); linear weights and biases U(-k, k), k = 1/sqrt(n_in)."""
 
 
 @INITS("gpt2")
 @torch.no_grad()
-def gpt2(model: "GPT") -> None:
+def gpt2(model: Model) -> None:
     """Embeddings and linear weights N(0, init_std^2), biases 0.
 
     Radford et al. 2019 (GPT-2) with init_std = 0.02.
@@ -38,7 +35,7 @@ def gpt2(model: "GPT") -> None:
 
 @INITS("gpt2_scaled")
 @torch.no_grad()
-def gpt2_scaled(model: "GPT") -> None:
+def gpt2_scaled(model: Model) -> None:
     """As gpt2, and the weights that write into the stream times 1/sqrt(2 n_layers).
 
     Radford et al. 2019: scaled by the number of residual layers, two per block.
@@ -51,7 +48,7 @@ def gpt2_scaled(model: "GPT") -> None:
 
 @INITS("xavier")
 @torch.no_grad()
-def xavier(model: "GPT") -> None:
+def xavier(model: Model) -> None:
     """Linear weights N(0, 2 / (n_in + n_out)), biases 0, embeddings as PyTorch draws them, N(0, 1).
 
     Query, key and value count as three matrices, as in the equation. Glorot and Bengio 2010;
@@ -62,7 +59,7 @@ def xavier(model: "GPT") -> None:
 
 @INITS("deepnorm")
 @torch.no_grad()
-def deepnorm(model: "GPT") -> None:
+def deepnorm(model: Model) -> None:
     """As xavier, the value, output and feed-forward weights times (8L)^(-1/4).
 
     Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone.
@@ -72,7 +69,7 @@ def deepnorm(model: "GPT") -> None:
 
 @INITS("sub_ln")
 @torch.no_grad()
-def sub_ln(model: "GPT") -> None:
+def sub_ln(model: Model) -> None:
     """As xavier, the value, output and feed-forward weights times sqrt(ln 2L).
 
     Wang et al. 2022 (Magneto), arXiv 2210.06423, decoder alone.
@@ -82,7 +79,7 @@ def sub_ln(model: "GPT") -> None:
 
 @INITS("xiong")
 @torch.no_grad()
-def xiong(model: "GPT") -> None:
+def xiong(model: Model) -> None:
     """Query and key weights 0, so that attention is uniform, its output weight the identity.
 
     The rest as xavier, position embeddings 0. With one head, ff_ratio 1, no biases and no causal
@@ -106,7 +103,7 @@ def init_gain(scheme: str, n_layers: int) -> float | None:
     return gains.get(scheme)
 
 
-def _xavier(model: "GPT", gain: float | None = None) -> None:
+def _xavier(model: Model, gain: float | None = None) -> None:
     """N(0, g^2 2 / (n_in + n_out)), g = `gain` for value, output and feed-forward, else 1."""
     gain = 1.0 if gain is None else gain
     for block in model.blocks:
@@ -121,11 +118,11 @@ def _xavier(model: "GPT", gain: float | None = None) -> None:
     _zero_biases(model)
 
 
-def _embeddings(model: "GPT") -> list[Tensor]:
+def _embeddings(model: Model) -> list[Tensor]:
     return [model.token_embedding.weight, model.position_embedding.weight]
 
 
-def _linear_weights(model: "GPT") -> Iterator[Tensor]:
+def _linear_weights(model: Model) -> Iterator[Tensor]:
     """Each weight matrix: the blocks', in order, then the head's unless tied."""
     for block in model.blocks:
         yield from block.attention.qkv.weight.chunk(3)
@@ -136,7 +133,7 @@ def _linear_weights(model: "GPT") -> Iterator[Tensor]:
         yield model.head.weight
 
 
-def _zero_biases(model: "GPT") -> None:
+def _zero_biases(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

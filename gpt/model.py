@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from gpt.block import Block
 from gpt.config import GPTConfig
-from gpt.init import INITS
-from gpt.placement import PLACEMENTS
-from gpt.registry import ConfigError
+from gpt.registry import INITS, PLACEMENTS, ConfigError
 
 
 class GPT(nn.Module):
@@ -41,7 +39,7 @@ class GPT(nn.Module):
 
         Of all placements admin alone does; without it admin starts as post_ln.
         """
-        PLACEMENTS[self.config.placement].profile(self, tokens)
+        PLACEMENTS[self.config.placement].profile(self.blocks, lambda: self(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[-1]

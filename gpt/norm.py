@@ -1,15 +1,13 @@
 """Kinds of norm. Each maps (..., width) to the same shape, feature by feature scaled."""
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gpt.registry import Registry
+from gpt.registry import NORMS
 
 Norm: TypeAlias = nn.Module
-NORMS: Registry[Callable[[int, float], Norm]] = Registry("norm")
 
 
 @NORMS("layer_norm")

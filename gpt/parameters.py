@@ -9,7 +9,7 @@ from torch import nn
 from gpt.config import GPTConfig
 from gpt.model import GPT
 from gpt.norm import NORM_TYPES, norm_count
-from gpt.placement import PLACEMENTS
+from gpt.registry import PLACEMENTS
 
 # The parts of the model outside its blocks: the layer that stands for them, before or after.
 EMBEDDINGS = ("token_embedding", "position_embedding", "entry")

@@ -6,7 +6,8 @@ outputs are (B, T, emb_dim). `add_1(x, f)` and `add_2(h, f)` are the sums of the
 x + f, or f alone when shortcuts are off.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,7 @@ from gpt.block import Block, make_norm
 from gpt.config import GPTConfig
 from gpt.feedforward import NormedFeedForward
 from gpt.norm import norm_count
-from gpt.registry import Registry
-
-if TYPE_CHECKING:
-    from gpt.model import GPT
-
-PLACEMENTS: Registry[type[Block]] = Registry("placement")
+from gpt.registry import PLACEMENTS
 
 
 @PLACEMENTS("pre_ln")
@@ -335,7 +331,7 @@ class Admin(Block):
 
     @classmethod
     @torch.no_grad()
-    def profile(cls, model: "GPT", tokens: Tensor) -> None:
+    def profile(cls, blocks: Sequence[Block], forward: Callable[[], object]) -> None:
         """w of sublayer i + 1 = sqrt(Var(w_i * x_i) + Var(f_i)), w_1 = 1, in one forward pass.
 
         x_i and f_i are what the sum of sublayer i is made of, the variances those over all
@@ -343,7 +339,7 @@ class Admin(Block):
         """
         sums: list[nn.Module] = []
         weights: list[nn.Parameter] = []
-        for block in model.blocks:
+        for block in blocks:
             sums += [block.add_1, block.add_2]
             weights += [block.get_parameter("weight_1"), block.get_parameter("weight_2")]
 
@@ -361,7 +357,7 @@ class Admin(Block):
             for add, following in zip(sums, weights[1:], strict=False)
         ]
         try:
-            model(tokens)
+            forward()
         finally:
             for handle in handles:
                 handle.remove()

@@ -41,3 +41,11 @@ class Registry(dict[str, T], Generic[T]):
 
     def __missing__(self, name: str) -> Any:
         raise ConfigError(self.field, name, choice_hint(name, self))
+
+
+# The tables stand below all that fills them, so that a description of a model can be checked
+# without the parts it names; importing the package `gpt` fills them.
+PLACEMENTS: Registry[Any] = Registry("placement")  # subclasses of gpt.block.Block
+NORMS: Registry[Callable[[int, float], Any]] = Registry("norm")  # (width, eps) to a module
+ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("activation")  # elementwise
+INITS: Registry[Callable[[Any], None]] = Registry("init")  # redraw a model's parameters

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gpt.activation import ACTIVATIONS
+from gpt.registry import ACTIVATIONS
 
 BOOK_SIZES = (3, 3, 3, 3, 3, 1)
 

@@ -37,7 +37,7 @@ from experiments.runs import Run, read_summary
 from experiments.settings import Settings, digest, plain
 from experiments.sweep import HASH_DIGITS, Job, Sweep, duration, plan, thread_share
 from gpt import ConfigError
-from gpt.config import check_choice
+from gpt.checks import check_choice
 from gpt.registry import choice_hint
 
 log = logging.getLogger(__name__)
