@@ -16,11 +16,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.console import complain, one_line, tell_warnings
 from experiments.interruption import SIGNALLED, Interrupted, exit_code, listening
-from experiments.launch import launch, launch_job, wants_traceback
-from experiments.settings import setting_names, unknown_setting, without_home
+from experiments.launch import launch, launch_job, refuse, wants_traceback
+from experiments.settings import plain, setting_names, unknown_setting, without_home
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
@@ -45,10 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = {override.split("=", 1)[0] for override in overrides}
             if set(job.sweeper.params) - told:
                 complain("this is one run of a grid; python run.py -m ... runs all of it")
-            code = launch(config, overrides, directory)
+            try:
+                values = plain(config)
+            except OmegaConfBaseException as error:
+                code = refuse(directory, error)
+            else:
+                code = launch(values, overrides, directory)
         else:  # of a sweep
             in_turn = job.launcher["_target_"].endswith("BasicLauncher")
-            code = launch_job(config, overrides, directory, bars=in_turn)
+            code = launch_job(plain(config), overrides, directory, bars=in_turn)
             if code > SIGNALLED and in_turn:
                 raise Interrupted(code - SIGNALLED)  # the sweep stops here
         exit_codes.append(code)

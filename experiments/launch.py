@@ -5,13 +5,13 @@ import dataclasses
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from experiments.check import checked_settings
 from experiments.checkpoint import State
 from experiments.console import (
     complain,
@@ -34,9 +34,9 @@ from experiments.recorder import (
     write_summary,
 )
 from experiments.resume import find_state, read_asked, refuse_difference, threads_of, with_changes
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome, find_runner
 from experiments.runs import ANSWERED, is_due, read_summary
-from experiments.settings import Settings, digest, from_hydra, from_plain, plain, telling
+from experiments.settings import Settings, digest, telling
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -45,39 +45,47 @@ FAILED = 1
 THREADS_IN_A_SWEEP = 1  # in series too: the last bits of a sum depend on who adds what
 
 
-def launch(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
-    """Run what `config` asks for in `directory`; returns the exit code.
+Values = Mapping[str, Any]  # a composed config as nested dictionaries, every value resolved
+
+
+def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
+    """Run what `values` ask for in `directory`; returns the exit code.
 
     0 for finished and diverged, 1 for failed, 128 + the signal for interrupted. What was recorded
     before a failure stays, and summary.json says what happened.
     """
     try:
-        if config.resume is not None:
-            place = Path(config.resume).expanduser()
+        if values["resume"] is not None:
+            place = Path(values["resume"]).expanduser()
             if place.resolve() != directory.resolve():
                 valid = "cannot be given with resume, which goes on where the run is"
                 raise ConfigError("hydra.run.dir", str(directory), valid)
-            return go_on(config, overrides, place)
-        settings = from_hydra(config)
+            return go_on(values, overrides, place)
+        settings = checked_settings(values)
         with claimed(directory):
-            write_asked(directory, plain(config), overrides)
+            write_asked(directory, values, overrides)
             return run(settings, overrides, directory)
-    except (ConfigError, OmegaConfBaseException, OSError) as error:
-        remove_if_empty(directory)
-        complain(f"error: {one_line(error)}")
-        return FAILED
+    except (ConfigError, OSError) as error:
+        return refuse(directory, error)
 
 
-def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
+def refuse(directory: Path, error: Exception) -> int:
+    """Say why nothing runs in `directory`; returns the exit code."""
+    remove_if_empty(directory)
+    complain(f"error: {one_line(error)}")
+    return FAILED
+
+
+def go_on(asked_for: Values, overrides: Sequence[str], directory: Path) -> int:
     """Go on with the run in `directory`, from its newest checkpoint or from its start."""
     if not (directory / ASKED / "config.yaml").is_file():
         valid = f"must be the directory of a run that began; it has no {ASKED}/config.yaml"
-        raise ConfigError("resume", str(config.resume), valid)
+        raise ConfigError("resume", str(asked_for["resume"]), valid)
     with claimed(directory, new=False):
         stored, told = read_asked(directory)
         added = [o for o in overrides if not o.startswith("resume=")]
-        values = with_changes(stored, config, added)
-        settings = from_plain(values)
+        values = with_changes(stored, asked_for, added)
+        settings = checked_settings(values)
         state = find_state(directory)
         for before in filter(None, (stored, state and state["settings"])):
             refuse_difference(settings, before, 0 if state is None else state["step"])
@@ -95,9 +103,7 @@ def go_on(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
         return run(settings, combined, directory, state)
 
 
-def launch_job(
-    config: DictConfig, overrides: Sequence[str], directory: Path, bars: bool = True
-) -> int:
+def launch_job(values: Values, overrides: Sequence[str], directory: Path, bars: bool = True) -> int:
     """As `launch`, for a job of a sweep, which tells of it: here nothing is said.
 
     Goes on with its own earlier attempt, or replaces it. Does nothing where another process has
@@ -107,22 +113,27 @@ def launch_job(
     tell_warnings()  # in a process of its own nobody has done so
     with hushed(bars), listening():
         try:
-            if asked() or not is_due(directory, config.sweep.rerun):
+            if asked() or not is_due(directory, rerun_of(values)):
                 return 0
             with claimed(directory, new=False):
-                return run_job(config, overrides, directory)
+                return run_job(values, overrides, directory)
         except Busy:
             return 0
-        except (ConfigError, OmegaConfBaseException, OSError) as error:
-            record_refusal(config, overrides, directory, one_line(error))
+        except (ConfigError, OSError) as error:
+            record_refusal(values, overrides, directory, one_line(error))
             return FAILED
 
 
-def run_job(config: DictConfig, overrides: Sequence[str], directory: Path) -> int:
+def rerun_of(values: Values) -> Any:
+    """Its sweep.rerun, which nobody has checked yet."""
+    return (values.get("sweep") or {}).get("rerun")
+
+
+def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
     """Run a job in its own directory; returns the exit code."""
-    settings = of_sweep(from_hydra(config), overrides, directory)
+    settings = of_sweep(checked_settings(values), overrides, directory)
     state = None
-    if config.sweep.rerun != "all":
+    if settings.sweep.rerun != "all":
         try:
             state = find_state(directory)
             if state is not None:
@@ -133,7 +144,7 @@ def run_job(config: DictConfig, overrides: Sequence[str], directory: Path) -> in
     if state is None:
         discard_run(directory)
         refuse_content(directory)
-    write_asked(directory, plain(config), overrides)
+    write_asked(directory, values, overrides)
     return run(settings, overrides, directory, state, THREADS_IN_A_SWEEP)
 
 
@@ -152,11 +163,8 @@ def of_sweep(settings: Settings, overrides: Sequence[str], directory: Path) -> S
     return dataclasses.replace(settings, wandb=wandb)
 
 
-def record_refusal(
-    config: DictConfig, overrides: Sequence[str], directory: Path, message: str
-) -> None:
+def record_refusal(values: Values, overrides: Sequence[str], directory: Path, message: str) -> None:
     """summary.json of a job that no runner could take."""
-    values = plain(config)
     summary = {
         "status": "failed",
         "runner": values.get("runner"),
@@ -203,7 +211,7 @@ def carry_out(settings: Settings, recorder: Recorder) -> int:
     directory, message = recorder.directory, ""
     pictures: list[Path] = []
     try:
-        outcome = RUNNERS[settings.runner](settings, recorder)
+        outcome = find_runner(settings.runner)(settings, recorder)
         recorder.write_summary()  # the pictures read it
         pictures = draw(directory) if settings.pictures else []
     except KeyboardInterrupt as error:

@@ -6,7 +6,7 @@ A run's directory may come from anybody: nothing that stands in it is executed o
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,17 +72,16 @@ def check_kinds(values: dict[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def with_changes(
-    stored: dict[str, Any], config: DictConfig, overrides: Sequence[str]
+    stored: dict[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
     """The settings of an earlier run with those that the command line names besides.
 
     A section, as in norm=post_ln, is taken whole; after experiment=... all of the command line.
     Where the token cache is, the earlier run does not say.
     """
-    composed = plain(config)
     names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
     if "experiment" in names:
-        return composed
+        return dict(composed)
     values = {**stored, "resume": composed["resume"], "sweep": composed["sweep"]}
     values["data"] = {**stored["data"], "cache_dir": composed["data"]["cache_dir"]}
     for name in names:

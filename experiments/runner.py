@@ -1,11 +1,16 @@
-"""What a runner is: checked settings in, records out."""
+"""What a runner is: settings in, records out; each has a file in experiments/runners."""
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 from experiments.recorder import Recorder
 from experiments.settings import Settings
-from gpt.registry import Registry
+
+FOLDER = Path(__file__).parent / "runners"
 
 
 @dataclass
@@ -24,4 +29,17 @@ class Outcome:
     sample: str = ""
 
 
-RUNNERS: Registry[Callable[[Settings, Recorder], Outcome]] = Registry("runner")
+Runner = Callable[[Settings, Recorder], Outcome]
+
+
+def runner_names() -> list[str]:
+    """Every runner: the names of the files in experiments/runners."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)]))
+
+
+def find_runner(name: str) -> Runner:
+    """The function `run` of experiments/runners/NAME.py, which is imported now.
+
+    By name, since runners stand above all that launches them.
+    """
+    return cast(Runner, importlib.import_module(f"experiments.runners.{name}").run)

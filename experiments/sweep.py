@@ -8,12 +8,10 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig
 
 from experiments.console import complain, one_line, say, show_table
 from experiments.files import write_atomically
@@ -21,7 +19,7 @@ from experiments.interruption import Interrupted, asked, telling_processes
 from experiments.launch import shorten
 from experiments.recorder import is_busy, write_summary
 from experiments.runs import ANSWERED, Run, find_runs, in_order, is_due, read_summary, varying
-from experiments.settings import RERUNS, digest, file_name, plain
+from experiments.settings import RERUNS, digest, file_name
 from experiments.sinks import safe_cell, written
 from gpt import ConfigError
 from gpt.checks import check_choice
@@ -70,7 +68,7 @@ class Job:
         return self.directory.name
 
 
-def name_job(values: dict[str, Any], overrides: Sequence[str], swept: Sequence[str]) -> str:
+def name_job(values: Mapping[str, Any], overrides: Sequence[str], swept: Sequence[str]) -> str:
     """A job's directory: its swept choices, its seed, and a hash of all that makes its results."""
     chosen = dict(override.split("=", 1) for override in overrides)
     parts = [str((values.get("norm") or {}).get("placement", values.get("runner")))]
@@ -83,40 +81,40 @@ def name_job(values: dict[str, Any], overrides: Sequence[str], swept: Sequence[s
     return f"{file_name('-'.join(parts))}-{digest(values)[:HASH_DIGITS]}"
 
 
-def name_sweep(experiment: str, swept: Sequence[str], base: DictConfig) -> str:
+def name_sweep(experiment: str, swept: Sequence[str], base: Mapping[str, Any]) -> str:
     """A sweep's directory: the experiment, what the command sweeps, and a hash of the rest.
 
     The seed has no part in it, nor has the order of the names: more seeds land beside the first.
     """
     names = sorted(key.rpartition(".")[2] for key in swept if key != "seed")
     words = "-".join([experiment, "+".join(names)]).strip("-")
-    return f"{file_name(words)}-{digest(plain(base) | {'seed': None})[:6]}"
+    return f"{file_name(words)}-{digest({**base, 'seed': None})[:6]}"
 
 
 def plan(
     grid: Sequence[Sequence[str]],
     swept: Sequence[str],
     folder: Path,
-    compose: Callable[[Sequence[str]], DictConfig],
+    compose: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> list[Job]:
     """The jobs of a grid. One whose settings ran in `folder` under another name keeps that name."""
     present = {path.name.rpartition("-")[2]: path for path in folder.glob("*-*") if path.is_dir()}
     jobs: dict[str, Job] = {}
     for overrides in grid:
-        name = name_job(plain(compose(overrides)), overrides, swept)
+        name = name_job(compose(overrides), overrides, swept)
         key = name.rpartition("-")[2]
         directory = present.get(key, folder / name)
         jobs.setdefault(key, Job(tuple(overrides), directory))  # equal settings run once
     return list(jobs.values())
 
 
-def check_sweep(base: DictConfig, swept: Sequence[str]) -> None:
+def check_sweep(base: Mapping[str, Any], swept: Sequence[str]) -> None:
     """Raise ConfigError for a setting that concerns the sweep itself."""
-    if base.sweep.rerun is not None:
-        check_choice("sweep.rerun", base.sweep.rerun, RERUNS)
-    if base.resume is not None or "resume" in swept:
+    if base["sweep"]["rerun"] is not None:
+        check_choice("sweep.rerun", base["sweep"]["rerun"], RERUNS)
+    if base["resume"] is not None or "resume" in swept:
         valid = "is for one run; a sweep goes on when its command is given again"
-        raise ConfigError("resume", base.resume or "a sweep", valid)
+        raise ConfigError("resume", base["resume"] or "a sweep", valid)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ What a sweep does is in experiments/sweep.py; this translates between it and Hyd
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,7 +47,7 @@ class GridSweeper(Sweeper):
         fixed = [item for item in grid[0] if item.split("=", 1)[0] not in swept]
         base = self._compose(fixed)
         check_sweep(base, swept)
-        threads = base.threads or THREADS_IN_A_SWEEP
+        threads = base["threads"] or THREADS_IN_A_SWEEP
         folder = self._folder(name_sweep(self._experiment(), self._own(swept), base))
         parallel = self._share_cores(threads)
         jobs = plan(grid, swept, folder, self._compose)
@@ -59,17 +59,19 @@ class GridSweeper(Sweeper):
         def launch(chosen: Sequence["Job"]) -> object:
             return launcher.launch([self._told(job) for job in chosen], initial_job_idx=0)
 
-        code = Sweep(folder, jobs, base.sweep.rerun, parallel, threads).run(launch)
+        code = Sweep(folder, jobs, base["sweep"]["rerun"], parallel, threads).run(launch)
         if code:
             raise SystemExit(code)
 
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        """A job's config, without Hydra's part."""
+    def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """A job's config as plain values, without Hydra's part."""
+        from experiments.settings import plain
+
         loader = self.context.config_loader
         config = loader.load_sweep_config(self.master, list(overrides))
         with open_dict(config):
             del config["hydra"]
-        return config
+        return plain(config)
 
     def _experiment(self) -> str:
         return str(self.master.hydra.runtime.choices.experiment)

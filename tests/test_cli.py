@@ -3,6 +3,7 @@
 import itertools
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from conftest import ROOT, TOY, Cli
 from experiments import plots
+from experiments.check import checked_settings
 from experiments.claims import CLAIMS, measuring
 from experiments.claims.lab import BUDGETS
 from experiments.data import CORPORA
 from experiments.optimizer import OPTIMIZERS
-from experiments.runners import RUNNERS
+from experiments.runner import runner_names
 from experiments.schedule import SCHEDULES
-from experiments.settings import from_hydra
+from experiments.settings import plain
 from experiments.sweep import Sweep
 from experiments.tokenizer import TOKENIZERS
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
@@ -57,7 +59,7 @@ EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)
 def test_every_option_composes_to_valid_settings(group: str, option: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=[f"{group}={option}"])
-    settings = from_hydra(config)
+    settings = checked_settings(plain(config))
     assert settings.model_config(2).n_heads
     text = (CONF / group / f"{option}.yaml").read_text()
     if group == "experiment":
@@ -80,10 +82,10 @@ def test_every_option_composes_to_valid_settings(group: str, option: str) -> Non
         ("tokenizer", TOKENIZERS),
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
-        ("experiment", RUNNERS),
+        ("experiment", runner_names()),
     ],
 )
-def test_registries_and_folders_agree(group: str, registry: dict[str, object]) -> None:
+def test_registries_and_folders_agree(group: str, registry: Iterable[str]) -> None:
     grids = GRIDS if group == "experiment" else []
     assert options(group) == sorted([*registry, *grids])
 
@@ -120,7 +122,7 @@ def test_parameters_of_published_sizes(
     assert f"{count:,}" in capsys.readouterr().out
     assert (run / "plots" / "parameters.png").is_file()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = from_hydra(compose("config", overrides=[f"model={name}"]))
+        settings = checked_settings(plain(compose("config", overrides=[f"model={name}"])))
     assert closed_form(settings.model_config(settings.model.vocab_size or 0)) == count
 
 

@@ -4,11 +4,12 @@ from hydra import compose, initialize_config_dir
 
 import experiments.plots
 import run
+from experiments.check import checked_settings
 from experiments.memory import predict
-from experiments.settings import from_hydra
+from experiments.settings import plain
 
 __all__ = ["experiments"]
 
 with initialize_config_dir(run.CONF, version_base="1.3"):  # finds Hydra's plugins
-    settings = from_hydra(compose("config", overrides=["model=nano"]))
+    settings = checked_settings(plain(compose("config", overrides=["model=nano"])))
 predict(settings, settings.model_config(100))  # loads PyTorch's fake tensors

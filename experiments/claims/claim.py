@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -27,13 +27,13 @@ from scipy import stats
 from experiments.report.numbers import CONFIDENCE
 from gpt.registry import Registry
 
-if TYPE_CHECKING:
-    from experiments.claims.lab import Budget, Lab
-
 LEAST_SEEDS = 3
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
 Arms = Mapping[str, Sequence[str]]  # names to overrides of the training runs
+# Of a lab and of its budget, which know claims: experiments/claims/lab.py.
+Measure = Callable[[Any], "Evidence"]
+ArmsOf = Callable[[Any], Arms]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Claim:
     setting: str
     predictions: tuple[Prediction, ...]
     axes: Axes
-    measure: "Callable[[Lab], Evidence]"
-    arms: "Callable[[Budget], Arms] | None" = None
+    measure: Measure
+    arms: ArmsOf | None = None
     remark: str = ""
 
     @property
@@ -143,12 +143,12 @@ def claim(
     setting: str,
     predictions: Iterable[Prediction],
     axes: Axes,
-    arms: "Callable[[Budget], Arms] | None" = None,
+    arms: ArmsOf | None = None,
     remark: str = "",
-) -> "Callable[[Callable[[Lab], Evidence]], Callable[[Lab], Evidence]]":
+) -> Callable[[Measure], Measure]:
     """Decorator that enters a measurement as the claim `name`."""
 
-    def enter(measure: "Callable[[Lab], Evidence]") -> "Callable[[Lab], Evidence]":
+    def enter(measure: Measure) -> Measure:
         told = (name, title, source, statement, setting, tuple(predictions), axes)
         CLAIMS[name] = Claim(*told, measure, arms, remark)
         return measure

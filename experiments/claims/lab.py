@@ -7,11 +7,12 @@ import torch
 from hydra import compose
 from torch import Tensor
 
+from experiments.check import checked_settings
 from experiments.claims.claim import CLAIMS
 from experiments.data import Corpus, load_corpus
 from experiments.device import build_model
 from experiments.runs import Run
-from experiments.settings import Settings, from_hydra
+from experiments.settings import Settings, plain
 from gpt import GPT, GPTConfig
 
 
@@ -138,7 +139,8 @@ class Lab:
     def settings(self, *overrides: str) -> Settings:
         """What `python run.py OVERRIDES` would run with."""
         if overrides not in self.composed:
-            self.composed[overrides] = from_hydra(compose("config", [*self.told, *overrides]))
+            values = plain(compose("config", [*self.told, *overrides]))
+            self.composed[overrides] = checked_settings(values)
         return self.composed[overrides]
 
     def model(self, settings: Settings, seed: int, n_layers: int) -> GPT:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from experiments.claims import CLAIMS
 from experiments.claims.claim import Claim, Evidence, Judged, judge, overall
@@ -187,15 +187,13 @@ def trained_runs(
     for claim in chosen:
         assert claim.arms is not None
         arms |= dict.fromkeys(map(tuple, claim.arms(lab.budget).values()))
-    configs: dict[tuple[str, ...], DictConfig] = {}
+    composed_without_seed: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def composed(overrides: Sequence[str]) -> DictConfig:
+    def composed(overrides: Sequence[str]) -> dict[str, Any]:
         *rest, seed = overrides
-        if tuple(rest) not in configs:  # a tenth of a second each
-            configs[tuple(rest)] = compose("config", rest)
-        config = configs[tuple(rest)].copy()
-        config.seed = int(seed.removeprefix("seed="))
-        return config
+        if tuple(rest) not in composed_without_seed:  # a tenth of a second each
+            composed_without_seed[tuple(rest)] = plain(compose("config", rest))
+        return composed_without_seed[tuple(rest)] | {"seed": int(seed.removeprefix("seed="))}
 
     def launch(due: Sequence[Job]) -> None:
         if workers < 2:
@@ -226,7 +224,7 @@ def trained_runs(
     by_hash = {job.name.rpartition("-")[2]: job.directory for job in jobs}
 
     def run_of(arm: Sequence[str], seed: int) -> Run:
-        directory = by_hash[digest(plain(composed(overrides_of(arm, seed))))[:HASH_DIGITS]]
+        directory = by_hash[digest(composed(overrides_of(arm, seed)))[:HASH_DIGITS]]
         return Run(directory, {"seed": seed} | read_summary(directory))
 
     return {arm: [run_of(arm, seed) for seed in lab.run_seeds] for arm in arms}

@@ -4,7 +4,7 @@ import torch
 
 from experiments.console import show_table
 from experiments.recorder import Recorder
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.settings import Settings
 from gpt import ACTIVATIONS
 
@@ -12,8 +12,7 @@ REACH, POINTS = 4.0, 401  # from -4 to 4 in steps of 0.02
 SHOWN_AT = (-2.0, -0.5, 0.0, 0.5, 2.0)
 
 
-@RUNNERS("activations")
-def activations(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Value and derivative of every activation: what the gradient is multiplied by."""
     recorder.open_wandb()
     x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, requires_grad=True)

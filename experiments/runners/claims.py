@@ -1,18 +1,16 @@
 """Published claims, measured again and judged by a rule that was stated before."""
 
+from experiments.claims.measuring import measure_claims
 from experiments.recorder import Recorder
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.settings import Settings
 
 
-@RUNNERS("claims")
-def claims(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Measure the claims that the budget allows, or those named.
 
     claims.csv has a row per prediction, with its verdict; measurements.csv every measured value;
     claims.html shows both, and claims.md the scoreboard. Training runs are kept in `claims.runs`
     and skipped where they are there already.
     """
-    from experiments.claims.measuring import measure_claims  # loads what other runs do not need
-
     return measure_claims(settings, recorder)

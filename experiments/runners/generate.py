@@ -7,7 +7,7 @@ from experiments.checkpoint import load_model
 from experiments.data import Corpus
 from experiments.device import pick_device
 from experiments.recorder import Recorder
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.settings import GenerateSettings, Settings
 from experiments.tokenizer import Tokenizer
 from gpt import GPT, ConfigError
@@ -16,8 +16,7 @@ from gpt import generate as continue_tokens
 PROMPT_TOKENS = 16  # of the validation text, where no prompt is given
 
 
-@RUNNERS("generate")
-def generate(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Continue `generate.prompt` with the model of `generate.checkpoint`; leaves sample.txt."""
     if settings.generate.prompt is None:
         raise ConfigError("generate.prompt", None, "must be the text to continue")

@@ -13,7 +13,7 @@ from experiments.loss import language_model_loss
 from experiments.probes import ParameterNorms
 from experiments.recorder import Recorder, block_summary
 from experiments.records import Row
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.runners.parameters import describe_model, record_parameters
 from experiments.runners.train import announce
 from experiments.settings import Settings
@@ -23,8 +23,7 @@ from gpt.parameters import EMBEDDINGS, OUTPUTS
 SHOWN = ("block", *EMBEDDINGS, *OUTPUTS)  # the rest is recorded
 
 
-@RUNNERS("init_gradients")
-def init_gradients(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Gradient norms per component, block and tensor: means over batches and seeds, and spread.
 
     grad_norm       the mean over batches of the norm of one batch's gradient

@@ -3,13 +3,12 @@
 from experiments.console import megabytes, show_table
 from experiments.data import load_corpus
 from experiments.recorder import Recorder
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.runners.train import prepare, run_trainer
 from experiments.settings import Settings
 
 
-@RUNNERS("memory")
-def memory(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """A few training steps, for memory.csv: predicted against measured bytes."""
     outcome = run_trainer(prepare(settings, recorder, load_corpus(settings)))
     show_table(

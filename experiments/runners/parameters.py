@@ -7,7 +7,7 @@ import torch
 from experiments.console import megabytes, show_table
 from experiments.data import load_corpus
 from experiments.recorder import Recorder
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.settings import Settings
 from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
 from gpt.init import init_gain
@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 
-@RUNNERS("parameters")
-def parameters(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """The table of counts and bytes per layer and component, for any size."""
     room = settings.model.vocab_size
     vocab_size = load_corpus(settings).tokenizer.vocab_size if room is None else room

@@ -5,7 +5,7 @@ import torch
 from experiments.console import show_table
 from experiments.recorder import Recorder
 from experiments.records import Row
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.settings import Settings
 from gpt import DeepShortcutNet
 from gpt.shortcut import mean_abs_gradients
@@ -13,8 +13,7 @@ from gpt.shortcut import mean_abs_gradients
 ARMS = {"without_shortcut": False, "with_shortcut": True}
 
 
-@RUNNERS("shortcut")
-def shortcut(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Mean absolute gradient of each layer's weight, without and with shortcuts.
 
     Input (1, 0, -1), target 0, mean squared error; both networks start from the same seed.

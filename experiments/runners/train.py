@@ -16,7 +16,7 @@ from experiments.memory import (
 )
 from experiments.recorder import Recorder
 from experiments.resume import warn_of_other_versions
-from experiments.runner import RUNNERS, Outcome
+from experiments.runner import Outcome
 from experiments.runners.generate import prompt_tokens, write_text
 from experiments.runners.parameters import describe_model, record_parameters
 from experiments.runs import is_stuck
@@ -27,8 +27,7 @@ from gpt import ConfigError
 log = logging.getLogger(__name__)
 
 
-@RUNNERS("train")
-def train(settings: Settings, recorder: Recorder) -> Outcome:
+def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Train, evaluate, measure; leaves every record of a run."""
     if not settings.model.causal:
         valid = "must be true for training, or the model sees what it is to predict"

@@ -11,11 +11,12 @@ import time
 import torch
 from hydra import compose, initialize_config_dir
 
+from experiments.check import checked_settings
 from experiments.data import load_corpus
 from experiments.loss import language_model_loss
 from experiments.optimizer import make_optimizer
 from experiments.probes import ParameterNorms
-from experiments.settings import from_hydra
+from experiments.settings import plain
 from gpt import GPT
 from run import CONF
 
@@ -24,7 +25,7 @@ PAIRS, WARMUP = 60, 5
 
 def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
-        settings = from_hydra(compose("config"))
+        settings = checked_settings(plain(compose("config")))
     corpus = load_corpus(settings)
     torch.manual_seed(0)
     model = GPT(settings.model_config(corpus.tokenizer.vocab_size))

@@ -19,8 +19,9 @@ from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
 from experiments import runs as runs_module
 from experiments import sweep as sweep_module
+from experiments.check import checked_settings
 from experiments.runs import Run, in_order, varying
-from experiments.settings import from_hydra
+from experiments.settings import plain
 
 CONF = ROOT / "conf"
 GRIDS = {
@@ -350,7 +351,9 @@ def test_grids_compose_and_run_at_toy_size(sweep: Sweep, experiment: str) -> Non
     firsts = [f"{name}={str(values).split(',')[0]}" for name, values in params.items()]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in firsts:
-            from_hydra(compose("config", overrides=[f"experiment={experiment}", choice]))
+            checked_settings(
+                plain(compose("config", overrides=[f"experiment={experiment}", choice]))
+            )
     two = [name for name in params if name not in ("seed", "norm")][:1] or ["norm"]
     shown = [f"{name}={','.join(str(params[name]).split(',')[:2])}" for name in two]
     code, folder = sweep(f"experiment={experiment}", *firsts, *shown)

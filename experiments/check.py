@@ -1,0 +1,26 @@
+"""The door: values from a config become settings once, every name in them known.
+
+Names live in tables all over the house, so this stands above all of them and is asked once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.data import CORPORA
+from experiments.optimizer import OPTIMIZERS
+from experiments.runner import runner_names
+from experiments.schedule import SCHEDULES
+from experiments.settings import Settings, from_plain
+from experiments.tokenizer import TOKENIZERS
+from gpt.checks import check_choice
+
+
+def checked_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from nested values. Raises ConfigError for the first that no run could use."""
+    settings = from_plain(values)
+    check_choice("runner", settings.runner, runner_names())
+    check_choice("data.name", settings.data.name, CORPORA)
+    check_choice("tokenizer.name", settings.tokenizer.name, TOKENIZERS)
+    check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
+    check_choice("schedule.name", settings.schedule.name, SCHEDULES)
+    return settings
