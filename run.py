@@ -18,10 +18,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.console import complain, one_line, tell_warnings
-from experiments.interruption import SIGNALLED, Interrupted, exit_code, listening
-from experiments.launch import launch, launch_job, refuse, wants_traceback
-from experiments.settings import plain, setting_names, unknown_setting, without_home
+from experiments.jobs.launch import launch, launch_job, refuse, wants_traceback
+from experiments.machine.console import complain, one_line, tell_warnings
+from experiments.machine.files import without_home
+from experiments.machine.signals import SIGNALLED, Interrupted, exit_code, listening
+from experiments.settings.compose import plain, setting_names, unknown_setting
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1

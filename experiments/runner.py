@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from experiments.recorder import Recorder
-from experiments.settings import Settings
+from experiments.records.recorder import Recorder
+from experiments.settings.schema import Settings
 
 FOLDER = Path(__file__).parent / "runners"
 

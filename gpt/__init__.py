@@ -4,9 +4,9 @@ from gpt import activation, init, norm, placement  # noqa: F401  they fill the t
 from gpt.config import GPT_CONFIG_124M, GPTConfig
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.parameters import parameter_table, places
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, ConfigError
 from gpt.shortcut import DeepShortcutNet
+from gpt.weights import parameter_table, places
 
 __all__ = [
     "ACTIVATIONS",

@@ -1,6 +1,6 @@
 """The sweeper behind `python run.py -m`. Hydra looks for its plugins in this folder.
 
-What a sweep does is in experiments/sweep.py; this translates between it and Hydra.
+What a sweep does is in experiments/jobs/sweep.py; this translates between it and Hydra.
 """
 
 import os
@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 if TYPE_CHECKING:
-    from experiments.sweep import Job
+    from experiments.jobs.sweep import Job
 
 
 class GridSweeper(Sweeper):
@@ -35,8 +35,8 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the grid; raises SystemExit with the code where a job failed."""
-        from experiments.launch import THREADS_IN_A_SWEEP
-        from experiments.sweep import Sweep, check_sweep, name_sweep, plan
+        from experiments.jobs.launch import THREADS_IN_A_SWEEP
+        from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan
 
         lines = [f"{name}={values}" for name, values in self.params.items()] + arguments
         loader = self.context.config_loader
@@ -65,7 +65,7 @@ class GridSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """A job's config as plain values, without Hydra's part."""
-        from experiments.settings import plain
+        from experiments.settings.compose import plain
 
         loader = self.context.config_loader
         config = loader.load_sweep_config(self.master, list(overrides))

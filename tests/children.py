@@ -76,7 +76,7 @@ FAULTS: dict[str, Callable[..., None]] = {
 
 def _arm(fault: Fault) -> None:
     """Let it happen before training step `fault.step`."""
-    from experiments.trainer import Trainer
+    from experiments.training.loop import Trainer
 
     original = Trainer._step
     spared = 0
@@ -130,7 +130,7 @@ def _child(
     import torch
 
     import run
-    from experiments import launch
+    from experiments.jobs import launch
 
     torch.set_num_threads(1)
     if not pictures:

@@ -10,7 +10,7 @@ import torch
 from hydra._internal.hydra import Hydra
 
 import run
-from experiments import launch
+from experiments.jobs import launch
 
 ROOT = Path(__file__).parent.parent
 

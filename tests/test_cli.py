@@ -14,19 +14,19 @@ from hydra import compose, initialize_config_dir
 
 import run as cli_module
 from conftest import ROOT, TOY, Cli
-from experiments import plots
-from experiments.check import checked_settings
 from experiments.claims import CLAIMS, measuring
 from experiments.claims.lab import BUDGETS
-from experiments.data import CORPORA
-from experiments.optimizer import OPTIMIZERS
+from experiments.data.corpus import CORPORA
+from experiments.data.tokenizer import TOKENIZERS
+from experiments.jobs.check import checked_settings
+from experiments.jobs.sweep import Sweep
+from experiments.report import run_pictures as plots
 from experiments.runner import runner_names
-from experiments.schedule import SCHEDULES
-from experiments.settings import plain
-from experiments.sweep import Sweep
-from experiments.tokenizer import TOKENIZERS
+from experiments.settings.compose import plain
+from experiments.training.optimizer import OPTIMIZERS
+from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
-from gpt.parameters import closed_form
+from gpt.weights import closed_form
 
 CONF = ROOT / "conf"
 README = (ROOT / "README.md").read_text()

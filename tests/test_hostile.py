@@ -24,14 +24,15 @@ from hypothesis import strategies as st
 
 import run as cli_module
 from conftest import ROOT, Cli
-from experiments import launch, plots
-from experiments.checkpoint import checksum, read_checkpoint
+from experiments.analysis.histories import read_table
+from experiments.jobs import launch
+from experiments.jobs.sweep import write_runs_csv
+from experiments.report import run_pictures as plots
 from experiments.report import write_report
 from experiments.report.__main__ import main as report_main
-from experiments.report.histories import read_table
-from experiments.settings import setting_names
-from experiments.sweep import write_runs_csv
-from experiments.trainer import Trainer
+from experiments.settings.compose import setting_names
+from experiments.training.checkpoint import checksum, read_checkpoint
+from experiments.training.loop import Trainer
 from made_runs import HOSTILE, make_run
 from same_run import snapshot, summary_of
 

@@ -2,11 +2,11 @@
 
 from hydra import compose, initialize_config_dir
 
-import experiments.plots
+import experiments.report.run_pictures
 import run
-from experiments.check import checked_settings
-from experiments.memory import predict
-from experiments.settings import plain
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import plain
+from experiments.training.memory import predict
 
 __all__ = ["experiments"]
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.report.numbers import CONFIDENCE
+from experiments.analysis.numbers import CONFIDENCE
 from gpt.registry import Registry
 
 LEAST_SEEDS = 3

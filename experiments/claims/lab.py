@@ -7,12 +7,13 @@ import torch
 from hydra import compose
 from torch import Tensor
 
-from experiments.check import checked_settings
+from experiments.analysis.runs import Run
 from experiments.claims.claim import CLAIMS
-from experiments.data import Corpus, load_corpus
-from experiments.device import build_model
-from experiments.runs import Run
-from experiments.settings import Settings, plain
+from experiments.data.corpus import Corpus, load_corpus
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import plain
+from experiments.settings.schema import Settings
+from experiments.training.build import build_model
 from gpt import GPT, GPTConfig
 
 

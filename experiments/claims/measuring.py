@@ -15,27 +15,23 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
+from experiments.analysis.runs import Run, read_summary
 from experiments.claims import CLAIMS
 from experiments.claims.claim import Claim, Evidence, Judged, judge, overall
 from experiments.claims.lab import BUDGETS, Lab
-from experiments.console import one_line, progress, say, show_table
-from experiments.device import pick_device
-from experiments.interruption import (
-    SIGNALLED,
-    Interrupted,
-    asked,
-    listening,
-    telling_processes,
-)
-from experiments.launch import THREADS_IN_A_SWEEP, launch_job
-from experiments.launch import threads as threads_set
-from experiments.recorder import Recorder
-from experiments.records import Table, Value
-from experiments.report.claims import write_claims_page
+from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job
+from experiments.jobs.launch import threads as threads_set
+from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan, thread_share
+from experiments.machine.console import one_line, progress, say, show_table
+from experiments.machine.device import pick_device
+from experiments.machine.signals import SIGNALLED, Interrupted, asked, listening, telling_processes
+from experiments.records.recorder import Recorder
+from experiments.records.sink import Table, Value
+from experiments.report.claims_page import write_claims_page
 from experiments.runner import Outcome
-from experiments.runs import Run, read_summary
-from experiments.settings import Settings, digest, plain
-from experiments.sweep import HASH_DIGITS, Job, Sweep, duration, plan, thread_share
+from experiments.settings.compose import plain
+from experiments.settings.identity import digest
+from experiments.settings.schema import Settings
 from gpt import ConfigError
 from gpt.checks import check_choice
 from gpt.registry import choice_hint

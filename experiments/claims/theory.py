@@ -21,9 +21,9 @@ from experiments.claims.claim import (
     slope,
 )
 from experiments.claims.lab import Lab
-from experiments.loss import language_model_loss
-from experiments.optimizer import make_optimizer
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
+from experiments.training.loss import language_model_loss
+from experiments.training.optimizer import make_optimizer
 from gpt import GPT, DeepShortcutNet
 from gpt.shortcut import mean_abs_gradients
 

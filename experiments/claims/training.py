@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from experiments.analysis.histories import History, by_layer, read_table
+from experiments.analysis.numbers import sensitivity
+from experiments.analysis.runs import Run
 from experiments.claims.claim import (
     OWN,
     Arms,
@@ -16,9 +19,6 @@ from experiments.claims.claim import (
     claim,
 )
 from experiments.claims.lab import Budget, Lab
-from experiments.report.histories import History, by_layer, read_table
-from experiments.report.numbers import sensitivity
-from experiments.runs import Run
 
 MICRO_WORDS = (
     "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.console import progress
-from experiments.files import write_atomically
-from experiments.report.arms import Layout, factors_of, form_arms
+from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.histories import read_history
+from experiments.analysis.runs import ANSWERED, Run, find_runs
+from experiments.machine.console import progress
+from experiments.machine.files import without_home, write_atomically
 from experiments.report.figures import makers
-from experiments.report.histories import read_history
 from experiments.report.page import draw_picture, render
-from experiments.runs import ANSWERED, Run, find_runs
-from experiments.settings import without_home
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.console import complain, one_line, say, tell_warnings
+from experiments.machine.console import complain, one_line, say, tell_warnings
 from experiments.report import FORMATS, write_report
-from experiments.report.claims import write_claims_page
+from experiments.report.claims_page import write_claims_page
 from gpt import ConfigError
 
 

@@ -14,11 +14,11 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.plots import COLOURS, DASHES, LEGEND, MARKS, panels
-from experiments.report.arms import Arm, Key, Layout
-from experiments.report.numbers import Band
-from experiments.report.tuning import at_best, tune
-from experiments.runs import Value
+from experiments.analysis.arms import Arm, Key, Layout
+from experiments.analysis.numbers import Band
+from experiments.analysis.runs import Value
+from experiments.analysis.tuning import at_best, tune
+from experiments.report.style import COLOURS, DASHES, LEGEND, MARKS, panels
 
 INK, PAPER = "#1b1e23", "#fffffe"  # stand for nothing else, so that a dark page can replace them
 STYLE: Any = {

@@ -14,8 +14,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.plots import COLOURS, LEGEND, MARKS, log_if_wide, panels
-from experiments.report.arms import Arm, Key, Layout, numbers, word_of
+from experiments.analysis.arms import Arm, Key, Layout, numbers, word_of
+from experiments.analysis.histories import History
+from experiments.analysis.numbers import Band, Fit, band, fit_power, middle
+from experiments.analysis.runs import Value
 from experiments.report.drawing import (
     INK,
     MOST_PANELS,
@@ -41,10 +43,8 @@ from experiments.report.drawing import (
     small_multiples,
     told,
 )
-from experiments.report.histories import History
-from experiments.report.numbers import Band, Fit, band, fit_power, middle
 from experiments.report.rates import rate_maps, rate_sensitivity
-from experiments.runs import Value
+from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, panels
 
 MOST_ROWS = 4  # of a scaling figure
 INSIDE = {  # what probes recorded: title, axis, in words

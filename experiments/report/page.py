@@ -14,15 +14,15 @@ import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.console import one_line, printable
-from experiments.plots import DPI
-from experiments.report.arms import Arm, Layout
+from experiments.analysis.arms import Arm, Layout
+from experiments.analysis.runs import Run, differing, in_order
+from experiments.analysis.tuning import budget, tune
+from experiments.machine.console import one_line, printable
 from experiments.report.drawing import INK, PAPER, STYLE, Drawn, plural
 from experiments.report.figures import Maker
+from experiments.report.style import DPI
 from experiments.report.tables import best_table, costs_table, part, results_table, runs_table
-from experiments.report.tuning import budget, tune
 from experiments.report.words import endings, headline
-from experiments.runs import Run, differing, in_order
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.plots import LEGEND, MARKS, panels
-from experiments.report.arms import RATE, Arm, Key, Layout, numbers, short
+from experiments.analysis.arms import RATE, Arm, Key, Layout, numbers, short
+from experiments.analysis.numbers import Band, middle
+from experiments.analysis.runs import Value
+from experiments.analysis.tuning import Tuned, tune
 from experiments.report.drawing import (
     HUES,
     INK,
@@ -33,9 +35,7 @@ from experiments.report.drawing import (
     side_by_side,
     small_multiples,
 )
-from experiments.report.numbers import Band, middle
-from experiments.report.tuning import Tuned, tune
-from experiments.runs import Value
+from experiments.report.style import LEGEND, MARKS, panels
 
 MOST_MAPS = 15
 WARMUP = "schedule.warmup_steps"

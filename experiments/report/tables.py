@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments.report.arms import Arm, word_of
-from experiments.report.numbers import middle
-from experiments.report.tuning import Tuned
-from experiments.runs import Run, Value, in_order
+from experiments.analysis.arms import Arm, word_of
+from experiments.analysis.numbers import middle
+from experiments.analysis.runs import Run, Value, in_order
+from experiments.analysis.tuning import Tuned
 
 MB = 2**20
 

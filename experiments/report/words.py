@@ -4,12 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from experiments.report.arms import Arm, Layout, numbers, short, word_of
+from experiments.analysis.arms import Arm, Layout, numbers, short, word_of
+from experiments.analysis.numbers import middle
+from experiments.analysis.tuning import MOST_NAMED, named, tune
 from experiments.report.drawing import plural, told
 from experiments.report.figures import LAST_INITIAL, scalings
-from experiments.report.numbers import middle
 from experiments.report.rates import WARMUP
-from experiments.report.tuning import MOST_NAMED, named, tune
 
 MOST_LEVELS = 6  # of one factor in a sentence
 

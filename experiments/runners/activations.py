@@ -2,10 +2,10 @@
 
 import torch
 
-from experiments.console import show_table
-from experiments.recorder import Recorder
+from experiments.machine.console import show_table
+from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
 from gpt import ACTIVATIONS
 
 REACH, POINTS = 4.0, 401  # from -4 to 4 in steps of 0.02

@@ -1,9 +1,9 @@
 """Published claims, measured again and judged by a rule that was stated before."""
 
 from experiments.claims.measuring import measure_claims
-from experiments.recorder import Recorder
+from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:

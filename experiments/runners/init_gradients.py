@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.console import progress, show_table
-from experiments.data import Corpus, load_corpus
-from experiments.device import build_model, pick_device
-from experiments.loss import language_model_loss
-from experiments.probes import ParameterNorms
-from experiments.recorder import Recorder, block_summary
-from experiments.records import Row
+from experiments.data.corpus import Corpus, load_corpus
+from experiments.machine.console import progress, show_table
+from experiments.machine.device import pick_device
+from experiments.records.recorder import Recorder, block_summary
 from experiments.runner import Outcome
-from experiments.runners.parameters import describe_model, record_parameters
-from experiments.runners.train import announce
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
+from experiments.training.build import build_model
+from experiments.training.loss import language_model_loss
+from experiments.training.setup import announce, describe_model, record_parameters
 from gpt import GPT
-from gpt.parameters import EMBEDDINGS, OUTPUTS
+from gpt.weights import EMBEDDINGS, OUTPUTS
+from normscope.gradients import ParameterNorms
+from normscope.stats import Row
 
 SHOWN = ("block", *EMBEDDINGS, *OUTPUTS)  # the rest is recorded
 

@@ -1,11 +1,11 @@
 """What a training step should take in memory, beside what it takes."""
 
-from experiments.console import megabytes, show_table
-from experiments.data import load_corpus
-from experiments.recorder import Recorder
+from experiments.data.corpus import load_corpus
+from experiments.machine.console import megabytes, show_table
+from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
-from experiments.runners.train import prepare, run_trainer
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
+from experiments.training.setup import prepare, run_trainer
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:

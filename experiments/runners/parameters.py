@@ -4,17 +4,15 @@ import logging
 
 import torch
 
-from experiments.console import megabytes, show_table
-from experiments.data import load_corpus
-from experiments.recorder import Recorder
+from experiments.data.corpus import load_corpus
+from experiments.machine.console import megabytes, show_table
+from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
-from experiments.settings import Settings
-from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
-from gpt.init import init_gain
+from experiments.settings.schema import Settings
+from experiments.training.setup import BF16_BYTES, FLOAT32_BYTES, describe_model, record_parameters
+from gpt import GPT, parameter_table
 
 log = logging.getLogger(__name__)
-
-FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
@@ -45,41 +43,3 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         ],
     )
     return Outcome(shown={"parameters": f"{total:,}"})
-
-
-def describe_model(recorder: Recorder, config: GPTConfig) -> None:
-    """Put what the placement fixes into the summary, in the open."""
-    placement = PLACEMENTS[config.placement]
-    if config.init in placement.unfit_inits:
-        log.warning("the paper of %s advises against init=%s", config.placement, config.init)
-    recorder.summary |= {
-        "placement": config.placement,
-        **placement.fixes(config),
-        "paper_final_norm": placement.final_norm,
-        "paper_init": placement.init,
-        "norm": config.norm,
-        "shortcut": config.shortcut,
-        "activation": config.activation,
-        "init": config.init,
-        "n_layers": config.n_layers,
-        "emb_dim": config.emb_dim,
-    }
-    gain = init_gain(config.init, config.n_layers)
-    if gain is not None:
-        recorder.summary["init_gain"] = gain
-
-
-def record_parameters(model: GPT, recorder: Recorder) -> int:
-    """Record parameters.csv; returns the total, tied weights counted once."""
-    rows = [
-        {
-            **row,
-            "bytes": int(row["parameters"]) * model.head.weight.element_size(),
-            "bytes_bf16": int(row["parameters"]) * BF16_BYTES,
-        }
-        for row in parameter_table(model)
-    ]
-    recorder.table("parameters", rows)
-    total = sum(int(row["parameters"]) for row in rows)
-    recorder.summary["parameters"] = total
-    return total

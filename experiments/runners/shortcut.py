@@ -2,13 +2,13 @@
 
 import torch
 
-from experiments.console import show_table
-from experiments.recorder import Recorder
-from experiments.records import Row
+from experiments.machine.console import show_table
+from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
-from experiments.settings import Settings
+from experiments.settings.schema import Settings
 from gpt import DeepShortcutNet
 from gpt.shortcut import mean_abs_gradients
+from normscope.stats import Row
 
 ARMS = {"without_shortcut": False, "with_shortcut": True}
 

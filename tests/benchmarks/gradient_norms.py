@@ -11,13 +11,13 @@ import time
 import torch
 from hydra import compose, initialize_config_dir
 
-from experiments.check import checked_settings
-from experiments.data import load_corpus
-from experiments.loss import language_model_loss
-from experiments.optimizer import make_optimizer
-from experiments.probes import ParameterNorms
-from experiments.settings import plain
+from experiments.data.corpus import load_corpus
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import plain
+from experiments.training.loss import language_model_loss
+from experiments.training.optimizer import make_optimizer
 from gpt import GPT
+from normscope.gradients import ParameterNorms
 from run import CONF
 
 PAIRS, WARMUP = 60, 5

@@ -16,7 +16,7 @@ from scipy import stats
 
 import run
 from conftest import Cli
-from experiments.check import checked_settings
+from experiments.analysis.runs import Run
 from experiments.claims import CLAIMS, lab, measuring, training
 from experiments.claims.claim import (
     NOT_REPRODUCED,
@@ -32,9 +32,9 @@ from experiments.claims.claim import (
     slope,
 )
 from experiments.claims.lab import Budget, Lab
+from experiments.jobs.check import checked_settings
 from experiments.report import __main__ as report
-from experiments.runs import Run
-from experiments.settings import plain
+from experiments.settings.compose import plain
 from gpt import PLACEMENTS
 
 LITTLE = Budget(2, 2, 2, 64, (1, 2), (2, 16), 2, (4, 4), ("1e-3", "1e-2"), (1, 2), 3, 3)

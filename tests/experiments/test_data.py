@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import KJV_SHA256, Corpus, cached_tokens, kjv, text, windows
-from experiments.settings import DataSettings
-from experiments.tokenizer import TOKENIZERS, ByteTokenizer, CompactTokenizer
+from experiments.data.corpus import KJV_SHA256, Corpus, cached_tokens, kjv, text, windows
+from experiments.data.tokenizer import TOKENIZERS, ByteTokenizer, CompactTokenizer
+from experiments.settings.schema import DataSettings
 from gpt import ConfigError
 
 SAMPLE = "Bread, wine and 3 figs;\nthe wine was d\u00e9j\u00e0 vu \U0001f347.\n" * 3

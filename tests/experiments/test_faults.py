@@ -20,10 +20,10 @@ import torch
 import run as cli_module
 from children import CONTEXT, FAULTS, PATIENCE, Child, Fault, call
 from conftest import Cli
-from experiments import sinks
-from experiments import sweep as sweep_module
-from experiments.files import write_atomically
-from experiments.trainer import Trainer
+from experiments.jobs import sweep as sweep_module
+from experiments.machine.files import write_atomically
+from experiments.records import wandb_run as sinks
+from experiments.training.loop import Trainer
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
 TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_and_is_cleared(toy: tuple[str, ...], tmp_path: Pat
 def test_no_room_for_the_token_cache_costs_a_warning(
     toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments import data
+    from experiments.data import corpus as data
 
     assert call(tmp_path, *toy, f"hydra.run.dir={tmp_path / 'whole'}")[0] == 0
     (cache,) = (tmp_path / "cache").iterdir()

@@ -9,18 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.optimizer import make_optimizer
-from experiments.probes import ParameterNorms, UpdateProbe, window_gradient_rows
-from experiments.records import Row
-from experiments.settings import OptimizerSettings
-from experiments.stream_probes import (
-    angular_distance,
-    layer_drop_rows,
-    norm,
-    relative_entropy,
-    stream_rows,
-)
+from experiments.settings.schema import OptimizerSettings
+from experiments.training.optimizer import make_optimizer
 from gpt import GPT, PLACEMENTS, GPTConfig
+from normscope.ablation import layer_drop_rows
+from normscope.attention import relative_entropy
+from normscope.gradients import ParameterNorms, window_gradient_rows
+from normscope.stats import Row
+from normscope.streams import angular_distance, norm, stream_rows
+from normscope.updates import UpdateProbe
 
 TIED = GPTConfig(11, 8, 12, 3, 2, qkv_bias=True, tie_head=True)
 

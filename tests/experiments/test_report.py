@@ -14,20 +14,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.histories import read_history, read_table
+from experiments.analysis.numbers import band, fit_power, middle, sensitivity
+from experiments.analysis.runs import Run, find_runs, is_stuck
+from experiments.analysis.tuning import budget, tune
+from experiments.jobs.sweep import write_runs_csv
 from experiments.report import drawing, figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.arms import Layout, factors_of, form_arms
 from experiments.report.drawing import Drawn, lines_of
 from experiments.report.figures import makers, scalings
-from experiments.report.histories import read_history, read_table
-from experiments.report.numbers import band, fit_power, middle, sensitivity
 from experiments.report.page import differences, render
 from experiments.report.rates import rate_sensitivity
 from experiments.report.tables import Table, best_table, results_table
-from experiments.report.tuning import budget, tune
 from experiments.report.words import headline
-from experiments.runs import Run, find_runs, is_stuck
-from experiments.sweep import write_runs_csv
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 

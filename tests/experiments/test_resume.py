@@ -18,10 +18,10 @@ import yaml
 import run as cli_module
 from children import PATIENCE, Fault, call
 from conftest import ROOT, TOY, Cli
-from experiments import launch
-from experiments import sweep as sweep_module
-from experiments.checkpoint import read_checkpoint
-from experiments.trainer import Trainer
+from experiments.jobs import launch
+from experiments.jobs import sweep as sweep_module
+from experiments.training.checkpoint import read_checkpoint
+from experiments.training.loop import Trainer
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
 SIX = ("trainer.steps=6", "trainer.checkpoint_every=2", "schedule.warmup_steps=2")

@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from experiments.loss import language_model_loss
-from experiments.memory import optimizer_bytes, predict, saved_activations, tensor_bytes
-from experiments.optimizer import make_optimizer
-from experiments.schedule import SCHEDULES, learning_rate
-from experiments.settings import OptimizerSettings, ScheduleSettings, Settings, TrainerSettings
+from experiments.settings.schema import (
+    OptimizerSettings,
+    ScheduleSettings,
+    Settings,
+    TrainerSettings,
+)
+from experiments.training.loss import language_model_loss
+from experiments.training.memory import optimizer_bytes, predict, saved_activations, tensor_bytes
+from experiments.training.optimizer import make_optimizer
+from experiments.training.schedule import SCHEDULES, learning_rate
 from gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(50, 16, 24, 3, 2)

@@ -17,11 +17,11 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
-from experiments import runs as runs_module
-from experiments import sweep as sweep_module
-from experiments.check import checked_settings
-from experiments.runs import Run, in_order, varying
-from experiments.settings import plain
+from experiments.analysis import runs as runs_module
+from experiments.analysis.runs import Run, in_order, varying
+from experiments.jobs import sweep as sweep_module
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import plain
 
 CONF = ROOT / "conf"
 GRIDS = {
@@ -286,7 +286,7 @@ def test_a_job_in_hand_elsewhere_is_left_to_it(sweep: Sweep, toy: tuple[str, ...
 def test_ctrl_c_stops_the_sweep_with_its_table(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments.trainer import Trainer
+    from experiments.training.loop import Trainer
 
     steps = iter(range(100))
 

@@ -15,15 +15,17 @@ from torch import nn
 
 from children import call
 from conftest import ROOT, Cli
-from experiments import plots
-from experiments.data import load_corpus
-from experiments.probes import ParameterNorms
-from experiments.records import Row
-from experiments.runs import is_stuck
-from experiments.settings import Settings, TrainerSettings, build
-from experiments.sinks import METRIC_COLUMNS, WandbSink
-from experiments.trainer import Trainer, automatic_log_every, csv_bytes, is_spike
+from experiments.analysis.runs import is_stuck
+from experiments.data.corpus import load_corpus
+from experiments.records.sink import METRIC_COLUMNS
+from experiments.records.wandb_run import WandbSink
+from experiments.report import run_pictures as plots
+from experiments.settings.compose import build
+from experiments.settings.schema import Settings, TrainerSettings
+from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
 from gpt import GPT, GPTConfig
+from normscope.gradients import ParameterNorms
+from normscope.stats import Row
 
 TIMED = ["tokens_per_s", "memory_mb"]
 

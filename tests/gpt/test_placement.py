@@ -25,7 +25,7 @@ from gpt import (
 )
 from gpt.block import Block
 from gpt.init import init_gain
-from gpt.parameters import closed_form
+from gpt.weights import closed_form
 
 ROOT = Path(__file__).parents[2]
 
@@ -553,8 +553,8 @@ class HalfPost(Block):
 @pytest.mark.parametrize("placement", [TwoStreams, HalfPost])
 def test_other_structures_fit(placement: type[Block], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two streams, or blocks that differ by depth, need a class and nothing else."""
-    from experiments.probes import ParameterNorms
-    from experiments.stream_probes import stream_rows
+    from normscope.gradients import ParameterNorms
+    from normscope.streams import stream_rows
 
     monkeypatch.setitem(PLACEMENTS, "new", placement)
     model = small_model(placement="new")

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from experiments.tokenizer import GPT2Tokenizer
+from experiments.data.tokenizer import GPT2Tokenizer
 from gpt import GPT, GPT_CONFIG_124M, ConfigError, DeepShortcutNet, GPTConfig, generate, norm
 from gpt.attention import SelfAttention
 from gpt.feedforward import FeedForward

@@ -1,0 +1,163 @@
+"""What the report reads of a run: its CSV files, whole, torn or missing."""
+
+import io
+import logging
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis.runs import Run
+from experiments.machine.console import one_line
+
+log = logging.getLogger(__name__)
+
+Frame = pd.DataFrame
+
+# What is read of gradients.csv beside the blocks' gradient norms: stat and component.
+PROBED = {
+    "activation_rms": "output",
+    "update_ratio": "block",
+    "attention_entropy": "attention",
+    "angular_distance": "block",
+    "layer_drop": "block",
+}
+MOST_STEPS = 400  # of one run that are drawn; more would not be seen
+
+
+@dataclass
+class History:
+    """A run with its measurements.
+
+    metrics   one row per logged step
+    blocks    gradient norm of each block: steps as rows, layers as columns
+    probes    by stat: steps as rows, layers as columns
+    memory    predicted and measured bytes by kind
+    """
+
+    run: Run
+    metrics: Frame = field(default_factory=Frame)
+    blocks: Frame = field(default_factory=Frame)
+    probes: dict[str, Frame] = field(default_factory=dict)
+    memory: Frame = field(default_factory=Frame)
+
+    @property
+    def capped_loss(self) -> float | None:
+        """min(final, initial) validation loss; the initial one of a run that diverged."""
+        initial, final = self.run.number("initial_val_loss"), self.run.number("val_loss")
+        if self.run.status == "diverged":
+            return initial
+        if self.run.status != "finished" or final is None:
+            return None
+        return final if initial is None else min(final, initial)
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens trained on; of older versions, until the last logged step."""
+        told = self.run.number("tokens")
+        if told is None and "tokens" in self.metrics and len(self.metrics):
+            return float(self.metrics["tokens"].iloc[-1])
+        return told
+
+    def losses(self, name: str) -> pd.Series:
+        """A loss by step, where it was measured."""
+        if name not in self.metrics:
+            return pd.Series(dtype=float)
+        return self.metrics.set_index("step")[name].dropna()
+
+
+def read_history(run: Run) -> History:
+    """Read a run's CSV files; what cannot be read is named in a warning and left out."""
+    metrics = read_table(run.directory / "metrics.csv", ("step",))
+    columns = ("step", "layer", "component", "stat", "value")
+    gradients = read_table(run.directory / "gradients.csv", columns)
+    history = History(run, metrics)
+    if run.status == "finished" and run.number("val_loss") is not None:
+        for name in ("metrics.csv", "gradients.csv"):
+            if not (run.directory / name).is_file():
+                log.warning("%s is missing", run.directory / name)
+    if not gradients.empty:
+        history.blocks = thin(by_layer(gradients, "grad_norm", "block"))
+        for stat, component in PROBED.items():
+            table = by_layer(gradients, stat, component)
+            if not table.empty:
+                history.probes[stat] = table.iloc[[0, -1]] if len(table) > 1 else table
+    memory = read_table(run.directory / "memory.csv", ("kind", "predicted_bytes"))
+    if not memory.empty:
+        history.memory = memory.set_index("kind")
+    return history
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Frame:
+    """A CSV file that must have `columns`; empty where it is missing or not such a file.
+
+    A last line without its end is one that was being written: it is left out. A cell that should
+    be a number and is not becomes nan.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return Frame()
+    except OSError as error:
+        log.warning("%s is left out: %s", path, one_line(error))
+        return Frame()
+    whole, end, torn = content.rpartition(b"\n")
+    if torn:
+        log.warning("%s: its last line is torn and is left out", path)
+    texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
+    try:
+        frame = parse(io.BytesIO(whole + end), dtype=texts)
+    except (ValueError, pd.errors.ParserWarning) as error:  # its parser errors are ValueErrors
+        log.warning("%s is left out: %s", path, one_line(error))
+        return Frame()
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        log.warning("%s is left out: it has no column %s", path, ", ".join(absent))
+        return Frame()
+    for name in frame.columns:
+        if name not in texts and not pd.api.types.is_numeric_dtype(frame[name]):
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            bad = int((numbers.isna() & frame[name].notna()).sum())
+            if bad:
+                log.warning("%s: %d cells of column %s are no numbers", path, bad, name)
+            frame[name] = numbers
+    return frame.dropna(subset=[name for name in ("step", "layer") if name in columns])
+
+
+def by_layer(gradients: Frame, stat: str, component: str) -> Frame:
+    """Layers as columns and steps as rows, of one statistic; the last of equal rows counts."""
+    chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
+    chosen = chosen.drop_duplicates(["step", "layer"], keep="last")
+    return chosen.pivot(index="step", columns="layer", values="value").astype(np.float64)
+
+
+def thin(table: Frame) -> Frame:
+    """At most MOST_STEPS rows, evenly spread, the first and the last among them."""
+    if len(table) <= MOST_STEPS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, MOST_STEPS).round().astype(int)]
+
+
+LONGEST_LINE = 10_000  # bytes in a CSV file; ours have under 200
+
+
+def read(path: Path) -> Frame:
+    """A CSV file; empty cells are nan, for they were not measured. Empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            return parse(file)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return Frame()
+
+
+def parse(file: BinaryIO, **options: Any) -> Frame:
+    """A table from an open CSV file. ValueError for what no run of this project has written."""
+    if any(len(line) > LONGEST_LINE for line in file):  # a second for each 10^5 columns
+        raise ValueError(f"one of its lines is longer than {LONGEST_LINE:,} bytes")
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows longer than the first
+        return pd.read_csv(file, encoding="utf-8", index_col=False, **options)

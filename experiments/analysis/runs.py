@@ -1,0 +1,196 @@
+"""Runs that were recorded: found and read by their JSON files, compared by their settings."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from experiments.machine.console import one_line, printable
+from experiments.settings.identity import flat
+
+log = logging.getLogger(__name__)
+
+Value = str | float | int | bool | None
+UNKNOWN = "unknown"
+PLACEMENT = "norm.placement"
+TIED = ("norm", "init")  # sections of which a placement's YAML file may choose more
+NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
+ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
+STUCK_WITHIN = 0.01  # of the loss of token frequencies
+
+# What the settings of runs without them are read from, in summaries of version 0.1.0.
+OLDER = {
+    "runner": "runner",
+    "placement": "norm.placement",
+    "norm": "norm.kind",
+    "shortcut": "shortcut",
+    "activation": "activation",
+    "init": "init.scheme",
+    "n_layers": "model.n_layers",
+    "emb_dim": "model.emb_dim",
+    "optimizer": "optimizer.name",
+    "lr": "optimizer.lr",
+    "warmup_steps": "schedule.warmup_steps",
+    "steps": "trainer.steps",
+}
+
+
+@dataclass
+class Run:
+    """A run's directory, its summary.json, and its settings by dotted name."""
+
+    directory: Path
+    summary: dict[str, Any]
+    settings: dict[str, Value] = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = self.summary.get("settings")
+        if isinstance(told, dict):
+            self.settings = dict(flat(told))
+        else:
+            self.settings = {
+                name: self.summary[key] for key, name in OLDER.items() if key in self.summary
+            }
+
+    def setting(self, name: str) -> Value:
+        """A setting by its dotted name; UNKNOWN where the run did not record it."""
+        return self.settings.get(name, UNKNOWN)
+
+    @property
+    def status(self) -> str:
+        return str(self.summary.get("status", "unknown"))
+
+    @property
+    def seed(self) -> Value:
+        return self.summary.get("seed")
+
+    @property
+    def reason(self) -> str:
+        """Why it ended before its time; empty where it did not."""
+        return str(self.summary.get("error") or self.summary.get("reason") or "")
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it finished without learning; from its numbers, which every version recorded."""
+        frequencies = self.number("corpus", "unigram_validation_loss")
+        return self.status == "finished" and is_stuck(self.number("val_loss"), frequencies)
+
+    def number(self, *path: str) -> float | None:
+        """A number of the summary, by its keys; None where it was not recorded."""
+        value: Any = self.summary
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        try:
+            return None if value is None or isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            return None
+
+
+def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
+    """Whether a final loss is that of a model that learned no more than token frequencies.
+
+    Within 1 % of the validation loss of token frequencies alone, or above it. False where either
+    was not measured.
+    """
+    if val_loss is None or frequencies is None:
+        return False
+    return val_loss > (1 - STUCK_WITHIN) * frequencies
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The run's summary.json; empty where there is none, and with a warning where it is torn."""
+    path = directory / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(summary, dict):
+            raise ValueError("it does not hold an object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s cannot be read and is left out: %s", path, one_line(error))
+        return {}
+    return cast(dict[str, Any], legible(summary))
+
+
+def legible(value: Any) -> Any:
+    """`value` with control characters in its words as escapes: it may come from anybody."""
+    if isinstance(value, dict):
+        return {legible(key): legible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [legible(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Every run in `folder` or below it, in the order of their paths."""
+    found = [folder] if (folder / "summary.json").is_file() else []
+    found += sorted(
+        path.parent
+        for path in folder.glob("*/**/summary.json")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and "wandb" not in path.relative_to(folder).parts
+    )
+    runs = [Run(directory, read_summary(directory)) for directory in found]
+    for run in runs:
+        if run.summary and "settings" not in run.summary:
+            path = run.directory / "summary.json"
+            log.warning("%s is of an older version: few of its settings are known", path)
+    return [run for run in runs if run.summary]
+
+
+def is_due(directory: Path, rerun: str | None) -> bool:
+    """Whether a job of a sweep is to run, given what its directory holds."""
+    status = read_summary(directory).get("status")
+    if rerun == "failed":
+        return status == "failed"
+    return rerun == "all" or status not in ANSWERED
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """Names of the settings that differ between runs, seed and text generation aside.
+
+    Within a section, a setting that follows from an earlier one is left out: with
+    optimizer=adamw,sgd the name, not what the choice sets besides. So is an initialisation that
+    follows from the placement.
+    """
+    kept: list[str] = []
+    names = differing(runs)
+    for name in sorted(names, key=lambda name: name in NAMED_BY_OTHERS):
+        section = name.rpartition(".")[0]
+        leaders = [other for other in kept if section and other.rpartition(".")[0] == section]
+        if section in TIED and PLACEMENT in names and name != PLACEMENT:
+            leaders.append(PLACEMENT)
+        if not any(follows(runs, name, leader) for leader in leaders):
+            kept.append(name)
+    return kept
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Names of all settings that differ between runs, seed and text generation aside.
+
+    A setting that some runs did not record, as of older versions, differs only if the others do.
+    """
+    return [
+        name
+        for name in dict.fromkeys(name for run in runs for name in run.settings)
+        if name != "seed"
+        and not name.startswith("generate.")
+        and len({run.settings[name] for run in runs if name in run.settings}) > 1
+    ]
+
+
+def follows(runs: Sequence[Run], name: str, other: str) -> bool:
+    """Whether the value of `other` tells the value of `name` in all of `runs`."""
+    pairs = {(run.setting(other), run.setting(name)) for run in runs}
+    return len(pairs) == len({first for first, _ in pairs})
+
+
+def in_order(value: Value) -> tuple[int, float, str]:
+    """A key that sorts numbers by size, then words; what is absent comes first."""
+    if value is None:
+        return (0, 0.0, "")
+    if isinstance(value, int | float):
+        return (1, float(value), "")
+    return (2, 0.0, str(value))

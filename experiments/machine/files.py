@@ -1,0 +1,83 @@
+"""Files that are whole or absent."""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+UNFINISHED = ".tmp"  # how the name of a file ends that is being written
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write to `path` so that readers see the old file or the whole new one, never a part.
+
+    What was written outlasts a crash of the machine once this ends.
+    """
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    keep_names(path.parent)
+
+
+def keep_names(directory: Path) -> None:
+    """Put the names in `directory` on the disk, where the system can do so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what writers that were killed have left; nobody else may be writing there."""
+    for path in directory.glob(f".*{UNFINISHED}"):
+        path.unlink()
+
+
+def end_of_line(path: Path, count: int) -> int:
+    """Where line number `count` of a file ends, in bytes. ValueError where it has fewer."""
+    with path.open("rb") as file:
+        for number in range(count):
+            if not file.readline().endswith(b"\n"):
+                raise ValueError(f"{path.name} has {number} whole lines, not {count}")
+        return file.tell()
+
+
+def file_name(text: str) -> str:
+    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
+
+
+def without_home(value: Any) -> Any:
+    """`value` with ~ for the home directory, which records need not tell, wherever it stands."""
+    if isinstance(value, dict):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_home(item) for item in value]
+    home = str(Path.home())
+    if isinstance(value, str) and len(home) > 1:
+        return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)", "~", value)
+    return value

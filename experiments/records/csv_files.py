@@ -1,0 +1,76 @@
+"""CSV files: metrics.csv and gradients.csv, which grow, and a file for each table."""
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from experiments.machine.files import end_of_line, write_atomically
+from experiments.records.sink import (
+    GRADIENT_COLUMNS,
+    METRIC_COLUMNS,
+    Metrics,
+    Table,
+    Value,
+    written,
+)
+from normscope.stats import Row
+
+
+class CsvSink:
+    """metrics.csv and gradients.csv, flushed as they grow, and one CSV file for each table."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: dict[str, IO[str]] = {}
+        self.rows: dict[str, int] = {}  # of the files that grow, without their head
+
+    def sync(self) -> dict[str, int]:
+        """Put on the disk what was written; returns the rows of each file that grows."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return dict(self.rows)
+
+    def resume(self, rows: Mapping[str, int]) -> None:
+        """Go on after the first `rows` of each file; what came after them is cut off."""
+        for name, count in rows.items():
+            path = self.directory / name
+            os.truncate(path, end_of_line(path, count + 1))
+            self.files[name] = path.open("a", newline="")
+            self.rows[name] = count
+
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
+        if metrics:
+            values = {"step": step, **metrics}
+            self._append("metrics.csv", METRIC_COLUMNS, [[values.get(c) for c in METRIC_COLUMNS]])
+        if rows:
+            self._append("gradients.csv", GRADIENT_COLUMNS, [[step, *row] for row in rows])
+
+    def _append(self, name: str, columns: Sequence[str], lines: Sequence[Sequence[Value]]) -> None:
+        if name not in self.files:
+            self.files[name] = (self.directory / name).open("w", newline="")
+            csv.writer(self.files[name], lineterminator="\n").writerow(columns)
+            self.rows[name] = 0
+        file = self.files[name]
+        if not os.fstat(file.fileno()).st_nlink:  # writes to a removed file succeed, and are lost
+            raise FileNotFoundError(f"{self.directory / name} was removed while the run went on")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([written(value) for value in line] for line in lines)
+        file.flush()
+        self.rows[name] += len(lines)
+
+    def table(self, name: str, table: Table) -> None:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(table[0])
+        writer.writerows([written(value) for value in row.values()] for row in table)
+        write_atomically(self.directory / f"{name}.csv", buffer.getvalue().encode())
+
+    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        for file in self.files.values():
+            with contextlib.suppress(OSError):  # each row was flushed, and `sync` came before
+                file.close()

@@ -1,0 +1,90 @@
+"""A run's directory: whose it is, whether it is in use, and what was asked of it."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from experiments.machine.files import remove_unfinished, write_atomically
+from gpt import ConfigError
+
+LOCK, ASKED = ".lock", ".hydra"
+
+
+class Busy(ConfigError):
+    """Another process has the directory."""
+
+
+@contextmanager
+def claimed(directory: Path, new: bool = True) -> Iterator[None]:
+    """Within: no other process runs in `directory`, and half-written files are gone from it.
+
+    new  whether the directory must be empty
+
+    Raises Busy while another process runs in it, ConfigError where it should be empty and is not.
+    The lock ends with its process.
+    """
+    if new:
+        refuse_content(directory)
+    lock = FileLock(directory / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        name = "hydra.run.dir" if new else "resume"
+        raise Busy(name, str(directory), "another process runs in it") from None
+    try:
+        if new:
+            refuse_content(directory)
+        remove_unfinished(directory)
+        remove_unfinished(directory / ASKED)
+        yield
+    finally:
+        lock.release()
+
+
+def write_asked(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Write what was asked for into .hydra/, every value resolved.
+
+    The config comes last: without it nothing has begun.
+    """
+    folder = directory / ASKED
+    folder.mkdir(exist_ok=True)
+    for name, content in (("overrides", list(overrides)), ("config", dict(values))):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomically(folder / f"{name}.yaml", text.encode())
+
+
+def is_busy(directory: Path) -> bool:
+    """Whether a process runs in `directory`."""
+    if not (directory / LOCK).is_file():
+        return False
+    lock = FileLock(directory / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def refuse_content(directory: Path) -> None:
+    """Raise ConfigError for a directory in which anything has begun."""
+    begun = (directory / ASKED / "config.yaml").exists()
+    if any(begun or path.name not in (LOCK, ASKED) for path in directory.iterdir()):
+        valid = "must be a new or empty directory; nothing in it was changed"
+        raise ConfigError("hydra.run.dir", str(directory), valid)
+
+
+def discard_run(directory: Path) -> None:
+    """Remove what an earlier run left; a directory without a run stays as it is."""
+    if not ((directory / "summary.json").is_file() or (directory / ASKED).is_dir()):
+        return
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)

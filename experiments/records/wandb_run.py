@@ -1,0 +1,170 @@
+"""The same records as a W&B run, whose failure never ends ours."""
+
+import contextlib
+import html
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+from experiments.machine.console import one_line
+from experiments.machine.files import without_home
+from experiments.records.sink import Metrics, Table, written
+from experiments.settings.schema import WandbSettings
+from normscope.stats import Row
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+PATIENCE, FAREWELL = 60.0, 5.0  # seconds for W&B to start or end, and to end once it has failed
+
+
+def harmless(
+    method: Callable[Concatenate["WandbSink", P], None],
+) -> Callable[Concatenate["WandbSink", P], None]:
+    """A failure inside W&B costs one warning and the rest of its record, never the run."""
+
+    def guarded(self: "WandbSink", *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.run is None:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.give_up(error)
+
+    return guarded
+
+
+def html_table(table: Table) -> str:
+    """The rows as an HTML table."""
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in table[0])]
+    for row in table:
+        rows.append("".join(f"<td>{html.escape(written(value))}</td>" for value in row.values()))
+    return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
+
+
+class WithoutHome(logging.Filter):
+    """Puts ~ for the home directory in what is logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record, and keeps it."""
+        record.msg, record.args = without_home(record.getMessage()), ()
+        return True
+
+
+def keep_home_out_of_its_log() -> None:
+    """W&B writes a log into the run's directory, which may be shown to others."""
+    logger = logging.getLogger("wandb")
+    if not any(isinstance(kept, WithoutHome) for kept in logger.filters):
+        logger.addFilter(WithoutHome())
+
+
+def at_most(seconds: float, act: Callable[[], object]) -> None:
+    """Call `act`, which is left behind after `seconds`.
+
+    Raises RuntimeError for whatever it raised, TimeoutError where it has not ended.
+    """
+    raised: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            act()
+        except BaseException as error:  # a cancelled task, say
+            raised.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer for {seconds:g} s")
+    if raised:
+        raise RuntimeError(one_line(raised[0])) from raised[0]
+
+
+class WandbSink:
+    """The same records as a W&B run: offline by default, to be synced when the user likes.
+
+    Metrics keep their CSV names; a value of layer 3's attention is `grad_norm/layer_3/attention`.
+    A run of 8 blocks has 1,000 to 1,200 names, of 12 up to 1,750, all placements of either together
+    below 4,000: W&B asks for fewer than 10,000 in a project.
+    """
+
+    def __init__(
+        self,
+        settings: WandbSettings,
+        directory: Path,
+        job_type: str,
+        config: dict[str, Any],
+        run_id: str | None = None,
+    ) -> None:
+        self.run: Any = None
+        try:
+            import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
+
+            self.wandb = wandb
+            keep_home_out_of_its_log()
+            self.run = wandb.init(
+                mode="online" if settings.mode == "online" else "offline",
+                project=settings.project,
+                entity=settings.entity,
+                group=settings.group,
+                job_type=job_type,
+                tags=settings.tags,
+                name=settings.name or directory.name,
+                dir=directory,
+                config=config,
+                id=run_id,
+                resume=None if run_id is None else "allow",
+                reinit="finish_previous",
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=PATIENCE,
+                    finish_timeout=PATIENCE,
+                    disable_git=True,
+                    disable_code=True,
+                    disable_job_creation=True,
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                    x_disable_machine_info=True,
+                    x_save_requirements=False,
+                ),
+            )
+            self.run.define_metric("*", step_metric="step")
+            for link in directory.glob("wandb/*/logs/debug-core.log"):
+                link.unlink()  # leads into the home directory
+        except Exception as error:
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        text = "W&B failed and is left out from here on; the CSV files go on: %s"
+        log.warning(text, one_line(error))
+        run, self.run = self.run, None
+        with contextlib.suppress(Exception):
+            if run is not None:
+                at_most(FAREWELL, lambda: run.finish(exit_code=1))
+        with contextlib.suppress(Exception):  # or it would speak up, or wait, when Python ends
+            at_most(FAREWELL, lambda: self.wandb.teardown(exit_code=1))
+
+    @harmless
+    def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
+        values = {name: value for name, value in metrics.items() if value is not None}
+        layers = {f"{row.stat}/layer_{row.layer}/{row.component}": row.value for row in rows}
+        self.run.log({"step": step, **values, **layers})
+
+    @harmless
+    def table(self, name: str, table: Table) -> None:
+        # Not wandb.Table, whose record tells where on this machine its file lies.
+        self.run.log({f"tables/{name}": self.wandb.Html(html_table(table), inject=False)})
+
+    @harmless
+    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        def end() -> None:
+            for picture in pictures:
+                self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
+            self.run.summary.update(without_home(dict(summary)))
+            failed = summary["status"] in ("failed", "interrupted")
+            self.run.finish(exit_code=1 if failed else 0)
+
+        at_most(PATIENCE, end)  # its own limit does not hold where its process hangs

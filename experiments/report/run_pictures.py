@@ -1,0 +1,362 @@
+"""Pictures of a run, drawn from the CSV files and the summary.json in its directory alone.
+
+`python -m experiments.plots DIR` draws them again; with several directories it draws their
+gradient norms side by side on one scale.
+"""
+
+import argparse
+import logging
+import math
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.analysis.histories import read
+from experiments.analysis.runs import read_summary
+from experiments.machine.console import complain, one_line, say, tell_warnings
+from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
+from gpt import ConfigError
+
+log = logging.getLogger(__name__)
+
+FREQUENCIES = (  # what a model reaches that knows nothing else
+    ("unigram_entropy", "--", "token frequencies alone, whole text"),
+    ("unigram_validation_loss", ":", "token frequencies alone, validation"),
+)
+
+Frame = pd.DataFrame
+
+# Names in scripts that the font lacks are drawn as boxes; nobody can do anything about it here.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+
+
+def draw_run(directory: Path) -> list[Path]:
+    """Draw every picture whose files are there, into plots/; returns their paths."""
+    drawn: list[Path] = []
+    for name, file, draw in PICTURES:
+        try:
+            frame = read(directory / f"{file}.csv")
+            figure = None if frame.empty else draw(frame, summary=read_summary(directory))
+            if figure is not None:
+                drawn.append(save(figure, directory / "plots" / f"{name}.png"))
+        except Exception as error:  # one picture less is no reason to lose the others, or the run
+            log.warning("%s is not drawn: %s", name, one_line(error))
+    return drawn
+
+
+def title_of(summary: dict[str, Any]) -> str:
+    """What ran, in a few words."""
+    if "placement" not in summary:
+        return str(summary.get("runner", ""))
+    norm = "no norm" if summary["placement"] == "no_norm" else summary["norm"]
+    words = [summary["placement"], f"{summary['n_layers']} x {summary['emb_dim']}", norm]
+    seeds = summary.get("seeds")
+    words.append(f"init {summary['init']}")
+    words.append(f"{seeds} seeds" if seeds else f"seed {summary['seed']}")
+    if "warmup_steps" in summary:
+        words.append(f"warm-up {summary['warmup_steps']}")
+    if not summary["shortcut"]:
+        words.append("shortcut off")
+    return ", ".join(words)
+
+
+def mark_divergence(axis: Axes, summary: dict[str, Any]) -> None:
+    """A line where the loss or a gradient stopped being finite."""
+    step = summary.get("diverged_at_step")
+    if step is not None:
+        axis.axvline(step, color="black", linestyle=":", label=f"not finite at step {step}")
+
+
+def loss(metrics: Frame, summary: dict[str, Any]) -> Figure:
+    """Training and validation loss, with the loss of a model that knows only frequencies."""
+    figure, (axis,) = new_figure()
+    train = metrics.dropna(subset="train_loss")
+    val = metrics.dropna(subset="val_loss")
+    axis.plot(train["step"], train["train_loss"], color=COLOURS[0], alpha=0.35, linewidth=0.8)
+    width = max(1, len(train) // 40) * 2 + 1
+    smooth = train["train_loss"].rolling(width, center=True, min_periods=1).median()
+    label = f"training (thick: running median of {width})"
+    axis.plot(train["step"], smooth, color=COLOURS[0], label=label)
+    axis.plot(val["step"], val["val_loss"], color=COLOURS[1], marker=MARKS[1], label="validation")
+    for name, style, label in FREQUENCIES:
+        frequencies = summary.get("corpus", {}).get(name)
+        if frequencies is not None:
+            text = f"{label} ({frequencies:.2f})"
+            axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
+    mark_divergence(axis, summary)
+    axis.set(xlabel="step (updates made)", ylabel="cross entropy (nats per token)")
+    axis.set_title(f"Loss\n{title_of(summary)}", fontsize=10)
+    axis.legend(**LEGEND)
+    return figure
+
+
+def of_blocks(gradients: Frame, stat: str, component: str = "block") -> Frame:
+    """Layers as columns and steps as rows, of one statistic."""
+    chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
+    return chosen.pivot(index="step", columns="layer", values="value")
+
+
+def gradient_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+    """Gradient norm of each block at the first, middle and last logged step, spread if known."""
+    table = of_blocks(gradients, "grad_norm")
+    if table.empty:
+        return None
+    figure, (axis,) = new_figure()
+    spread = of_blocks(gradients, "grad_norm_std")
+    draw_layers(axis, table, spread)
+    log_if_wide(axis)
+    axis.set(xlabel="block", ylabel="gradient norm of the block's parameters")
+    axis.set_title(f"Gradient norm by layer, before clipping\n{title_of(summary)}", fontsize=10)
+    axis.legend(**LEGEND)
+    return figure
+
+
+def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
+    """One line for each of the first, middle and last step of `table`."""
+    steps = list(dict.fromkeys([table.index[0], table.index[len(table) // 2], table.index[-1]]))
+    for step, colour, mark in zip(steps, COLOURS, MARKS, strict=False):
+        values = table.loc[step]
+        finite = np.isfinite(values)
+        label = f"step {step}" + ("" if finite.all() else f", {(~finite).sum()} not finite")
+        axis.plot(values.index[finite], values[finite], color=colour, marker=mark, label=label)
+        if step in spread.index:
+            deviation = spread.loc[step]
+            axis.fill_between(
+                values.index,
+                values - deviation,
+                values + deviation,
+                color=colour,
+                alpha=0.2,
+                label="one standard deviation over seeds",
+            )
+        if not finite.all():  # such blocks stand as crosses at the top edge
+            axis.plot(
+                values.index[~finite],
+                np.ones((~finite).sum()),
+                "x",
+                color=colour,
+                clip_on=False,
+                transform=axis.get_xaxis_transform(),
+            )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def gradient_heatmap(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+    """Gradient norm of each block through training; cells that are not finite are grey."""
+    table = of_blocks(gradients, "grad_norm")
+    if len(table) < 2:
+        return None
+    figure, (axis,) = new_figure()
+    axis.grid(False)
+    values = table.to_numpy().T
+    positive = values[np.isfinite(values) & (values > 0)]
+    axis.set_facecolor("0.85")
+    steps, layers = table.index.to_numpy(), table.columns.to_numpy()
+    mesh = axis.pcolormesh(
+        np.append(steps, steps[-1] + 1) - 0.5,
+        np.append(layers, layers[-1] + 1) - 0.5,
+        np.ma.masked_where(~np.isfinite(values) | (values <= 0), values),
+        norm=LogNorm(positive.min(), positive.max()) if positive.size else None,
+        cmap="cividis",
+        rasterized=True,
+    )
+    figure.colorbar(mesh, label="gradient norm of the block's parameters")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    grey = "" if np.isfinite(values).all() else " (grey: not finite)"
+    axis.set(xlabel="step (updates made)", ylabel="block")
+    axis.set_title(f"Gradient norm through training{grey}\n{title_of(summary)}", fontsize=10)
+    return figure
+
+
+def activations_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+    """RMS of the stream and of both branches, and the attention's entropy, by block."""
+    rms = gradients[gradients["stat"] == "activation_rms"]
+    if rms.empty:
+        return None
+    figure, (stream_axis, entropy_axis) = new_figure(columns=2)
+    steps = sorted(rms["step"].unique())
+    lines = {"-": steps[0], "--": steps[-1]} if len(steps) > 1 else {"-": steps[0]}
+    for line, step in lines.items():
+        for index, component in enumerate(("input", "attention", "feed_forward", "output")):
+            values = of_blocks(gradients, "activation_rms", component).loc[step]
+            stream_axis.plot(
+                values,
+                line,
+                color=COLOURS[index],
+                marker=MARKS[index],
+                markersize=4,
+                label=f"{component.replace('_', '-')}, step {step}",
+            )
+    log_if_wide(stream_axis)
+    stream_axis.set(xlabel="block", ylabel="root mean square of the activations")
+    entropy = of_blocks(gradients, "attention_entropy", "attention")
+    draw_layers(entropy_axis, entropy, Frame())
+    entropy_axis.set(
+        xlabel="block", ylabel="entropy / ln(visible tokens), 1 is uniform", ylim=(0, 1.05)
+    )
+    figure.legend(
+        *stream_axis.get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=4,
+        fontsize=8,
+        handlelength=3.5,
+        **LEGEND,
+    )
+    entropy_axis.legend(**LEGEND)
+    for axis, title in ((stream_axis, "Activations"), (entropy_axis, "Attention entropy")):
+        axis.set_title(title, fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title_of(summary), fontsize=10)
+    return figure
+
+
+def parameters(table: Frame, summary: dict[str, Any]) -> Figure:
+    """Parameters by component, summed over the blocks."""
+    figure, (axis,) = new_figure()
+    counts = table.groupby("component", sort=False)["parameters"].sum()
+    names = [str(name).replace("_", " ") for name in counts.index]
+    bars = axis.barh(names, counts / 1e6, color=COLOURS[0])
+    axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.2)
+    axis.grid(False, axis="y")
+    axis.set(xlabel="parameters (millions)")
+    axis.set_title(f"{counts.sum():,} parameters\n{title_of(summary)}", fontsize=10)
+    return figure
+
+
+def memory(table: Frame, summary: dict[str, Any]) -> Figure:
+    """Predicted beside measured bytes of each kind."""
+    figure, (axis,) = new_figure()
+    place = np.arange(len(table))
+    for index, column in enumerate(("predicted_bytes", "measured_bytes")):
+        values = table[column] / 2**20
+        bars = axis.bar(
+            place + 0.4 * (index - 0.5),
+            values,
+            0.38,
+            color=COLOURS[index],
+            hatch="" if index == 0 else "//",
+            edgecolor="white",
+            label=column.removesuffix("_bytes"),
+        )
+        axis.bar_label(
+            bars, ["" if math.isnan(v) else f"{v:,.0f}" for v in values], fontsize=8, padding=2
+        )
+    axis.set_xticks(place, table["kind"])
+    axis.set(ylabel="memory (MB of 2^20 bytes)")
+    axis.set_title(f"Memory of training\n{title_of(summary)}", fontsize=10)
+    axis.legend(**LEGEND)
+    return figure
+
+
+def shortcut(table: Frame, summary: dict[str, Any]) -> Figure:
+    """Mean absolute gradient of each layer, without and with shortcuts."""
+    figure, (axis,) = new_figure()
+    for arm, colour, mark in zip(table.columns[1:], COLOURS, MARKS, strict=False):
+        axis.plot(
+            table["layer"], table[arm], color=colour, marker=mark, label=arm.replace("_", " ")
+        )
+    axis.set_yscale("log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="layer", ylabel="mean absolute gradient of the weight")
+    axis.set_title("What a shortcut does to the gradient", fontsize=10)
+    axis.legend(**LEGEND)
+    return figure
+
+
+def activations(table: Frame, summary: dict[str, Any]) -> Figure:
+    """Each activation and its derivative."""
+    figure, axes = new_figure(columns=2)
+    styles = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
+    for axis, column in zip(axes, ("value", "derivative"), strict=True):
+        for (name, curve), colour, style in zip(
+            table.groupby("activation", sort=False), COLOURS, styles, strict=False
+        ):
+            axis.plot(curve["x"], curve[column], color=colour, linestyle=style, label=name)
+        axis.set(xlabel="x", ylabel=column, xlim=(-4, 4))
+        axis.set_title(
+            "Activation" if column == "value" else "Derivative: the gradient's factor", fontsize=10
+        )
+    axes[0].set_ylim(-0.5, 4)
+    axes[1].set_ylim(-0.25, 2)
+    axes[0].legend(**LEGEND)
+    return figure
+
+
+# Name, the CSV file it needs, and how it is drawn.
+PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
+    ("loss", "metrics", loss),
+    ("gradient_by_layer", "gradients", gradient_by_layer),
+    ("gradient_heatmap", "gradients", gradient_heatmap),
+    ("activations_by_layer", "gradients", activations_by_layer),
+    ("parameters", "parameters", parameters),
+    ("memory", "memory", memory),
+    ("shortcut", "shortcut", shortcut),
+    ("activations", "activations", activations),
+)
+
+
+def compare(directories: Sequence[Path], path: Path) -> Path:
+    """Gradient norm by layer of several runs, side by side on one scale."""
+    figure, axes = new_figure(columns=len(directories), width=5.5)
+    for directory, axis in zip(directories, axes, strict=True):
+        try:
+            gradients = read(directory / "gradients.csv")
+        except (ValueError, pd.errors.ParserWarning) as error:
+            raise ConfigError("gradients.csv of", str(directory), one_line(error)) from None
+        table = Frame() if gradients.empty else of_blocks(gradients, "grad_norm")
+        if table.empty:
+            valid = "must be a run directory whose gradients.csv has gradient norms of blocks"
+            raise ConfigError("DIR", str(directory), valid)
+        draw_layers(axis, table, of_blocks(gradients, "grad_norm_std"))
+        axis.set_title(textwrap.fill(title_of(read_summary(directory)), 44), fontsize=9)
+        axis.set(xlabel="block")
+        axis.sharey(axes[0])
+        axis.legend(**LEGEND)
+    axes[0].set_ylabel("gradient norm of the block's parameters")
+    log_if_wide(*axes)
+    return save(figure, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: see the module's docstring."""
+    tell_warnings()
+    parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
+    parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
+    parser.add_argument(
+        "--out", type=Path, help="of a comparison (default: gradient_comparison.png)"
+    )
+    options = parser.parse_args(arguments)
+    for directory in options.directories:
+        if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
+            complain(f"error: {directory}: must be a run directory with CSV files")
+            return 1
+    if len(options.directories) == 1 and options.out:
+        complain("error: --out is for several directories")
+        return 1
+    if len(options.directories) == 1:
+        drawn = draw_run(options.directories[0])
+    else:
+        try:
+            drawn = [compare(options.directories, options.out or Path("gradient_comparison.png"))]
+        except (ConfigError, OSError) as error:
+            complain(f"error: {one_line(error)}")
+            return 1
+    for path in drawn:
+        say(str(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Models in their precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from experiments.settings.schema import Settings
+from gpt import GPT, ConfigError, GPTConfig
+
+
+@contextmanager
+def precision_of(settings: Settings) -> Iterator[None]:
+    """Within: new parameters are float64 where asked for; under bf16 they stay in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if settings.trainer.precision == "float64" else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
+    """A new model in its precision, drawn in float32 whatever that is."""
+    model = GPT(config).to(device)
+    if settings.trainer.precision != "float64":
+        return model
+    if device.type == "mps":
+        raise ConfigError("trainer.precision", "float64", "an Apple GPU has none; device=cpu does")
+    return model.double()

@@ -1,0 +1,130 @@
+"""What a training step should take in memory, and what its tensors do take."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from experiments.machine.console import megabytes
+from experiments.machine.memory import free_memory
+from experiments.settings.schema import Settings
+from experiments.training.build import precision_of
+from experiments.training.loss import language_model_loss
+from experiments.training.optimizer import make_optimizer
+from gpt import GPT, GPTConfig
+
+log = logging.getLogger(__name__)
+
+
+def tensor_bytes(tensors: Iterator[Tensor]) -> int:
+    """Bytes of the storages behind the tensors, each storage once."""
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors
+    }
+    return sum(storages.values())
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimizer's state."""
+    return tensor_bytes(
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    )
+
+
+@contextmanager
+def saved_activations(model: nn.Module) -> Iterator[Callable[[], int]]:
+    """Count what autograd keeps for the backward pass: yields a function that gives the bytes.
+
+    Each storage counts once, however many operations keep it. Parameters and token ids do not
+    count.
+    """
+    kept: dict[int, int] = {}
+    holds: list[Tensor] = []  # a freed storage's address could be given to another
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own and tensor.dtype != torch.long:
+            kept[storage._cdata] = storage.nbytes()
+            holds.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(kept.values())
+    holds.clear()
+
+
+def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
+    """Bytes that a training step should take, by kind, without allocating the model.
+
+    The model is built and run forward on tensors that have shapes but no data. The peak is that
+    of a step after the first, in which the optimizer's state exists: parameters, state, and the
+    larger of two moments: the start of the backward pass (activations, the gradients of the
+    logits and of the head, or those accumulated so far) and its end (all gradients). What the
+    allocator and the kernels' scratch space take on top is not in it.
+    """
+    trainer = settings.trainer
+    shape = (trainer.batch_size, settings.sequence_length)
+    with FakeTensorMode(allow_non_fake_inputs=True), precision_of(settings):
+        model = GPT(config)
+        tokens = torch.zeros(shape, dtype=torch.long)
+        with saved_activations(model) as activation_bytes:
+            language_model_loss(model, tokens, tokens, trainer.precision)
+            activations = activation_bytes()
+        parameters = tensor_bytes(iter(model.parameters()))
+        optimizer = make_optimizer(model, settings.optimizer)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        state = optimizer_bytes(optimizer)
+    gradients = parameters
+    # The gradients of the log-probabilities and, computed from them, of the logits.
+    size = model.head.weight.element_size()
+    logit_gradients = 2 * shape[0] * shape[1] * config.vocab_size * size
+    head_gradient = config.vocab_size * config.emb_dim * size
+    held = gradients if trainer.accumulate > 1 else head_gradient
+    peak = parameters + state + max(gradients, held + activations + logit_gradients)
+    return {
+        "parameters": parameters,
+        "gradients": gradients,
+        "optimizer": state,
+        "activations": activations,
+        "peak": peak,
+    }
+
+
+class OutOfMemory(Exception):
+    """An allocation failed."""
+
+
+@contextmanager
+def enough_memory(predicted: dict[str, int]) -> Iterator[None]:
+    """Within: an allocation that fails raises OutOfMemory, which says what would need less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        no_room = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not no_room and "alloc" not in str(error):  # of the CPU's allocator, a RuntimeError
+            raise
+        parts = ", ".join(f"{kind} {megabytes(count)}" for kind, count in predicted.items())
+        raise OutOfMemory(
+            f"out of memory; predicted for a step: {parts}. Lower trainer.batch_size (and raise "
+            "trainer.accumulate), trainer.sequence_length or the model's size"
+        ) from error
+
+
+def warn_of_little_memory(device: torch.device, predicted: dict[str, int]) -> None:
+    """Warn where a step is predicted to take more memory than is free."""
+    free = free_memory(device)
+    if free is not None and predicted["peak"] > free:
+        log.warning(
+            "a step is predicted to take %s, and %s are free",
+            megabytes(predicted["peak"]),
+            megabytes(free),
+        )
