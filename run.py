@@ -18,11 +18,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.jobs.launch import launch, launch_job, refuse, wants_traceback
-from experiments.machine.console import complain, one_line, tell_warnings
-from experiments.machine.files import without_home
-from experiments.machine.signals import SIGNALLED, Interrupted, exit_code, listening
-from experiments.settings.compose import plain, setting_names, unknown_setting
+from experiments.jobs.launch import launch, launch_job, reject, wants_traceback
+from experiments.machine.console import one_line, print_error, show_warnings
+from experiments.machine.files import hide_home
+from experiments.machine.signals import SIGNAL_EXIT_BASE, Interrupted, exit_code, handle_signals
+from experiments.settings.compose import setting_names, to_values, unknown_setting
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Bad input costs one line on stderr."""
     # Hydra then raises its errors, so that they can be put in one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    tell_warnings()
+    show_warnings()
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
@@ -42,29 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job = HydraConfig.get()
         directory = Path(job.runtime.output_dir)
         given = OmegaConf.to_container(job.overrides.task, resolve=False)
-        overrides = cast(list[str], without_home(given))
+        overrides = cast(list[str], hide_home(given))
         if OmegaConf.is_missing(job.job, "num"):
             told = {override.split("=", 1)[0] for override in overrides}
             if set(job.sweeper.params) - told:
-                complain("this is one run of a grid; python run.py -m ... runs all of it")
+                print_error("this is one run of a grid; python run.py -m ... runs all of it")
             try:
-                values = plain(config)
+                values = to_values(config)
             except OmegaConfBaseException as error:
-                code = refuse(directory, error)
+                code = reject(directory, error)
             else:
                 code = launch(values, overrides, directory)
         else:  # of a sweep
             in_turn = job.launcher["_target_"].endswith("BasicLauncher")
-            code = launch_job(plain(config), overrides, directory, bars=in_turn)
-            if code > SIGNALLED and in_turn:
-                raise Interrupted(code - SIGNALLED)  # the sweep stops here
+            code = launch_job(to_values(config), overrides, directory, bars=in_turn)
+            if code > SIGNAL_EXIT_BASE and in_turn:
+                raise Interrupted(code - SIGNAL_EXIT_BASE)  # the sweep stops here
         exit_codes.append(code)
 
     saved = sys.argv
     given = saved[1:] if arguments is None else arguments
-    sys.argv = [saved[0], *(with_home(argument) for argument in given)]
+    sys.argv = [saved[0], *(expand_home(argument) for argument in given)]
     try:
-        with listening():
+        with handle_signals():
             task()
     except KeyboardInterrupt as error:
         return exit_code(error)
@@ -73,19 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # all that Hydra raises for a command line or a YAML file
         if wants_traceback():
             raise
-        complain(f"error: {explain(error)}")
+        print_error(f"error: {explain_composition(error)}")
         return BAD_INPUT
     finally:
         sys.argv = saved
     return max(exit_codes, default=0)
 
 
-def with_home(argument: str) -> str:
+def expand_home(argument: str) -> str:
     """`name=~/...` with the home directory for ~, as shells have it at the start of a word."""
     return re.sub(r"^([^=]+=)~(?=/|$)", lambda match: match[1] + str(Path.home()), argument)
 
 
-def explain(error: BaseException) -> str:
+def explain_composition(error: BaseException) -> str:
     """One line for an error in the command line or in a YAML file."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")

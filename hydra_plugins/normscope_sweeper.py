@@ -36,7 +36,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the grid; raises SystemExit with the code where a job failed."""
         from experiments.jobs.launch import THREADS_IN_A_SWEEP
-        from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan
+        from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan_jobs
 
         lines = [f"{name}={values}" for name, values in self.params.items()] + arguments
         loader = self.context.config_loader
@@ -50,7 +50,7 @@ class GridSweeper(Sweeper):
         threads = base["threads"] or THREADS_IN_A_SWEEP
         folder = self._folder(name_sweep(self._experiment(), self._own(swept), base))
         parallel = self._share_cores(threads)
-        jobs = plan(grid, swept, folder, self._compose)
+        jobs = plan_jobs(grid, swept, folder, self._compose)
         folder.mkdir(parents=True, exist_ok=True)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master
@@ -65,13 +65,13 @@ class GridSweeper(Sweeper):
 
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """A job's config as plain values, without Hydra's part."""
-        from experiments.settings.compose import plain
+        from experiments.settings.compose import to_values
 
         loader = self.context.config_loader
         config = loader.load_sweep_config(self.master, list(overrides))
         with open_dict(config):
             del config["hydra"]
-        return plain(config)
+        return to_values(config)
 
     def _experiment(self) -> str:
         return str(self.master.hydra.runtime.choices.experiment)

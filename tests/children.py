@@ -134,7 +134,7 @@ def _child(
 
     torch.set_num_threads(1)
     if not pictures:
-        launch.draw = lambda directory: []
+        launch.draw_pictures = lambda directory: []
     if fault is not None and fault.kind == "calls":
         _count_calls(fault.step, tell)
     elif fault is not None:

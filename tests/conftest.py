@@ -52,7 +52,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     Pictures; and Hydra's first composition of two, which only looks whether hydra.mode is set.
     """
     if request.node.get_closest_marker("pictures") is None:
-        monkeypatch.setattr(launch, "draw", lambda directory: [])
+        monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
 

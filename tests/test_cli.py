@@ -22,7 +22,7 @@ from experiments.jobs.check import checked_settings
 from experiments.jobs.sweep import Sweep
 from experiments.report import run_pictures as plots
 from experiments.runner import runner_names
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
@@ -59,7 +59,7 @@ EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)
 def test_every_option_composes_to_valid_settings(group: str, option: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=[f"{group}={option}"])
-    settings = checked_settings(plain(config))
+    settings = checked_settings(to_values(config))
     assert settings.model_config(2).n_heads
     text = (CONF / group / f"{option}.yaml").read_text()
     if group == "experiment":
@@ -122,7 +122,7 @@ def test_parameters_of_published_sizes(
     assert f"{count:,}" in capsys.readouterr().out
     assert (run / "plots" / "parameters.png").is_file()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = checked_settings(plain(compose("config", overrides=[f"model={name}"])))
+        settings = checked_settings(to_values(compose("config", overrides=[f"model={name}"])))
     assert closed_form(settings.model_config(settings.model.vocab_size or 0)) == count
 
 
@@ -346,7 +346,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it() -> None:
     from hydra.errors import MissingConfigException
 
     error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
-    assert 'it comes with pip install -e ".[joblib]"' in cli_module.explain(error)
+    assert 'it comes with pip install -e ".[joblib]"' in cli_module.explain_composition(error)
 
 
 def test_one_run_of_a_grid_says_that_it_is_one(

@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 
 import run as cli_module
 from conftest import ROOT, Cli
-from experiments.analysis.histories import read_table
+from experiments.analysis.histories import read_checked_csv
 from experiments.jobs import launch
 from experiments.jobs.sweep import write_runs_csv
 from experiments.report import run_pictures as plots
 from experiments.report import write_report
 from experiments.report.__main__ import main as report_main
-from experiments.settings.compose import setting_names
+from experiments.settings.compose import setting_names, to_values
 from experiments.training.checkpoint import checksum, read_checkpoint
 from experiments.training.loop import Trainer
 from made_runs import HOSTILE, make_run
@@ -209,9 +209,10 @@ def test_any_run_directory(ground: Ground, count: int) -> None:
     """resume= of a directory whose .hydra/ holds anything."""
     with initialize_config_dir(cli_module.CONF, version_base="1.3"):
         place = f"data.cache_dir={ground.folder}/cache"
-        config = compose("config", overrides=[f"resume={ground.folder}", place])
-        toy = compose("config", overrides=[o for o in ground.toy if not o.startswith("hydra")])
-    launch.launch(toy, [], ground_directory := make(ground.folder / "run0"))
+        values = to_values(compose("config", overrides=[f"resume={ground.folder}", place]))
+        toy = [override for override in ground.toy if not override.startswith("hydra")]
+        sound_values = to_values(compose("config", overrides=toy))
+    launch.launch(sound_values, [], ground_directory := make(ground.folder / "run0"))
     sound = yaml.safe_load((ground_directory / ".hydra" / "config.yaml").read_text())
     leaves = [name for name in BOUNDED if "." in name]
 
@@ -234,8 +235,8 @@ def test_any_run_directory(ground: Ground, count: int) -> None:
             (directory / ".hydra").mkdir(parents=True)
             (directory / ".hydra" / "config.yaml").write_text(text)
             (directory / ".hydra" / "overrides.yaml").write_text(overrides)
-            config.resume = str(directory)
-            return launch.launch(config, [f"resume={directory}"], directory)
+            given = [f"resume={directory}"]
+            return launch.launch(values | {"resume": str(directory)}, given, directory)
 
         ground.check(start)
 
@@ -446,12 +447,12 @@ def test_figures_in_their_millions_are_refused(tmp_path: Path, caplog: Any, caps
     run = make_run(tmp_path, "wide")
     (run / "metrics.csv").write_text(f"step{',c' * 10**7}\n0{',1' * 10**7}\n")
     with pytest.raises(ValueError, match="longer than"):
-        plots.read(run / "metrics.csv")
-    assert read_table(run / "metrics.csv", ("step",)).empty
+        plots.read_csv(run / "metrics.csv")
+    assert read_checked_csv(run / "metrics.csv", ("step",)).empty
     assert "one of its lines is longer than 10,000 bytes" in caplog.text
     (run / "metrics.csv").write_text(f"step,val_loss\n0{',' * 10**7}\n")
     caplog.clear()
-    assert read_table(run / "metrics.csv", ("step",)).empty
+    assert read_checked_csv(run / "metrics.csv", ("step",)).empty
     assert "metrics.csv is left out" in caplog.text
     other = make_run(tmp_path, "other")
     assert write_report([tmp_path], tmp_path / "out", formats=()).is_file()
@@ -464,7 +465,7 @@ def test_figures_in_their_millions_are_refused(tmp_path: Path, caplog: Any, caps
 def test_formulas_in_a_table_are_no_numbers(tmp_path: Path, caplog: Any) -> None:
     run = make_run(tmp_path, "formula")
     (run / "metrics.csv").write_text('step,val_loss\n0,"=1+1"\n1,2.5\n')
-    assert read_table(run / "metrics.csv", ("step",))["val_loss"].tolist()[1:] == [2.5]
+    assert read_checked_csv(run / "metrics.csv", ("step",))["val_loss"].tolist()[1:] == [2.5]
     assert "1 cells of column val_loss are no numbers" in caplog.text
 
 

@@ -8,8 +8,8 @@ from copy import copy
 from dataclasses import dataclass
 
 from experiments.analysis.histories import History
-from experiments.analysis.numbers import middle
-from experiments.analysis.runs import Run, Value, in_order, varying
+from experiments.analysis.numbers import median
+from experiments.analysis.runs import Run, Value, sort_key, varying_settings
 from gpt import ConfigError
 from gpt.registry import choice_hint
 
@@ -57,22 +57,22 @@ class Arm:
 
     def pooled(self) -> list[str]:
         """What differs between its runs beside the seed, as where `--by` names too little."""
-        return varying([history.run for history in self.histories])
+        return varying_settings([history.run for history in self.histories])
 
     def median(self, *path: str) -> float:
         """Median over runs of a number of their summaries; nan where none has it."""
         numbers = [history.run.number(*path) for history in self.histories]
-        return middle([number for number in numbers if number is not None])
+        return median([number for number in numbers if number is not None])
 
 
-def short(name: str, value: Value) -> str:
+def label_value(name: str, value: Value) -> str:
     """A factor's value in a few words."""
     if name in ("norm.placement", "runner", "activation"):
         return str(value)
-    return f"{word_of(name)} {plain(value)}"
+    return f"{short_name(name)} {format_value(value)}"
 
 
-def plain(value: Value) -> str:
+def format_value(value: Value) -> str:
     """A value as a person writes it."""
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -81,12 +81,12 @@ def plain(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def numbers(values: Sequence[Value]) -> list[float]:
+def numeric(values: Sequence[Value]) -> list[float]:
     """Those of `values` that are numbers."""
     return [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
-def word_of(name: str) -> str:
+def short_name(name: str) -> str:
     """A setting's last name; its section's where the last says nothing."""
     section, _, last = name.rpartition(".")
     return section if last in ("name", "scheme") else last
@@ -98,7 +98,7 @@ def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
     Raises ConfigError for a name that no setting has.
     """
     if by is None:
-        return varying(runs)
+        return varying_settings(runs)
     names = []
     known = {name for run in runs for name in run.settings}
     for name in by:
@@ -116,14 +116,14 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
         key = tuple(history.run.setting(name) for name in factors)
         groups.setdefault(key, []).append(history)
     arms = []
-    for key in sorted(groups, key=lambda key: [in_order(value) for value in key]):
+    for key in sorted(groups, key=lambda key: [sort_key(value) for value in key]):
         arms.append(Arm(key, label_of(factors, key, groups[key]), groups[key]))
     return arms
 
 
 def label_of(names: Sequence[str], key: Key, histories: Sequence[History]) -> str:
     """Values in words; without any, the placement that all runs share."""
-    label = ", ".join(short(n, v) for n, v in zip(names, key, strict=True))
+    label = ", ".join(label_value(n, v) for n, v in zip(names, key, strict=True))
     placements = {str(history.run.setting("norm.placement")) for history in histories}
     return label or (placements.pop() if len(placements) == 1 else "all runs")
 
@@ -138,7 +138,7 @@ class Layout:
     def __init__(self, arms: Sequence[Arm], factors: Sequence[str]) -> None:
         self.factors, self.by_key = list(factors), {arm.key: arm for arm in arms}
         levels = {
-            name: sorted({arm.key[index] for arm in arms}, key=in_order)
+            name: sorted({arm.key[index] for arm in arms}, key=sort_key)
             for index, name in enumerate(factors)
         }
         self.levels = levels
@@ -155,7 +155,7 @@ class Layout:
         shown = {name: self.levels[name] for name in self.rest}
         while len(other.panels) > most and max(map(len, shown.values())) > 2:
             widest = max(shown, key=lambda name: len(shown[name]))
-            shown[widest] = fewer(shown[widest])
+            shown[widest] = drop_middle(shown[widest])
             other.panels = [
                 panel
                 for panel in self.panels
@@ -177,10 +177,10 @@ class Layout:
         return self.by_key.get(tuple(values[name] for name in self.factors))
 
     def title(self, panel: Key) -> str:
-        return ", ".join(short(n, v) for n, v in zip(self.rest, panel, strict=True))
+        return ", ".join(label_value(n, v) for n, v in zip(self.rest, panel, strict=True))
 
     def hue_label(self, hue: Value) -> str:
-        return short(self.hue, hue) if self.hue else next(iter(self.by_key.values())).label
+        return label_value(self.hue, hue) if self.hue else next(iter(self.by_key.values())).label
 
     def without(self, *names: str) -> "Layout":
         """Panels by the other factors alone: for figures that have `names` as an axis."""
@@ -191,7 +191,7 @@ class Layout:
         return other
 
 
-def fewer(levels: list[Value]) -> list[Value]:
+def drop_middle(levels: list[Value]) -> list[Value]:
     """All but one of the inner levels, both ends kept."""
     middle_one = len(levels) // 2
     return levels[:middle_one] + levels[middle_one + 1 :]

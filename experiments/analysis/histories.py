@@ -71,27 +71,27 @@ class History:
 
 def read_history(run: Run) -> History:
     """Read a run's CSV files; what cannot be read is named in a warning and left out."""
-    metrics = read_table(run.directory / "metrics.csv", ("step",))
+    metrics = read_checked_csv(run.directory / "metrics.csv", ("step",))
     columns = ("step", "layer", "component", "stat", "value")
-    gradients = read_table(run.directory / "gradients.csv", columns)
+    gradients = read_checked_csv(run.directory / "gradients.csv", columns)
     history = History(run, metrics)
     if run.status == "finished" and run.number("val_loss") is not None:
         for name in ("metrics.csv", "gradients.csv"):
             if not (run.directory / name).is_file():
                 log.warning("%s is missing", run.directory / name)
     if not gradients.empty:
-        history.blocks = thin(by_layer(gradients, "grad_norm", "block"))
+        history.blocks = thin_out(by_layer(gradients, "grad_norm", "block"))
         for stat, component in PROBED.items():
             table = by_layer(gradients, stat, component)
             if not table.empty:
                 history.probes[stat] = table.iloc[[0, -1]] if len(table) > 1 else table
-    memory = read_table(run.directory / "memory.csv", ("kind", "predicted_bytes"))
+    memory = read_checked_csv(run.directory / "memory.csv", ("kind", "predicted_bytes"))
     if not memory.empty:
         history.memory = memory.set_index("kind")
     return history
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> Frame:
+def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:
     """A CSV file that must have `columns`; empty where it is missing or not such a file.
 
     A last line without its end is one that was being written: it is left out. A cell that should
@@ -109,7 +109,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Frame:
         log.warning("%s: its last line is torn and is left out", path)
     texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
     try:
-        frame = parse(io.BytesIO(whole + end), dtype=texts)
+        frame = parse_csv(io.BytesIO(whole + end), dtype=texts)
     except (ValueError, pd.errors.ParserWarning) as error:  # its parser errors are ValueErrors
         log.warning("%s is left out: %s", path, one_line(error))
         return Frame()
@@ -134,7 +134,7 @@ def by_layer(gradients: Frame, stat: str, component: str) -> Frame:
     return chosen.pivot(index="step", columns="layer", values="value").astype(np.float64)
 
 
-def thin(table: Frame) -> Frame:
+def thin_out(table: Frame) -> Frame:
     """At most MOST_STEPS rows, evenly spread, the first and the last among them."""
     if len(table) <= MOST_STEPS:
         return table
@@ -144,16 +144,16 @@ def thin(table: Frame) -> Frame:
 LONGEST_LINE = 10_000  # bytes in a CSV file; ours have under 200
 
 
-def read(path: Path) -> Frame:
+def read_csv(path: Path) -> Frame:
     """A CSV file; empty cells are nan, for they were not measured. Empty where there is none."""
     try:
         with path.open("rb") as file:
-            return parse(file)
+            return parse_csv(file)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return Frame()
 
 
-def parse(file: BinaryIO, **options: Any) -> Frame:
+def parse_csv(file: BinaryIO, **options: Any) -> Frame:
     """A table from an open CSV file. ValueError for what no run of this project has written."""
     if any(len(line) > LONGEST_LINE for line in file):  # a second for each 10^5 columns
         raise ValueError(f"one of its lines is longer than {LONGEST_LINE:,} bytes")

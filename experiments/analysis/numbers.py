@@ -88,7 +88,7 @@ def band(series: Sequence[pd.Series], ended: Sequence[bool] | None = None) -> Ba
     return Band(median, finite.min(axis=1), finite.max(axis=1))
 
 
-def middle(values: Sequence[float]) -> float:
+def median(values: Sequence[float]) -> float:
     """Median; infinite values count as such. nan without values."""
     if not values:
         return math.nan

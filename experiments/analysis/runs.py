@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from experiments.machine.console import one_line, printable
-from experiments.settings.identity import flat
+from experiments.settings.identity import flatten
 
 log = logging.getLogger(__name__)
 
@@ -16,12 +16,12 @@ Value = str | float | int | bool | None
 UNKNOWN = "unknown"
 PLACEMENT = "norm.placement"
 TIED = ("norm", "init")  # sections of which a placement's YAML file may choose more
-NAMED_BY_OTHERS = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
-ANSWERED = ("finished", "diverged")  # statuses of a run that need not run again
-STUCK_WITHIN = 0.01  # of the loss of token frequencies
+DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
+COMPLETED = ("finished", "diverged")  # statuses of a run that need not run again
+STUCK_TOLERANCE = 0.01  # of the loss of token frequencies
 
 # What the settings of runs without them are read from, in summaries of version 0.1.0.
-OLDER = {
+KEYS_BEFORE_0_2 = {
     "runner": "runner",
     "placement": "norm.placement",
     "norm": "norm.kind",
@@ -48,10 +48,12 @@ class Run:
     def __post_init__(self) -> None:
         told = self.summary.get("settings")
         if isinstance(told, dict):
-            self.settings = dict(flat(told))
+            self.settings = dict(flatten(told))
         else:
             self.settings = {
-                name: self.summary[key] for key, name in OLDER.items() if key in self.summary
+                name: self.summary[key]
+                for key, name in KEYS_BEFORE_0_2.items()
+                if key in self.summary
             }
 
     def setting(self, name: str) -> Value:
@@ -96,7 +98,7 @@ def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
     """
     if val_loss is None or frequencies is None:
         return False
-    return val_loss > (1 - STUCK_WITHIN) * frequencies
+    return val_loss > (1 - STUCK_TOLERANCE) * frequencies
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -111,15 +113,15 @@ def read_summary(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read and is left out: %s", path, one_line(error))
         return {}
-    return cast(dict[str, Any], legible(summary))
+    return cast(dict[str, Any], escape_strings(summary))
 
 
-def legible(value: Any) -> Any:
+def escape_strings(value: Any) -> Any:
     """`value` with control characters in its words as escapes: it may come from anybody."""
     if isinstance(value, dict):
-        return {legible(key): legible(item) for key, item in value.items()}
+        return {escape_strings(key): escape_strings(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [legible(item) for item in value]
+        return [escape_strings(item) for item in value]
     return printable(value) if isinstance(value, str) else value
 
 
@@ -140,15 +142,15 @@ def find_runs(folder: Path) -> list[Run]:
     return [run for run in runs if run.summary]
 
 
-def is_due(directory: Path, rerun: str | None) -> bool:
+def needs_run(directory: Path, rerun: str | None) -> bool:
     """Whether a job of a sweep is to run, given what its directory holds."""
     status = read_summary(directory).get("status")
     if rerun == "failed":
         return status == "failed"
-    return rerun == "all" or status not in ANSWERED
+    return rerun == "all" or status not in COMPLETED
 
 
-def varying(runs: Sequence[Run]) -> list[str]:
+def varying_settings(runs: Sequence[Run]) -> list[str]:
     """Names of the settings that differ between runs, seed and text generation aside.
 
     Within a section, a setting that follows from an earlier one is left out: with
@@ -156,18 +158,18 @@ def varying(runs: Sequence[Run]) -> list[str]:
     follows from the placement.
     """
     kept: list[str] = []
-    names = differing(runs)
-    for name in sorted(names, key=lambda name: name in NAMED_BY_OTHERS):
+    names = differing_settings(runs)
+    for name in sorted(names, key=lambda name: name in DERIVED_SIZES):
         section = name.rpartition(".")[0]
         leaders = [other for other in kept if section and other.rpartition(".")[0] == section]
         if section in TIED and PLACEMENT in names and name != PLACEMENT:
             leaders.append(PLACEMENT)
-        if not any(follows(runs, name, leader) for leader in leaders):
+        if not any(is_determined_by(runs, name, leader) for leader in leaders):
             kept.append(name)
     return kept
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing_settings(runs: Sequence[Run]) -> list[str]:
     """Names of all settings that differ between runs, seed and text generation aside.
 
     A setting that some runs did not record, as of older versions, differs only if the others do.
@@ -181,13 +183,13 @@ def differing(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def follows(runs: Sequence[Run], name: str, other: str) -> bool:
+def is_determined_by(runs: Sequence[Run], name: str, other: str) -> bool:
     """Whether the value of `other` tells the value of `name` in all of `runs`."""
     pairs = {(run.setting(other), run.setting(name)) for run in runs}
     return len(pairs) == len({first for first, _ in pairs})
 
 
-def in_order(value: Value) -> tuple[int, float, str]:
+def sort_key(value: Value) -> tuple[int, float, str]:
     """A key that sorts numbers by size, then words; what is absent comes first."""
     if value is None:
         return (0, 0.0, "")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from experiments.analysis.arms import RATE, Arm, Key, Layout, label_of, numbers
-from experiments.analysis.numbers import middle, sensitivity
-from experiments.analysis.runs import in_order
+from experiments.analysis.arms import RATE, Arm, Key, Layout, label_of, numeric
+from experiments.analysis.numbers import median, sensitivity
+from experiments.analysis.runs import sort_key
 
 MOST_NAMED = 4  # arms in a sentence
 
@@ -32,7 +32,7 @@ class Tuned:
 
     @cached_property
     def medians(self) -> dict[float, float]:
-        return {rate: middle(losses) for rate, losses in self.losses.items()}
+        return {rate: median(losses) for rate, losses in self.losses.items()}
 
     @property
     def best(self) -> float | None:
@@ -61,7 +61,7 @@ class Tuned:
 
 def tune(layout: Layout) -> list[Tuned]:
     """Every arm over its learning rates; none where they are not swept."""
-    rates = numbers(layout.levels.get(RATE, []))
+    rates = numeric(layout.levels.get(RATE, []))
     if len(rates) < 2:
         return []
     names = [name for name in layout.factors if name != RATE]
@@ -98,7 +98,7 @@ def budget(tuned: Sequence[Tuned]) -> str:
     if len(grids) == 1:
         return f"Every arm had {next(iter(grids))}."
     most = max(grids, key=lambda words: len(grids[words]))
-    others = [f"{words} ({named(labels)})" for words, labels in grids.items() if words != most]
+    others = [f"{words} ({name_some(labels)})" for words, labels in grids.items() if words != most]
     usual = f"{most} ({len(grids[most])} of {len(tuned)} arms)"
     return f"The arms did not have equal budgets: {usual}, but {'; '.join(others)}."
 
@@ -106,7 +106,7 @@ def budget(tuned: Sequence[Tuned]) -> str:
 def grid_words(one: Tuned) -> str:
     """An arm's learning rates and seeds, as far as they gave a loss."""
     seeds = {
-        rate: sorted((h.run.seed for h in arm.histories if h.capped_loss is not None), key=in_order)
+        rate: sorted((h.run.seed for h in arm.histories if h.capped_loss is not None), key=sort_key)
         for rate, arm in one.arms.items()
     }
     by_seeds: dict[str, list[float]] = {}
@@ -121,7 +121,7 @@ def grid_words(one: Tuned) -> str:
     )
 
 
-def named(labels: Sequence[str]) -> str:
+def name_some(labels: Sequence[str]) -> str:
     """Some arms by name, the rest by number."""
     shown = [*labels[:MOST_NAMED]]
     if len(labels) > MOST_NAMED:

@@ -11,7 +11,7 @@ from experiments.analysis.runs import Run
 from experiments.claims.claim import CLAIMS
 from experiments.data.corpus import Corpus, load_corpus
 from experiments.jobs.check import checked_settings
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from gpt import GPT, GPTConfig
@@ -140,7 +140,7 @@ class Lab:
     def settings(self, *overrides: str) -> Settings:
         """What `python run.py OVERRIDES` would run with."""
         if overrides not in self.composed:
-            values = plain(compose("config", [*self.told, *overrides]))
+            values = to_values(compose("config", [*self.told, *overrides]))
             self.composed[overrides] = checked_settings(values)
         return self.composed[overrides]
 

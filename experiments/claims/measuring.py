@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,16 +20,22 @@ from experiments.claims import CLAIMS
 from experiments.claims.claim import Claim, Evidence, Judged, judge, overall
 from experiments.claims.lab import BUDGETS, Lab
 from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job
-from experiments.jobs.launch import threads as threads_set
-from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan, thread_share
-from experiments.machine.console import one_line, progress, say, show_table
+from experiments.jobs.launch import set_threads as threads_set
+from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs, threads_in_children
+from experiments.machine.console import one_line, print_line, print_table, progress
 from experiments.machine.device import pick_device
-from experiments.machine.signals import SIGNALLED, Interrupted, asked, listening, telling_processes
+from experiments.machine.signals import (
+    SIGNAL_EXIT_BASE,
+    Interrupted,
+    forward_signals,
+    handle_signals,
+    stop_signal,
+)
 from experiments.records.recorder import Recorder
 from experiments.records.sink import Table, Value
 from experiments.report.claims_page import write_claims_page
 from experiments.runner import Outcome
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 from experiments.settings.identity import digest
 from experiments.settings.schema import Settings
 from gpt import ConfigError
@@ -50,18 +56,18 @@ Found = dict[str, tuple[Evidence, float]]  # of each claim, with the seconds it 
 def measure_claims(settings: Settings, recorder: Recorder) -> Outcome:
     """Measure and judge the chosen claims; records what `experiments.runners.claims` says."""
     check_choice("claims.budget", settings.claims.budget, BUDGETS)
-    chosen = chosen_claims(settings)
-    lab = Lab(settings, told_to_runs(recorder.summary["overrides"]))
+    chosen = select_claims(settings)
+    lab = Lab(settings, overrides_for_runs(recorder.summary["overrides"]))
     threads = settings.threads or THREADS_IN_A_SWEEP
     on_cpu = pick_device(settings.device).type == "cpu"
     workers = max(1, (os.cpu_count() or 1) // threads) if on_cpu else 1
     found = measure_theory([c for c in chosen if not c.trains], lab, workers, threads)
     found |= measure_training([c for c in chosen if c.trains], lab, workers, threads)
     recorder.open_wandb()  # after the runs, for there is one W&B run at a time
-    return record(chosen, found, settings, recorder)
+    return record_claims(chosen, found, settings, recorder)
 
 
-def chosen_claims(settings: Settings) -> list[Claim]:
+def select_claims(settings: Settings) -> list[Claim]:
     """What is to be measured. Raises ConfigError for an unknown name or too small a budget."""
     budget, only = settings.claims.budget, settings.claims.only
     affordable = BUDGETS[budget].runs > 0
@@ -78,7 +84,7 @@ def chosen_claims(settings: Settings) -> list[Claim]:
     return chosen
 
 
-def told_to_runs(overrides: Sequence[str]) -> list[str]:
+def overrides_for_runs(overrides: Sequence[str]) -> list[str]:
     """Those that hold for every model and run. Raises ConfigError for what a claim fixes itself."""
     told = [override for override in overrides if not override.startswith(ABOUT_CLAIMS)]
     for override in told:
@@ -104,38 +110,38 @@ def measure_theory(chosen: Sequence[Claim], lab: Lab, workers: int, threads: int
         if min(workers, len(chosen)) < 2:
             for claim in chosen:
                 with threads_set(threads):
-                    ended(claim.name, lambda claim=claim: timed(claim, lab))  # type: ignore[misc]
+                    ended(claim.name, lambda claim=claim: measure_timed(claim, lab))  # type: ignore[misc]
             return found
-        with thread_share(threads), telling_processes(), worker_pool(workers) as pool:
+        with threads_in_children(threads), forward_signals(), worker_pool(workers) as pool:
             conf = config_folder()
             futures = {  # the longest are not at the front
-                pool.submit(measure_elsewhere, conf, claim.name, lab.base, lab.told): claim.name
+                pool.submit(measure_in_process, conf, claim.name, lab.base, lab.told): claim.name
                 for claim in reversed(chosen)
             }
             for future in as_completed(futures):
                 ended(futures[future], future.result)
-                if signal := asked():
+                if signal := stop_signal():
                     raise Interrupted(signal)
     return found
 
 
-def timed(claim: Claim, lab: Lab) -> tuple[Evidence, float]:
+def measure_timed(claim: Claim, lab: Lab) -> tuple[Evidence, float]:
     """Evidence, and the seconds it took."""
     started = time.monotonic()
     evidence = claim.measure(lab)
     return evidence, time.monotonic() - started
 
 
-def measure_elsewhere(
+def measure_in_process(
     conf: str, name: str, settings: Settings, told: list[str]
 ) -> tuple[Evidence, float]:
     """As `timed`, in a process that composes its own configs from the folder `conf`."""
     with (
-        listening(),
+        handle_signals(),
         threads_set(settings.threads or THREADS_IN_A_SWEEP),
         initialize_config_dir(conf, version_base="1.3"),
     ):
-        return timed(CLAIMS[name], Lab(settings, told))
+        return measure_timed(CLAIMS[name], Lab(settings, told))
 
 
 def config_folder() -> str:
@@ -188,15 +194,15 @@ def trained_runs(
     def composed(overrides: Sequence[str]) -> dict[str, Any]:
         *rest, seed = overrides
         if tuple(rest) not in composed_without_seed:  # a tenth of a second each
-            composed_without_seed[tuple(rest)] = plain(compose("config", rest))
+            composed_without_seed[tuple(rest)] = to_values(compose("config", rest))
         return composed_without_seed[tuple(rest)] | {"seed": int(seed.removeprefix("seed="))}
 
     def launch(due: Sequence[Job]) -> None:
         if workers < 2:
             for job in due:
                 code = launch_job(composed(job.overrides), job.overrides, job.directory)
-                if code > SIGNALLED:
-                    raise Interrupted(code - SIGNALLED)
+                if code > SIGNAL_EXIT_BASE:
+                    raise Interrupted(code - SIGNAL_EXIT_BASE)
             return
         with worker_pool(min(workers, len(due))) as pool:
             futures = [
@@ -215,7 +221,7 @@ def trained_runs(
     folder = Path(settings.claims.runs).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     grid = [overrides_of(arm, seed) for arm in arms for seed in lab.run_seeds]
-    jobs = plan(grid, NAMED, folder, composed)
+    jobs = plan_jobs(grid, NAMED, folder, composed)
     Sweep(folder, jobs, settings.sweep.rerun, workers > 1, threads, alone=False).run(launch)
     by_hash = {job.name.rpartition("-")[2]: job.directory for job in jobs}
 
@@ -231,7 +237,7 @@ def judged(claim: Claim, evidence: Evidence) -> list[Judged]:
     return [judge(p, evidence.values.get(p.name, [])) for p in claim.predictions]
 
 
-def record(
+def record_claims(
     chosen: Sequence[Claim], found: Found, settings: Settings, recorder: Recorder
 ) -> Outcome:
     """Write the tables and the page, and show the scoreboard."""
@@ -259,8 +265,8 @@ def record(
         }
         for claim in chosen
     ]
-    show_table("Claims", board)
-    say(f"\nReport: {page}")
+    print_table("Claims", board)
+    print_line(f"\nReport: {page}")
     counts = {word: list(verdicts.values()).count(word) for word in sorted(set(verdicts.values()))}
     return Outcome(shown={word: str(count) for word, count in counts.items()})
 
@@ -282,11 +288,11 @@ def row_of(
         "remark": claim.remark or None,
         "number": prediction.name,
         "prediction": prediction.words,
-        "predicted_low": known(prediction.low),
-        "predicted_high": known(prediction.high),
-        "measured": known(result.mean),
-        "ci_low": known(result.low),
-        "ci_high": known(result.high),
+        "predicted_low": finite_or_none(prediction.low),
+        "predicted_high": finite_or_none(prediction.high),
+        "measured": finite_or_none(result.mean),
+        "ci_low": finite_or_none(result.low),
+        "ci_high": finite_or_none(result.high),
         "seeds": result.seeds,
         "verdict": result.verdict,
         "claim_verdict": verdict,
@@ -299,13 +305,18 @@ def row_of(
 
 def point_rows(claim: Claim, evidence: Evidence) -> Table:
     """The lines of measurements.csv: a claim's points, and the heights of its lines."""
-    axes: Mapping[str, Value] = {
+    axes: dict[str, Value] = {
         "claim": claim.name,
         "x_name": claim.axes.x,
         "y_name": claim.axes.y,
     }
     points = [
-        {**axes, **dataclasses.asdict(point), "x": known(point.x), "value": known(point.value)}
+        {
+            **axes,
+            **dataclasses.asdict(point),
+            "x": finite_or_none(point.x),
+            "value": finite_or_none(point.value),
+        }
         for point in evidence.points
     ]
     lines = [
@@ -315,6 +326,6 @@ def point_rows(claim: Claim, evidence: Evidence) -> Table:
     return [*points, *lines]
 
 
-def known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """A number, or None where there is none."""
     return value if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.data.corpus import CORPORA
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.runner import runner_names
-from experiments.settings.compose import from_plain
+from experiments.settings.compose import from_values
 from experiments.settings.schema import Settings
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
@@ -18,7 +18,7 @@ from gpt.checks import check_choice
 
 def checked_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from nested values. Raises ConfigError for the first that no run could use."""
-    settings = from_plain(values)
+    settings = from_values(values)
     check_choice("runner", settings.runner, runner_names())
     check_choice("data.name", settings.data.name, CORPORA)
     check_choice("tokenizer.name", settings.tokenizer.name, TOKENIZERS)

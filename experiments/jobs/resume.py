@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.machine.console import one_line
-from experiments.machine.files import end_of_line
-from experiments.records.directory import ASKED
-from experiments.settings.compose import plain
-from experiments.settings.identity import flat, telling
+from experiments.machine.files import line_end_offset
+from experiments.records.directory import CONFIG_FOLDER
+from experiments.settings.compose import to_values
+from experiments.settings.identity import flatten, result_settings
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import State, newest_state
 from experiments.training.schedule import learning_rate
@@ -39,41 +39,45 @@ class PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_asked(directory: Path) -> tuple[dict[str, Any], list[str]]:
+def read_config(directory: Path) -> tuple[dict[str, Any], list[str]]:
     """The settings and the overrides of the run in `directory`.
 
     Raises ConfigError where they are not there, or cannot be those of a run.
     """
     contents: list[Any] = []
     for name, kind in (("config", dict), ("overrides", list)):
-        path = directory / ASKED / f"{name}.yaml"
+        path = directory / CONFIG_FOLDER / f"{name}.yaml"
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
             if not isinstance(content, kind):
                 raise ValueError(f"it holds no {kind.__name__}")
         except (FileNotFoundError, NotADirectoryError):
-            valid = f"must be the directory of a run; it has no {ASKED}/{path.name}"
+            valid = f"must be the directory of a run; it has no {CONFIG_FOLDER}/{path.name}"
             raise ConfigError("resume", str(directory), valid) from None
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            valid = f"its {ASKED}/{path.name} cannot be read: {one_line(error)[:200]}"
+            valid = f"its {CONFIG_FOLDER}/{path.name} cannot be read: {one_line(error)[:200]}"
             raise ConfigError("resume", str(directory), valid) from None
         contents.append(content)
-    return check_kinds(contents[0], directory), [str(override) for override in contents[1]]
+    return check_types(contents[0], directory), [str(override) for override in contents[1]]
 
 
-def check_kinds(values: dict[str, Any], directory: Path) -> dict[str, Any]:
+def check_types(values: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Recorded settings, each of the kind that the schema wants; ConfigError otherwise."""
     if "${" in str(values):  # would be resolved, from the environment for one
-        raise ConfigError("resume", str(directory), f"its {ASKED}/config.yaml refers to something")
+        raise ConfigError(
+            "resume", str(directory), f"its {CONFIG_FOLDER}/config.yaml refers to something"
+        )
     try:
         typed = OmegaConf.merge(OmegaConf.structured(Settings), values)
-        return plain(cast(DictConfig, typed))
+        return to_values(cast(DictConfig, typed))
     except OmegaConfBaseException as error:
-        valid = f"its {ASKED}/config.yaml is not of this version: {str(error).splitlines()[0]}"
+        valid = (
+            f"its {CONFIG_FOLDER}/config.yaml is not of this version: {str(error).splitlines()[0]}"
+        )
         raise ConfigError("resume", str(directory), valid) from None
 
 
-def with_changes(
+def merge_overrides(
     stored: dict[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
     """The settings of an earlier run with those that the command line names besides.
@@ -96,14 +100,14 @@ def with_changes(
     return values
 
 
-def refuse_difference(settings: Settings, stored: dict[str, Any], step: int) -> None:
+def check_resumable(settings: Settings, stored: dict[str, Any], step: int) -> None:
     """Raise ConfigError unless a run with the `stored` settings, at `step`, can go on under these.
 
     What cannot change a result may differ, and trainer.steps where every learning rate so far is
     the same under the new number of steps.
     """
-    told = dict(flat(telling(dataclasses.asdict(settings))))
-    before = dict(flat(telling(stored)))
+    told = dict(flatten(result_settings(dataclasses.asdict(settings))))
+    before = dict(flatten(result_settings(stored)))
     for name in {**before, **told}:
         old, new = before.get(name), told.get(name)
         if old == new:
@@ -123,7 +127,7 @@ def refuse_difference(settings: Settings, stored: dict[str, Any], step: int) -> 
         raise ConfigError(name, new, f"was {old!r} in this run and {reason}")
 
 
-def find_state(directory: Path) -> State | None:
+def load_newest_state(directory: Path) -> State | None:
     """The newest checkpoint that is sound and whose rows are there; None where there is none.
 
     Damaged ones newer than it are renamed. Raises ConfigError where all are damaged.
@@ -132,8 +136,8 @@ def find_state(directory: Path) -> State | None:
     def sound(state: State) -> None:
         try:
             for name, rows in state["records"]["rows"].items():
-                end_of_line(directory / name, rows + 1)
-            dict(flat(telling(state["settings"])))
+                line_end_offset(directory / name, rows + 1)
+            dict(flatten(result_settings(state["settings"])))
             state["progress"], state["step"], state["versions"]["threads"]
         except (KeyError, TypeError, AttributeError, OSError) as error:
             raise ValueError(one_line(error)) from error
@@ -147,7 +151,7 @@ def find_state(directory: Path) -> State | None:
     return state
 
 
-def threads_of(settings: Settings, state: State | None) -> int | None:
+def resumed_threads(settings: Settings, state: State | None) -> int | None:
     """How many threads a run must go on with, since their number changes the last bits."""
     if settings.threads is not None or state is None:
         return settings.threads

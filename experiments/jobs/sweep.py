@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from experiments.analysis.runs import (
-    ANSWERED,
+    COMPLETED,
     Run,
     find_runs,
-    in_order,
-    is_due,
+    needs_run,
     read_summary,
-    varying,
+    sort_key,
+    varying_settings,
 )
-from experiments.jobs.launch import shorten
-from experiments.machine.console import complain, one_line, say, show_table
-from experiments.machine.files import file_name, write_atomically
-from experiments.machine.signals import Interrupted, asked, telling_processes
-from experiments.records.directory import is_busy
-from experiments.records.sink import safe_cell, written
+from experiments.jobs.launch import display_path
+from experiments.machine.console import one_line, print_error, print_line, print_table
+from experiments.machine.files import safe_file_name, write_atomically
+from experiments.machine.signals import Interrupted, forward_signals, stop_signal
+from experiments.records.directory import is_locked
+from experiments.records.sink import escape_cell, format_cell
 from experiments.records.summary import write_summary
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 HASH_DIGITS = 8  # of a job's settings in its directory's name: 200 jobs collide once in 10^5 sweeps
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LOOK_EVERY = 0.5  # seconds between two looks at jobs in other processes
+POLL_SECONDS = 0.5  # seconds between two looks at jobs in other processes
 
 # Columns of runs.csv after the swept values: name, and where summary.json has it.
 COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -88,7 +88,7 @@ def name_job(values: Mapping[str, Any], overrides: Sequence[str], swept: Sequenc
         is_group = "." not in key and isinstance(values.get(key), dict)
         parts.append(chosen[key] if is_group else key.rpartition(".")[2] + chosen[key])
     parts.append(f"seed{values.get('seed')}")
-    return f"{file_name('-'.join(parts))}-{digest(values)[:HASH_DIGITS]}"
+    return f"{safe_file_name('-'.join(parts))}-{digest(values)[:HASH_DIGITS]}"
 
 
 def name_sweep(experiment: str, swept: Sequence[str], base: Mapping[str, Any]) -> str:
@@ -98,10 +98,10 @@ def name_sweep(experiment: str, swept: Sequence[str], base: Mapping[str, Any]) -
     """
     names = sorted(key.rpartition(".")[2] for key in swept if key != "seed")
     words = "-".join([experiment, "+".join(names)]).strip("-")
-    return f"{file_name(words)}-{digest({**base, 'seed': None})[:6]}"
+    return f"{safe_file_name(words)}-{digest({**base, 'seed': None})[:6]}"
 
 
-def plan(
+def plan_jobs(
     grid: Sequence[Sequence[str]],
     swept: Sequence[str],
     folder: Path,
@@ -128,7 +128,7 @@ def check_sweep(base: Mapping[str, Any], swept: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def thread_share(count: int) -> Iterator[None]:
+def threads_in_children(count: int) -> Iterator[None]:
     """Within: processes that start have `count` threads, from before their PyTorch starts."""
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ |= dict.fromkeys(THREAD_VARIABLES, str(count))
@@ -163,7 +163,7 @@ class Sweep:
     ) -> None:
         self.folder, self.jobs, self.parallel, self.threads = folder, jobs, parallel, threads
         self.alone = alone
-        self.due = [job for job in jobs if is_due(job.directory, rerun)]
+        self.due = [job for job in jobs if needs_run(job.directory, rerun)]
         self.skipped = {job for job in jobs if job not in self.due}
         self.before = {job: self._written(job) for job in self.due}
         self.ended: set[Job] = set()
@@ -186,24 +186,24 @@ class Sweep:
             self._report()
         self._table()
         if interruption is not None:
-            say("interrupted: the same command goes on")
+            print_line("interrupted: the same command goes on")
             raise interruption
         return int(any(self._status(job) == "failed" for job in self.jobs))
 
     def _announce(self) -> None:
         done = f", {len(self.skipped)} skipped" if self.skipped else ""
         jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
-        say(f"{jobs} in {shorten(self.folder)}: {len(self.due)} to run{done}")
+        print_line(f"{jobs} in {display_path(self.folder)}: {len(self.due)} to run{done}")
         cores = os.cpu_count() or 1
         if self.alone and not self.parallel and cores > self.threads and len(self.due) > 1:
-            say(
+            print_line(
                 f"one job at a time, {self.threads} of {cores} cores each; hydra/launcher=joblib "
                 'runs several at once (pip install -e ".[joblib]")'
             )
 
     def _in_series(self, launch: Callable[[Sequence[Job]], object]) -> None:
         for job in self.due:
-            say(f"job {self._count(len(self.ended) + 1)}: {job.name}")
+            print_line(f"job {self._count(len(self.ended) + 1)}: {job.name}")
             launch([job])
             self._end(job)
             write_runs_csv(self.folder)
@@ -216,7 +216,7 @@ class Sweep:
             watcher = threading.Thread(target=self._watch, args=(stop,), daemon=True)
             watcher.start()
             try:
-                with thread_share(self.threads), telling_processes():
+                with threads_in_children(self.threads), forward_signals():
                     launch(waiting)
             except Exception as error:  # of the launcher: jobs catch their own
                 log.warning("a worker was lost: %s", one_line(error)[:200])
@@ -224,7 +224,7 @@ class Sweep:
                 stop.set()
                 watcher.join()
             self._look()
-            if signal := asked():
+            if signal := stop_signal():
                 raise Interrupted(signal)
             lost = [job for job in waiting if self._is_lost(job)]
             for job in lost:
@@ -235,7 +235,7 @@ class Sweep:
             waiting = still if len(still) < len(waiting) else []
 
     def _watch(self, stop: threading.Event) -> None:
-        while not stop.wait(LOOK_EVERY):
+        while not stop.wait(POLL_SECONDS):
             self._look()
 
     def _look(self) -> None:
@@ -264,7 +264,7 @@ class Sweep:
         if left:
             pace = (time.monotonic() - self.started) / len(self.ended)
             words.append(f"({duration(pace * left)} left)")
-        say(" ".join(words))
+        print_line(" ".join(words))
 
     def _count(self, number: int) -> str:
         return f"{number + len(self.skipped)} of {len(self.jobs)}"
@@ -280,7 +280,7 @@ class Sweep:
         return str(read_summary(job.directory).get("status", "absent"))
 
     def _is_busy(self, job: Job) -> bool:
-        return is_busy(job.directory)
+        return is_locked(job.directory)
 
     def _is_lost(self, job: Job) -> bool:
         changed = self._written(job) != self.before[job]
@@ -300,7 +300,7 @@ class Sweep:
         outcomes: Counter[str] = Counter()
         for job in self.jobs:
             status = self._status(job)
-            if job in self.skipped and status in ANSWERED:
+            if job in self.skipped and status in COMPLETED:
                 status = f"skipped, {status} before"
             elif status == "running":
                 status = "running elsewhere" if self._is_busy(job) else "cut short"
@@ -308,30 +308,30 @@ class Sweep:
                 status = "not started"
             outcomes[status] += 1
         rows = [{"outcome": outcome, "jobs": count} for outcome, count in outcomes.items()]
-        show_table(f"{len(self.jobs)} jobs", [*rows])
+        print_table(f"{len(self.jobs)} jobs", [*rows])
         for job in self.jobs:
             run = Run(job.directory, read_summary(job.directory))
             if run.status in ("failed", "diverged"):
-                tell = complain if run.status == "failed" else say
+                tell = print_error if run.status == "failed" else print_line
                 tell(f"{run.status}: {job.name}: {run.reason}")
         files = [self.folder / "runs.csv", *filter(None, [self.report])]
-        say("\nFiles: " + ", ".join(map(shorten, files)))
+        print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
 
 def write_runs_csv(folder: Path) -> None:
     """runs.csv in `folder`: a row for each run below it, whoever ran it."""
     runs = find_runs(folder)
-    names = varying(runs)
-    runs.sort(key=lambda run: [in_order(run.settings.get(name)) for name in [*names, "seed"]])
+    names = varying_settings(runs)
+    runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     head = ["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)]
-    writer.writerow(map(safe_cell, head))
+    writer.writerow(map(escape_cell, head))
     for run in runs:
         values = [run.directory.name, *(run.settings.get(name) for name in names)]
         values += [run.seed, run.status, run.reason]
         values += [look_up(run.summary, path) for _, path in COLUMNS]
-        writer.writerow([written(value) for value in values])
+        writer.writerow([format_cell(value) for value in values])
     try:
         write_atomically(folder / "runs.csv", buffer.getvalue().encode())
     except OSError as error:

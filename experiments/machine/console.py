@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 
-class PatientConsole(Console):
+class QuietingConsole(Console):
     """Says no more when nobody reads on (`| head`), instead of ending the run."""
 
     def on_broken_pipe(self) -> None:
@@ -22,8 +22,8 @@ class PatientConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-console = PatientConsole(highlight=False, markup=False)
-error_console = PatientConsole(stderr=True, highlight=False, markup=False)
+console = QuietingConsole(highlight=False, markup=False)
+error_console = QuietingConsole(stderr=True, highlight=False, markup=False)
 
 PLAIN_LINES = 10  # progress lines of one run where there is no terminal
 
@@ -32,7 +32,7 @@ _lines, _bars = True, True  # what is printed: lines, and on a terminal progress
 
 
 @contextmanager
-def hushed(bars: bool) -> Iterator[None]:
+def silenced(bars: bool) -> Iterator[None]:
     """Within: no lines are printed, for somebody else tells; on a terminal bars, if wanted."""
     global _lines, _bars
     before, (_lines, _bars) = (_lines, _bars), (False, bars)
@@ -47,13 +47,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n " else repr(c)[1:-1] for c in text)
 
 
-def say(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """Print a line, never wrapped or interpreted."""
     if _lines:
         console.print(printable(text), soft_wrap=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print one line to stderr."""
     if _lines:
         error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
@@ -67,7 +67,7 @@ class OneLine(logging.Formatter):
         return " ".join(printable(super().format(record)).split("\n"))
 
 
-def tell_warnings() -> None:
+def show_warnings() -> None:
     """Warnings go to stderr, a line each; asked for again, it changes nothing."""
     if not logging.root.handlers:
         handler = logging.StreamHandler()
@@ -75,15 +75,15 @@ def tell_warnings() -> None:
         logging.root.addHandler(handler)
 
 
-def show_values(title: str, values: Mapping[str, str]) -> None:
+def print_values(title: str, values: Mapping[str, str]) -> None:
     """Print names and values in two columns, under a title."""
-    say(f"\n{title}")
+    print_line(f"\n{title}")
     width = max(map(len, values))
     for name, value in values.items():
-        say(f"  {name:<{width}}  {value}")
+        print_line(f"  {name:<{width}}  {value}")
 
 
-def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows of equal keys as a table, numbers to the right."""
     if not _lines:
         return
@@ -93,7 +93,7 @@ def show_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(printable(str(value))) for value in row.values()))
-    say(f"\n{title}")
+    print_line(f"\n{title}")
     console.print(table)
 
 
@@ -102,14 +102,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class Report(Protocol):
+class ReportProgress(Protocol):
     """Tell how far the work is: units done, and what to show beside."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress(what: str, total: int, lines: bool = True) -> Iterator[Report]:
+def progress(what: str, total: int, lines: bool = True) -> Iterator[ReportProgress]:
     """A bar with the time left on a terminal, a few plain lines elsewhere, if wanted."""
     if not _bars or not (lines or console.is_terminal):
         yield lambda done, note="": None
@@ -139,7 +139,7 @@ def progress(what: str, total: int, lines: bool = True) -> Iterator[Report]:
             first = done, now
         else:
             line += f"  {(now - first[1]) / (done - first[0]) * (total - done):.0f} s left"
-        say(line)
+        print_line(line)
 
     yield plain
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-UNFINISHED = ".tmp"  # how the name of a file ends that is being written
+TEMPORARY = ".tmp"  # how the name of a file ends that is being written
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     What was written outlasts a crash of the machine once this ends.
     """
     descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+        dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY
     )
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -32,10 +32,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    keep_names(path.parent)
+    sync_directory(path.parent)
 
 
-def keep_names(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Put the names in `directory` on the disk, where the system can do so."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
@@ -51,13 +51,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def remove_unfinished(directory: Path) -> None:
+def remove_temporary_files(directory: Path) -> None:
     """Remove what writers that were killed have left; nobody else may be writing there."""
-    for path in directory.glob(f".*{UNFINISHED}"):
+    for path in directory.glob(f".*{TEMPORARY}"):
         path.unlink()
 
 
-def end_of_line(path: Path, count: int) -> int:
+def line_end_offset(path: Path, count: int) -> int:
     """Where line number `count` of a file ends, in bytes. ValueError where it has fewer."""
     with path.open("rb") as file:
         for number in range(count):
@@ -66,17 +66,17 @@ def end_of_line(path: Path, count: int) -> int:
         return file.tell()
 
 
-def file_name(text: str) -> str:
+def safe_file_name(text: str) -> str:
     """`text` as part of a file name: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
 
 
-def without_home(value: Any) -> Any:
+def hide_home(value: Any) -> Any:
     """`value` with ~ for the home directory, which records need not tell, wherever it stands."""
     if isinstance(value, dict):
-        return {key: without_home(item) for key, item in value.items()}
+        return {key: hide_home(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_home(item) for item in value]
+        return [hide_home(item) for item in value]
     home = str(Path.home())
     if isinstance(value, str) and len(home) > 1:
         return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)", "~", value)

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.machine.files import end_of_line, write_atomically
+from experiments.machine.files import line_end_offset, write_atomically
 from experiments.records.sink import (
     GRADIENT_COLUMNS,
     METRIC_COLUMNS,
     Metrics,
     Table,
     Value,
-    written,
+    format_cell,
 )
 from normscope.stats import Row
 
@@ -39,7 +39,7 @@ class CsvSink:
         """Go on after the first `rows` of each file; what came after them is cut off."""
         for name, count in rows.items():
             path = self.directory / name
-            os.truncate(path, end_of_line(path, count + 1))
+            os.truncate(path, line_end_offset(path, count + 1))
             self.files[name] = path.open("a", newline="")
             self.rows[name] = count
 
@@ -59,7 +59,7 @@ class CsvSink:
         if not os.fstat(file.fileno()).st_nlink:  # writes to a removed file succeed, and are lost
             raise FileNotFoundError(f"{self.directory / name} was removed while the run went on")
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([written(value) for value in line] for line in lines)
+        writer.writerows([format_cell(value) for value in line] for line in lines)
         file.flush()
         self.rows[name] += len(lines)
 
@@ -67,7 +67,7 @@ class CsvSink:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(table[0])
-        writer.writerows([written(value) for value in row.values()] for row in table)
+        writer.writerows([format_cell(value) for value in row.values()] for row in table)
         write_atomically(self.directory / f"{name}.csv", buffer.getvalue().encode())
 
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:

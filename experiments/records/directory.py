@@ -9,18 +9,18 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from experiments.machine.files import remove_unfinished, write_atomically
+from experiments.machine.files import remove_temporary_files, write_atomically
 from gpt import ConfigError
 
-LOCK, ASKED = ".lock", ".hydra"
+LOCK, CONFIG_FOLDER = ".lock", ".hydra"
 
 
-class Busy(ConfigError):
+class DirectoryInUse(ConfigError):
     """Another process has the directory."""
 
 
 @contextmanager
-def claimed(directory: Path, new: bool = True) -> Iterator[None]:
+def locked(directory: Path, new: bool = True) -> Iterator[None]:
     """Within: no other process runs in `directory`, and half-written files are gone from it.
 
     new  whether the directory must be empty
@@ -29,36 +29,36 @@ def claimed(directory: Path, new: bool = True) -> Iterator[None]:
     The lock ends with its process.
     """
     if new:
-        refuse_content(directory)
+        require_empty(directory)
     lock = FileLock(directory / LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
         name = "hydra.run.dir" if new else "resume"
-        raise Busy(name, str(directory), "another process runs in it") from None
+        raise DirectoryInUse(name, str(directory), "another process runs in it") from None
     try:
         if new:
-            refuse_content(directory)
-        remove_unfinished(directory)
-        remove_unfinished(directory / ASKED)
+            require_empty(directory)
+        remove_temporary_files(directory)
+        remove_temporary_files(directory / CONFIG_FOLDER)
         yield
     finally:
         lock.release()
 
 
-def write_asked(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def write_config(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Write what was asked for into .hydra/, every value resolved.
 
     The config comes last: without it nothing has begun.
     """
-    folder = directory / ASKED
+    folder = directory / CONFIG_FOLDER
     folder.mkdir(exist_ok=True)
     for name, content in (("overrides", list(overrides)), ("config", dict(values))):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_atomically(folder / f"{name}.yaml", text.encode())
 
 
-def is_busy(directory: Path) -> bool:
+def is_locked(directory: Path) -> bool:
     """Whether a process runs in `directory`."""
     if not (directory / LOCK).is_file():
         return False
@@ -71,17 +71,17 @@ def is_busy(directory: Path) -> bool:
     return False
 
 
-def refuse_content(directory: Path) -> None:
+def require_empty(directory: Path) -> None:
     """Raise ConfigError for a directory in which anything has begun."""
-    begun = (directory / ASKED / "config.yaml").exists()
-    if any(begun or path.name not in (LOCK, ASKED) for path in directory.iterdir()):
+    begun = (directory / CONFIG_FOLDER / "config.yaml").exists()
+    if any(begun or path.name not in (LOCK, CONFIG_FOLDER) for path in directory.iterdir()):
         valid = "must be a new or empty directory; nothing in it was changed"
         raise ConfigError("hydra.run.dir", str(directory), valid)
 
 
-def discard_run(directory: Path) -> None:
+def delete_run(directory: Path) -> None:
     """Remove what an earlier run left; a directory without a run stays as it is."""
-    if not ((directory / "summary.json").is_file() or (directory / ASKED).is_dir()):
+    if not ((directory / "summary.json").is_file() or (directory / CONFIG_FOLDER).is_dir()):
         return
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():

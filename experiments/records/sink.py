@@ -38,16 +38,16 @@ class Sink(Protocol):
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None: ...
 
 
-def written(value: Value) -> str:
+def format_cell(value: Value) -> str:
     """As it stands in a CSV file: empty where not measured, nine digits, enough for float32."""
     if value is None:
         return ""
     if isinstance(value, str):
-        return safe_cell(value)
+        return escape_cell(value)
     return format(value, ".9g") if isinstance(value, float) else str(value)
 
 
-def safe_cell(text: str) -> str:
+def escape_cell(text: str) -> str:
     """`text` for a cell that a spreadsheet shows and does not compute, on one line.
 
     A leading ' tells spreadsheets so (OWASP, "CSV Injection").

@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiments.machine.files import without_home, write_atomically
+from experiments.machine.files import hide_home, write_atomically
 
 
 def write_summary(directory: Path, summary: dict[str, Any]) -> None:
     """Write summary.json, whole or not at all."""
-    text = json.dumps(as_json(without_home(summary)), indent=2, allow_nan=False)
+    text = json.dumps(as_json(hide_home(summary)), indent=2, allow_nan=False)
     write_atomically(directory / "summary.json", f"{text}\n".encode())
 
 

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from experiments.machine.console import one_line
-from experiments.machine.files import without_home
-from experiments.records.sink import Metrics, Table, written
+from experiments.machine.files import hide_home
+from experiments.records.sink import Metrics, Table, format_cell
 from experiments.settings.schema import WandbSettings
 from normscope.stats import Row
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
-PATIENCE, FAREWELL = 60.0, 5.0  # seconds for W&B to start or end, and to end once it has failed
+TIMEOUT = 60.0  # seconds for W&B to start or to end
+TIMEOUT_ONCE_FAILED = 5.0
 
 
-def harmless(
+def never_fatal(
     method: Callable[Concatenate["WandbSink", P], None],
 ) -> Callable[Concatenate["WandbSink", P], None]:
     """A failure inside W&B costs one warning and the rest of its record, never the run."""
@@ -40,27 +41,29 @@ def html_table(table: Table) -> str:
     """The rows as an HTML table."""
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in table[0])]
     for row in table:
-        rows.append("".join(f"<td>{html.escape(written(value))}</td>" for value in row.values()))
+        rows.append(
+            "".join(f"<td>{html.escape(format_cell(value))}</td>" for value in row.values())
+        )
     return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
 
 
-class WithoutHome(logging.Filter):
+class HideHome(logging.Filter):
     """Puts ~ for the home directory in what is logged."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Changes the record, and keeps it."""
-        record.msg, record.args = without_home(record.getMessage()), ()
+        record.msg, record.args = hide_home(record.getMessage()), ()
         return True
 
 
-def keep_home_out_of_its_log() -> None:
+def hide_home_in_wandb_log() -> None:
     """W&B writes a log into the run's directory, which may be shown to others."""
     logger = logging.getLogger("wandb")
-    if not any(isinstance(kept, WithoutHome) for kept in logger.filters):
-        logger.addFilter(WithoutHome())
+    if not any(isinstance(kept, HideHome) for kept in logger.filters):
+        logger.addFilter(HideHome())
 
 
-def at_most(seconds: float, act: Callable[[], object]) -> None:
+def call_with_timeout(seconds: float, act: Callable[[], object]) -> None:
     """Call `act`, which is left behind after `seconds`.
 
     Raises RuntimeError for whatever it raised, TimeoutError where it has not ended.
@@ -103,7 +106,7 @@ class WandbSink:
             import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
 
             self.wandb = wandb
-            keep_home_out_of_its_log()
+            hide_home_in_wandb_log()
             self.run = wandb.init(
                 mode="online" if settings.mode == "online" else "offline",
                 project=settings.project,
@@ -120,8 +123,8 @@ class WandbSink:
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
-                    init_timeout=PATIENCE,
-                    finish_timeout=PATIENCE,
+                    init_timeout=TIMEOUT,
+                    finish_timeout=TIMEOUT,
                     disable_git=True,
                     disable_code=True,
                     disable_job_creation=True,
@@ -143,28 +146,28 @@ class WandbSink:
         run, self.run = self.run, None
         with contextlib.suppress(Exception):
             if run is not None:
-                at_most(FAREWELL, lambda: run.finish(exit_code=1))
+                call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: run.finish(exit_code=1))
         with contextlib.suppress(Exception):  # or it would speak up, or wait, when Python ends
-            at_most(FAREWELL, lambda: self.wandb.teardown(exit_code=1))
+            call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: self.wandb.teardown(exit_code=1))
 
-    @harmless
+    @never_fatal
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         values = {name: value for name, value in metrics.items() if value is not None}
         layers = {f"{row.stat}/layer_{row.layer}/{row.component}": row.value for row in rows}
         self.run.log({"step": step, **values, **layers})
 
-    @harmless
+    @never_fatal
     def table(self, name: str, table: Table) -> None:
         # Not wandb.Table, whose record tells where on this machine its file lies.
         self.run.log({f"tables/{name}": self.wandb.Html(html_table(table), inject=False)})
 
-    @harmless
+    @never_fatal
     def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
         def end() -> None:
             for picture in pictures:
                 self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
-            self.run.summary.update(without_home(dict(summary)))
+            self.run.summary.update(hide_home(dict(summary)))
             failed = summary["status"] in ("failed", "interrupted")
             self.run.finish(exit_code=1 if failed else 0)
 
-        at_most(PATIENCE, end)  # its own limit does not hold where its process hangs
+        call_with_timeout(TIMEOUT, end)  # its own limit does not hold where its process hangs

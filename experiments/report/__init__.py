@@ -10,9 +10,9 @@ from pathlib import Path
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import ANSWERED, Run, find_runs
+from experiments.analysis.runs import COMPLETED, Run, find_runs
 from experiments.machine.console import progress
-from experiments.machine.files import without_home, write_atomically
+from experiments.machine.files import hide_home, write_atomically
 from experiments.report.figures import makers
 from experiments.report.page import draw_picture, render
 from gpt import ConfigError
@@ -65,7 +65,7 @@ def write_report(
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    write_atomically(path, without_home(page).encode())
+    write_atomically(path, hide_home(page).encode())
     return path
 
 
@@ -75,7 +75,7 @@ def once_each(runs: Sequence[Run]) -> list[Run]:
     The first that has an answer is taken; the others are named in a warning.
     """
     kept: dict[object, Run] = {}
-    for run in sorted(runs, key=lambda run: run.status not in ANSWERED):
+    for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
         key = run.summary.get("settings_sha256") or run.directory
         first = kept.setdefault(key, run)
         if first is not run:

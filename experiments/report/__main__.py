@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.machine.console import complain, one_line, say, tell_warnings
+from experiments.machine.console import one_line, print_error, print_line, show_warnings
 from experiments.report import FORMATS, write_report
 from experiments.report.claims_page import write_claims_page
 from gpt import ConfigError
@@ -13,7 +13,7 @@ from gpt import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; returns the exit code. Bad input costs one line on stderr."""
-    tell_warnings()
+    show_warnings()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="One page about any number of runs and sweeps, beside its figures.",
@@ -52,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not folder.is_dir():
                 raise ConfigError("DIR", str(folder), "must be a directory of runs")
         if [(folder / "claims.csv").is_file() for folder in options.folders] == [True]:
-            say(str(write_claims_page(options.folders[0])))
+            print_line(str(write_claims_page(options.folders[0])))
         else:
-            say(str(write_report(options.folders, out, by, formats)))
+            print_line(str(write_report(options.folders, out, by, formats)))
     except (ConfigError, OSError) as error:
-        complain(f"error: {one_line(error)}")
+        print_error(f"error: {one_line(error)}")
         return 1
     return 0
 

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from experiments.analysis.histories import read
+from experiments.analysis.histories import read_csv
 from experiments.analysis.numbers import Band, fit_power
 from experiments.analysis.runs import Run, read_summary
-from experiments.machine.files import without_home, write_atomically
-from experiments.report.drawing import INK, ONE_PANEL, Drawn, draw_band, key_of, lines_for
-from experiments.report.page import Picture, draw_picture, fill, provenance
+from experiments.machine.files import hide_home, write_atomically
+from experiments.report.drawing import INK, ONE_PANEL, Drawn, draw_band, legend_key, lines_for
+from experiments.report.page import Picture, draw_picture, provenance, render_template
 from experiments.report.style import log_if_wide, panels
 
 FORMATS = ("png", "svg")
@@ -30,8 +30,8 @@ Frame = pd.DataFrame
 
 def write_claims_page(directory: Path) -> Path:
     """Draw a figure for each claim and write claims.html and claims.md; returns the page's path."""
-    rows = read(directory / "claims.csv")
-    points = read(directory / "measurements.csv")
+    rows = read_csv(directory / "claims.csv")
+    points = read_csv(directory / "measurements.csv")
     claims = [group for _, group in rows.groupby("claim", sort=False)]
     pictures: dict[str, Picture] = {}
     for group in claims:
@@ -41,33 +41,35 @@ def write_claims_page(directory: Path) -> Path:
         if picture is not None:
             pictures[first["claim"]] = picture
     run = Run(directory, read_summary(directory))
-    page = fill(
+    page = render_template(
         "claims.html.jinja",
         budget=run.summary.get("budget", ""),
-        claims=[told(group, pictures.get(str(group.iloc[0]["claim"]))) for group in claims],
-        counts=counts(rows),
+        claims=[
+            claim_context(group, pictures.get(str(group.iloc[0]["claim"]))) for group in claims
+        ],
+        counts=count_verdicts(rows),
         provenance=provenance([run]),
     )
     path = directory / "claims.html"
-    write_atomically(path, without_home(page).encode())
+    write_atomically(path, hide_home(page).encode())
     write_atomically(directory / "claims.md", scoreboard(claims).encode())
     return path
 
 
-def counts(rows: Frame) -> str:
+def count_verdicts(rows: Frame) -> str:
     """How many claims came out how."""
     verdicts = rows.drop_duplicates("claim")["claim_verdict"].value_counts()
     return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
 
-def told(group: Frame, picture: Picture | None) -> dict[str, object]:
+def claim_context(group: Frame, picture: Picture | None) -> dict[str, object]:
     """What the template shows of a claim."""
     first = {str(k): v for k, v in group.iloc[0].items()}
     numbers = [
         {
             "number": row["number"],
             "prediction": "" if is_absent(row["prediction"]) else row["prediction"],
-            "measured": measured(row),
+            "measured": format_measured(row),
             "seeds": row["seeds"],
             "verdict": "shown, not judged" if is_absent(row["verdict"]) else row["verdict"],
         }
@@ -89,7 +91,7 @@ def is_absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def measured(row: "pd.Series[float]") -> str:
+def format_measured(row: "pd.Series[float]") -> str:
     """The mean with its confidence interval, to a tenth of the interval's half."""
     mean, low, high = (float(row[name]) for name in ("measured", "ci_low", "ci_high"))
     if math.isnan(mean):
@@ -108,7 +110,8 @@ def scoreboard(claims: list[Frame]) -> str:
         judged = group[group["verdict"].notna()]
         first = judged.iloc[0]
         numbers = [
-            f"{row['number']} {measured(row)}; {row['prediction']}" for _, row in judged.iterrows()
+            f"{row['number']} {format_measured(row)}; {row['prediction']}"
+            for _, row in judged.iterrows()
         ]
         source = ", ".join(str(first[n]) for n in ("paper", "where") if not is_absent(first[n]))
         cells = [f"`{first['claim']}`", source, "<br>".join(numbers)]
@@ -194,7 +197,7 @@ def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
         own = points[points["arm"] == line.hue]
         fit = fit_power(own["x"].tolist(), own["value"].tolist()) if geometric and log_y else None
         told = line.label if fit is None else f"{line.label} ({fit.slope:+.2f})"
-        keys.append(key_of(replace(line, label=told)))
+        keys.append(legend_key(replace(line, label=told)))
     if geometric:
         axis.set_xscale("log")
         axis.set_xticks(xs, [f"{x:g}" for x in xs])

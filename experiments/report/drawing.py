@@ -171,7 +171,7 @@ def fit_for_panels(layout: Layout) -> tuple[Layout, str]:
     return layout, note + left_out_note(layout)
 
 
-def share(axes: Sequence[Axes], x: bool = False) -> None:
+def share_scales(axes: Sequence[Axes], x: bool = False) -> None:
     """One scale for all panels; numbers at the left of each row alone."""
     for axis in axes[1:]:
         axis.sharey(axes[0])
@@ -188,7 +188,7 @@ def place_of(axis: Axes) -> SubplotSpec:
     return place
 
 
-def label(axes: Sequence[Axes], x: str, y: str) -> None:
+def label_axes(axes: Sequence[Axes], x: str, y: str) -> None:
     """Labels at the left of each row and below each column."""
     shown = [axis for axis in axes if axis.get_visible()]
     lowest = {place_of(axis).colspan.start: axis for axis in shown}  # rows come in order
@@ -199,14 +199,14 @@ def label(axes: Sequence[Axes], x: str, y: str) -> None:
         axis.set_xlabel(x)
 
 
-def finish(axes: Sequence[Axes], layout: Layout, x: str, y: str) -> None:
+def title_panels(axes: Sequence[Axes], layout: Layout, x: str, y: str) -> None:
     """Titles of panels, and labels for all of them."""
     for axis, panel in zip(axes, layout.panels, strict=False):
         axis.set_title(layout.title(panel))
-    label(axes, x, y)
+    label_axes(axes, x, y)
 
 
-def legend(figure: Figure, handles: Sequence[Any]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend above all panels, at the left, where a narrow screen starts."""
     columns = legend_columns(figure, handles)
     figure.legend(
@@ -226,7 +226,7 @@ def legend_columns(figure: Figure, handles: Sequence[Any]) -> int:
     return 1
 
 
-def key_of(line: Line) -> Line2D:
+def legend_key(line: Line) -> Line2D:
     """A legend entry."""
     return Line2D([], [], markersize=4, label=line.label, **line.style)
 
@@ -282,7 +282,7 @@ def left_out_note(layout: Layout) -> str:
     return f" {layout.left_out} of {layout.left_out + len(layout.panels)} panels are left out."
 
 
-def extremes(said: Sequence[tuple[float, str]]) -> str:
+def name_extremes(said: Sequence[tuple[float, str]]) -> str:
     """What a figure shows of each arm, in words; of many, the least and the greatest."""
     if len(said) <= MOST_TOLD:
         return "; ".join(words for _, words in said)
@@ -291,7 +291,7 @@ def extremes(said: Sequence[tuple[float, str]]) -> str:
     return f"of {len(said)}, the least is {known[0]}; the greatest {known[-1]}"
 
 
-def told(value: float) -> str:
+def format_number(value: float) -> str:
     """A number in words."""
     if math.isnan(value):
         return "not measured"

@@ -14,9 +14,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis.arms import Arm, Key, Layout, numbers, word_of
+from experiments.analysis.arms import Arm, Key, Layout, numeric, short_name
 from experiments.analysis.histories import History
-from experiments.analysis.numbers import Band, Fit, band, fit_power, middle
+from experiments.analysis.numbers import Band, Fit, band, fit_power, median
 from experiments.analysis.runs import Value
 from experiments.report.drawing import (
     INK,
@@ -25,23 +25,23 @@ from experiments.report.drawing import (
     ONE_PANEL,
     Drawn,
     Line,
+    add_legend,
     cells,
     draw_band,
-    extremes,
-    finish,
     fit_for_panels,
+    format_number,
     is_crowded,
-    key_of,
-    label,
+    label_axes,
     left_out_note,
-    legend,
+    legend_key,
     lines_of,
+    name_extremes,
     plural,
     seeds_note,
-    share,
+    share_scales,
     side_by_side,
     small_multiples,
-    told,
+    title_panels,
 )
 from experiments.report.rates import rate_maps, rate_sensitivity
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, panels
@@ -87,7 +87,7 @@ def loss(layout: Layout) -> Drawn | None:
     if not drawn:
         return None
     figure, axes = small_multiples(layout)
-    share(axes, x=True)
+    share_scales(axes, x=True)
     tops, crosses, ends = [], [], []
     crowded = is_crowded(layout)
     for place, line, arm, histories in drawn:
@@ -96,18 +96,18 @@ def loss(layout: Layout) -> Drawn | None:
         draw_band(axes[place], values, line)
         if not crowded:
             smooth = [smoothed(history.losses("train_loss")) for history in histories]
-            median = band(smooth, ended).drawn().median
-            axes[place].plot(median.index, median, color=line.colour, alpha=0.45, linewidth=0.8)
+            thin = band(smooth, ended).drawn().median
+            axes[place].plot(thin.index, thin, color=line.colour, alpha=0.45, linewidth=0.8)
         tops += [float(history.losses("val_loss").iloc[0]) for history in histories]
         gone = [history for history, end in zip(histories, ended, strict=True) if end]
         crosses += [(axes[place], history, line) for history in gone]
-        end = middle(arm.final_losses())
-        ends.append((end, f"{arm.label}: {told(end)}"))
+        end = median(arm.final_losses())
+        ends.append((end, f"{arm.label}: {format_number(end)}"))
     frequencies = {
         h.run.number("corpus", "unigram_validation_loss") for *_, hs in drawn for h in hs
     }
     frequencies.discard(None)
-    handles: list[Any] = [key_of(line) for line in lines_of(layout)]
+    handles: list[Any] = [legend_key(line) for line in lines_of(layout)]
     for value in sorted(filter(None, frequencies))[:3]:
         tops.append(value)
         for axis in axes:
@@ -123,8 +123,8 @@ def loss(layout: Layout) -> Drawn | None:
         axes[0].set_ylim(top=1.05 * max(finite))
     for cross in crosses:
         mark_end(*cross)
-    finish(axes, layout, "step (updates made)", "cross entropy (nats per token)")
-    legend(figure, handles)
+    title_panels(axes, layout, "step (updates made)", "cross entropy (nats per token)")
+    add_legend(figure, handles)
     shown = "Thick with marks: validation; thin: training, a running median."
     if crowded:
         shown = "Validation alone."
@@ -132,7 +132,7 @@ def loss(layout: Layout) -> Drawn | None:
         f"{seeds_note([arm for _, _, arm, _ in drawn])} {shown} A run that diverged counts as "
         f"infinite from there on; {plural(len(crosses), 'run')} did.{left_out_note(layout)}"
     )
-    alt = f"Loss against steps. Median validation loss at the end: {extremes(ends)}."
+    alt = f"Loss against steps. Median validation loss at the end: {name_extremes(ends)}."
     return Drawn("loss", "Loss", caption, alt, figure)
 
 
@@ -184,7 +184,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
         return None
     layout, left_out = fit_for_panels(layout)
     figure, placed = side_by_side(layout)
-    share([axis for axis, _ in placed])
+    share_scales([axis for axis, _ in placed])
     ends, trained = [], False
     for axis, arm in placed:
         tables = with_blocks(arm)
@@ -200,16 +200,21 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
             draw_band(axis, Band(rows.median(), rows.min(), rows.max()), line)
             if index == 0 and rows.shape[1]:
                 first, last = rows.median().iloc[[0, -1]]
-                ends.append((last / first, f"{arm.label} from {told(first)} to {told(last)}"))
+                ends.append(
+                    (
+                        last / first,
+                        f"{arm.label} from {format_number(first)} to {format_number(last)}",
+                    )
+                )
     log_if_wide(*(axis for axis, _ in placed))
-    label([axis for axis, _ in placed], "block", "gradient norm of the block's parameters")
+    label_axes([axis for axis, _ in placed], "block", "gradient norm of the block's parameters")
     names = ("the first logged step", "the middle", "the last") if trained else ("initialisation",)
-    legend(
+    add_legend(
         figure,
-        [key_of(Line(None, name, COLOURS[i], MARKS[i])) for i, name in enumerate(names)],
+        [legend_key(Line(None, name, COLOURS[i], MARKS[i])) for i, name in enumerate(names)],
     )
     caption = f"Before clipping, on one scale. {seeds_note(arms)}{left_out}"
-    alt = f"Gradient norm by block. First to last block at the start: {extremes(ends)}."
+    alt = f"Gradient norm by block. First to last block at the start: {name_extremes(ends)}."
     return Drawn("gradients_by_layer", "Gradient norm by layer", caption, alt, figure)
 
 
@@ -249,14 +254,14 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> Drawn | None:
             ax=[axis for axis, _ in placed],
             label=textwrap.fill("gradient norm of the block's parameters", 27),
         )
-    label([axis for axis, _ in placed], "step (updates made)", "block")
+    label_axes([axis for axis, _ in placed], "step (updates made)", "block")
     caption = (
         f"One colour scale for all arms; grey: not measured or not finite. {seeds_note(arms)}"
         f"{left_out}"
     )
     alt = (
         f"Heat maps of the gradient norm by block and step for {plural(len(maps), 'arm')}, on one "
-        f"scale from {told(float(values.min()))} to {told(float(values.max()))}."
+        f"scale from {format_number(float(values.min()))} to {format_number(float(values.max()))}."
     )
     return Drawn("gradient_maps", "Gradient norm through training", caption, alt, figure)
 
@@ -278,7 +283,7 @@ def gradient_ratio(layout: Layout) -> Drawn | None:
     if not drawn:
         return None
     figure, axes = small_multiples(layout)
-    share(axes, x=True)
+    share_scales(axes, x=True)
     ends = []
     for place, line, arm, tables in drawn:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -287,17 +292,18 @@ def gradient_ratio(layout: Layout) -> Drawn | None:
         draw_band(axes[place], values, line, most_marks=8)
         if not values.median.empty:
             end = float(values.median.iloc[-1])
-            ends.append((end, f"{arm.label} {told(end)}"))
+            ends.append((end, f"{arm.label} {format_number(end)}"))
     for axis in axes:
         axis.axhline(1, color=INK, linestyle=":", linewidth=1)
     log_if_wide(*axes)
-    finish(axes, layout, "step (updates made)", "last block / first block")
-    legend(figure, [key_of(line) for line in lines_of(layout)])
+    title_panels(axes, layout, "step (updates made)", "last block / first block")
+    add_legend(figure, [legend_key(line) for line in lines_of(layout)])
     caption = (
         "Above 1 the last block gets the larger gradient, below 1 the first. "
         f"{seeds_note([arm for _, _, arm, _ in drawn])}{left_out_note(layout)}"
     )
-    alt = f"Gradient norm of the last block over the first's; at the last step: {extremes(ends)}."
+    alt = "Gradient norm of the last block over the first's; at the last step: "
+    alt += f"{name_extremes(ends)}."
     return Drawn("gradient_ratio", "Last block against the first", caption, alt, figure)
 
 
@@ -317,7 +323,7 @@ class Scaling:
         """Medians at the least and the greatest x."""
         least, most = min(self.x), max(self.x)
         by = [[b for a, b in zip(self.x, self.y, strict=True) if a == x] for x in (least, most)]
-        return middle(by[0]), middle(by[1])
+        return median(by[0]), median(by[1])
 
 
 def scalings(layout: Layout, factor: str) -> list[Scaling]:
@@ -329,7 +335,7 @@ def scalings(layout: Layout, factor: str) -> list[Scaling]:
             for hue in layout.hues if layout.hue != factor else [None]:
                 points = [
                     (float(level), value)
-                    for level in numbers(layout.levels[factor])
+                    for level in numeric(layout.levels[factor])
                     for arm in matching(layout, inner, factor, panel, hue, level)
                     for history in arm.histories
                     if (value := history.run.number(*path)) is not None and 0 < value < math.inf
@@ -368,7 +374,9 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
         size = ONE_CROWDED if crowded else ONE_PANEL
     figure, axes = panels(len(rows), len(titles), size)
     for moment in ("initialisation", "end"):  # each on its own scale
-        share([axis for index, axis in enumerate(axes) if moment in titles[index % len(titles)]])
+        share_scales(
+            [axis for index, axis in enumerate(axes) if moment in titles[index % len(titles)]]
+        )
     inner = layout.without(factor).thinned(MOST_ROWS)
     styles = [Line(None, "all runs", COLOURS[0], MARKS[0])] if one_line else lines_of(layout)
     for index, axis in enumerate(axes):
@@ -388,8 +396,8 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
                     if not (crowded or math.isnan(s.fit.low)):
                         words += f" ({s.fit.low:+.2f}, {s.fit.high:+.2f})"
                     style = line.style | {"markersize": 3.5}
-                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label=words, **style)
-        ticks = numbers(layout.levels[factor])
+                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label_axes=words, **style)
+        ticks = numeric(layout.levels[factor])
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         if axis.get_legend_handles_labels()[0]:
@@ -404,9 +412,9 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
         axis.tick_params(labelleft=True)
         low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
         axis.set_ylim(low / 1.3, high * 1.3 * (high / low) ** 0.75)  # room for the slopes above
-    word = word_of(factor)
-    label(axes, word, "gradient norm of a block")
-    legend(figure, [key_of(line) for line in styles])
+    word = short_name(factor)
+    label_axes(axes, word, "gradient norm of a block")
+    add_legend(figure, [legend_key(line) for line in styles])
     caption = (
         "Every run is a point; lines are least-squares fits in log-log, each with its slope"
         + ("." if crowded else " and, in brackets, the slope's 95 % confidence interval, under ")
@@ -422,7 +430,7 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
         for title in titles
     ]
     told_fits = [
-        f"{title}, {extremes(each)}" for title, each in zip(titles, fits, strict=True) if each
+        f"{title}, {name_extremes(each)}" for title, each in zip(titles, fits, strict=True) if each
     ]
     alt = f"Gradient norms against {word} on log scales. " + "; ".join(told_fits) + "."
     return Drawn(f"scaling_{word}", f"Scaling with {word}", caption, alt, figure)
@@ -449,7 +457,7 @@ def inside(layout: Layout, stat: str) -> Drawn | None:
     if not drawn:
         return None
     figure, axes = small_multiples(layout)
-    share(axes)
+    share_scales(axes)
     ends = []
     once = all(len(table) == 1 for *_, tables in drawn for table in tables)
     last_alone = once or is_crowded(layout)
@@ -462,22 +470,22 @@ def inside(layout: Layout, stat: str) -> Drawn | None:
             draw_band(axes[place], values, line, **style)
         if not values.median.empty:
             first, last = values.median.iloc[[0, -1]]
-            ends.append((last, f"{arm.label} from {told(first)} to {told(last)}"))
+            ends.append((last, f"{arm.label} from {format_number(first)} to {format_number(last)}"))
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if stat not in LINEAR:
         log_if_wide(*axes)
-    finish(axes, layout, "block", axis_label)
-    handles = [key_of(line) for line in lines_of(layout)]
+    title_panels(axes, layout, "block", axis_label)
+    handles = [legend_key(line) for line in lines_of(layout)]
     if not last_alone:
         handles += [
             Line2D([], [], color=INK, linestyle="--", label="first probe"),
             Line2D([], [], color=INK, label="last probe"),
         ]
-    legend(figure, handles)
+    add_legend(figure, handles)
     caption = f"{seeds_note([arm for _, _, arm, _ in drawn])}{left_out_note(layout)}"
     caption += " At the end alone." if once else " The last probe alone." if last_alone else ""
-    alt = f"{title}. First to last block at the last probe, {word}: {extremes(ends)}."
+    alt = f"{title}. First to last block at the last probe, {word}: {name_extremes(ends)}."
     return Drawn(stat, title, caption, alt, figure)
 
 
@@ -489,7 +497,7 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
     sizes = [
         name
         for name in layout.factors
-        if name.startswith("model.") and len(numbers(layout.levels[name])) > 1
+        if name.startswith("model.") and len(numeric(layout.levels[name])) > 1
     ]
     return [
         partial(loss, layout),

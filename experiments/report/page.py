@@ -15,13 +15,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.analysis.arms import Arm, Layout
-from experiments.analysis.runs import Run, differing, in_order
+from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import budget, tune
 from experiments.machine.console import one_line, printable
 from experiments.report.drawing import INK, PAPER, STYLE, Drawn, plural
 from experiments.report.figures import Maker
 from experiments.report.style import DPI
-from experiments.report.tables import best_table, costs_table, part, results_table, runs_table
+from experiments.report.tables import (
+    best_table,
+    costs_table,
+    results_table,
+    runs_table,
+    summary_part,
+)
 from experiments.report.words import endings, headline
 
 log = logging.getLogger(__name__)
@@ -100,7 +106,7 @@ def data_address(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
-def counted(values: Iterable[object]) -> str:
+def count_distinct(values: Iterable[object]) -> str:
     """Distinct values, each with its number where there are several."""
     counts = Counter("not recorded" if value is None else str(value) for value in values)
     if len(counts) == 1:
@@ -111,23 +117,26 @@ def counted(values: Iterable[object]) -> str:
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Versions, device and corpus: name and value, with counts where runs disagree."""
     rows = [
-        ("device", counted(run.summary.get("device") for run in runs)),
-        ("corpus", counted(part(run, "corpus", "name") for run in runs)),
-        ("corpus sha256", counted(part(run, "corpus", "sha256") for run in runs)),
+        ("device", count_distinct(run.summary.get("device") for run in runs)),
+        ("corpus", count_distinct(summary_part(run, "corpus", "name") for run in runs)),
+        ("corpus sha256", count_distinct(summary_part(run, "corpus", "sha256") for run in runs)),
     ]
     names = dict.fromkeys(
         name for run in runs for name in run.summary.get("versions") or {} if isinstance(name, str)
     )
-    rows += [(name, counted(part(run, "versions", name) for run in runs)) for name in names]
+    rows += [
+        (name, count_distinct(summary_part(run, "versions", name) for run in runs))
+        for name in names
+    ]
     return rows
 
 
 def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, str, bool]]:
     """Settings that differ between runs: name, values, and whether it tells arms apart."""
-    seeds = sorted({run.seed for run in runs}, key=in_order)
+    seeds = sorted({run.seed for run in runs}, key=sort_key)
     rows = [("seed", ", ".join("none" if seed is None else str(seed) for seed in seeds), False)]
-    for name in differing(runs):
-        values = sorted({run.setting(name) for run in runs}, key=in_order)
+    for name in differing_settings(runs):
+        values = sorted({run.setting(name) for run in runs}, key=sort_key)
         shown = ["null" if value is None else str(value) for value in values]
         rows.append((name, ", ".join(shown), name in factors))
     return rows
@@ -145,7 +154,7 @@ def render(
     """The page. Everything that comes from a run is escaped by the template engine."""
     tuned = tune(layout)
     columns, rows = runs_table(runs, layout.factors, out)
-    return fill(
+    return render_template(
         "page.html.jinja",
         title=" and ".join(folder.resolve().name for folder in folders[:3]),
         more_folders=max(0, len(folders) - 3),
@@ -166,7 +175,7 @@ def render(
     )
 
 
-def fill(template: str, **values: object) -> str:
+def render_template(template: str, **values: object) -> str:
     """A page: the template with its values, the style and the script that all pages share."""
     environment = Environment(
         loader=PackageLoader("experiments.report"),

@@ -12,8 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.analysis.arms import RATE, Arm, Key, Layout, numbers, short
-from experiments.analysis.numbers import Band, middle
+from experiments.analysis.arms import RATE, Arm, Key, Layout, label_value, numeric
+from experiments.analysis.numbers import Band, median
 from experiments.analysis.runs import Value
 from experiments.analysis.tuning import Tuned, tune
 from experiments.report.drawing import (
@@ -23,15 +23,15 @@ from experiments.report.drawing import (
     PAPER,
     Drawn,
     Line,
+    add_legend,
     draw_band,
-    extremes,
     fit_for_panels,
     is_crowded,
-    label,
+    label_axes,
     left_out_note,
-    legend,
     lines_of,
-    share,
+    name_extremes,
+    share_scales,
     side_by_side,
     small_multiples,
 )
@@ -43,8 +43,8 @@ WARMUP = "schedule.warmup_steps"
 
 def rate_maps(layout: Layout) -> Drawn | None:
     """Final validation loss over learning rate and warm-up, an arm a map, on one scale."""
-    rates = numbers(layout.levels.get(RATE, []))
-    warmups = numbers(layout.levels.get(WARMUP, []))
+    rates = numeric(layout.levels.get(RATE, []))
+    warmups = numeric(layout.levels.get(WARMUP, []))
     if len(rates) < 2 or len(warmups) < 2:
         return None
     others = [name for name in layout.factors if name not in (RATE, WARMUP)]
@@ -59,7 +59,7 @@ def rate_maps(layout: Layout) -> Drawn | None:
         key: np.array(
             [
                 [
-                    middle(maps[key][r, w].capped_losses()) if (r, w) in maps[key] else np.nan
+                    median(maps[key][r, w].capped_losses()) if (r, w) in maps[key] else np.nan
                     for w in warmups
                 ]
                 for r in rates
@@ -86,7 +86,7 @@ def rate_maps(layout: Layout) -> Drawn | None:
         )
         axis.set_xticks(range(len(warmups)), [f"{w:g}" for w in warmups])
         axis.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
-        name = ", ".join(short(n, v) for n, v in zip(others, key, strict=True)) or "all runs"
+        name = ", ".join(label_value(n, v) for n, v in zip(others, key, strict=True)) or "all runs"
         axis.set_title(name)
         best = None if np.isnan(table).all() else np.unravel_index(np.nanargmin(table), table.shape)
         for row, column in np.ndindex(table.shape):
@@ -113,8 +113,8 @@ def rate_maps(layout: Layout) -> Drawn | None:
             notes.append((float(table[best]), words))
     if mesh is not None:
         figure.colorbar(mesh, ax=axes[: len(keys)], label="final validation loss (nats)")
-    label(axes[: len(keys)], "steps of warm-up", "learning rate")
-    best_words = extremes(notes)
+    label_axes(axes[: len(keys)], "steps of warm-up", "learning rate")
+    best_words = name_extremes(notes)
     caption = (
         "Seed median of min(final, initial) validation loss; a run that diverged counts with its "
         "initial loss. Shares of runs that diverged, failed or are stuck (no better than token "
@@ -146,12 +146,12 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
     tuned = {one.key: one for one in tune(layout) if one.losses}
     if not tuned:
         return None
-    rates = numbers(layout.levels[RATE])
+    rates = numeric(layout.levels[RATE])
     crowded = is_crowded(layout) and layout.hue != RATE
     place = own_panels if crowded else common_panels
     figure, placed, left_out = place(layout, tuned)
     axes = list(dict.fromkeys(axis for axis, *_ in placed))
-    share(axes, x=True)
+    share_scales(axes, x=True)
     notes = []
     for axis, one, line in placed:
         for other in tuned.values() if crowded else ():
@@ -171,21 +171,21 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
             words = "" if value is None else f"sensitivity {value:.2f}"
             axis.text(0.04, 0.96, words, transform=axis.transAxes, va="top", fontsize=8)
         else:
-            axis.plot([], [], markersize=4, label=entry, **line.style)
+            axis.plot([], [], markersize=4, label_axes=entry, **line.style)
     for axis in axes:
         axis.set_xscale("log")
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axis.minorticks_off()
         if not crowded:
             axis.legend(title="LR sensitivity", title_fontsize=8, fontsize=8, **LEGEND)
-    label(axes, "learning rate", "final validation loss (nats)")
+    label_axes(axes, "learning rate", "final validation loss (nats)")
     stars = [
         Line2D([], [], label=words, **best_mark(INK, at_edge))
         for at_edge, words in ((False, "best"), (True, "best, at the grid's edge"))
         if any(one.at_edge == at_edge for one in tuned.values())
     ]
-    legend(figure, stars)
-    words = extremes(notes) or "the grid is not complete"
+    add_legend(figure, stars)
+    words = name_extremes(notes) or "the grid is not complete"
     caption = (
         "Median and range over seeds of min(final, initial) validation loss; a star marks the "
         "least median, hollow at the grid's edge. LR sensitivity: its mean over the learning "

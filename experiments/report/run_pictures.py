@@ -21,9 +21,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis.histories import read
+from experiments.analysis.histories import read_csv
 from experiments.analysis.runs import read_summary
-from experiments.machine.console import complain, one_line, say, tell_warnings
+from experiments.machine.console import one_line, print_error, print_line, show_warnings
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
 from gpt import ConfigError
 
@@ -45,7 +45,7 @@ def draw_run(directory: Path) -> list[Path]:
     drawn: list[Path] = []
     for name, file, draw in PICTURES:
         try:
-            frame = read(directory / f"{file}.csv")
+            frame = read_csv(directory / f"{file}.csv")
             figure = None if frame.empty else draw(frame, summary=read_summary(directory))
             if figure is not None:
                 drawn.append(save(figure, directory / "plots" / f"{name}.png"))
@@ -312,7 +312,7 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     figure, axes = new_figure(columns=len(directories), width=5.5)
     for directory, axis in zip(directories, axes, strict=True):
         try:
-            gradients = read(directory / "gradients.csv")
+            gradients = read_csv(directory / "gradients.csv")
         except (ValueError, pd.errors.ParserWarning) as error:
             raise ConfigError("gradients.csv of", str(directory), one_line(error)) from None
         table = Frame() if gradients.empty else of_blocks(gradients, "grad_norm")
@@ -331,7 +331,7 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: see the module's docstring."""
-    tell_warnings()
+    show_warnings()
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
     parser.add_argument(
@@ -340,10 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for directory in options.directories:
         if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
-            complain(f"error: {directory}: must be a run directory with CSV files")
+            print_error(f"error: {directory}: must be a run directory with CSV files")
             return 1
     if len(options.directories) == 1 and options.out:
-        complain("error: --out is for several directories")
+        print_error("error: --out is for several directories")
         return 1
     if len(options.directories) == 1:
         drawn = draw_run(options.directories[0])
@@ -351,10 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             drawn = [compare(options.directories, options.out or Path("gradient_comparison.png"))]
         except (ConfigError, OSError) as error:
-            complain(f"error: {one_line(error)}")
+            print_error(f"error: {one_line(error)}")
             return 1
     for path in drawn:
-        say(str(path))
+        print_line(str(path))
     return 0
 
 

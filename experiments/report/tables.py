@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from experiments.analysis.arms import Arm, word_of
-from experiments.analysis.numbers import middle
-from experiments.analysis.runs import Run, Value, in_order
+from experiments.analysis.arms import Arm, short_name
+from experiments.analysis.numbers import median
+from experiments.analysis.runs import Run, Value, sort_key
 from experiments.analysis.tuning import Tuned
 
 MB = 2**20
@@ -34,14 +34,14 @@ def number_cell(value: float | None, form: str = ",.4g") -> Cell:
 
 def spread_cell(values: Sequence[float]) -> Cell:
     """Median, and the range over seeds."""
-    median = middle(values)
-    if math.isnan(median):
+    middle = median(values)
+    if math.isnan(middle):
         return Cell("", "")
-    words = f"{median:.3f}"
+    words = f"{middle:.3f}"
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) > 1 and min(finite) < max(finite):
         words += f" ({min(finite):.3f} to {max(finite):.3f})"
-    return Cell(words, repr(median))
+    return Cell(words, repr(middle))
 
 
 def text_cell(value: Value) -> Cell:
@@ -71,7 +71,7 @@ def cost_cells(arm: Arm | None) -> list[Cell]:
     tokens = [history.tokens for history in arm.histories]
     return [
         number_cell(arm.median("parameters"), ",.0f"),
-        number_cell(middle([count for count in tokens if count is not None]), ",.0f"),
+        number_cell(median([count for count in tokens if count is not None]), ",.0f"),
         number_cell(arm.median("training_seconds"), ",.1f"),
         number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
     ]
@@ -84,7 +84,9 @@ def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
         words = [
             ", ".join(
                 dict.fromkeys(
-                    shown(h.run.summary[name]) for h in arm.histories if name in h.run.summary
+                    format_summary_value(h.run.summary[name])
+                    for h in arm.histories
+                    if name in h.run.summary
                 )
             )
             for arm in arms
@@ -93,7 +95,7 @@ def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
     return [[Cell(word, word) for word in row] for row in zip(*columns, strict=True)]
 
 
-def shown(value: object) -> str:
+def format_summary_value(value: object) -> str:
     """A value of a summary; whether something is there as a word."""
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
@@ -181,7 +183,7 @@ def results_table(arms: Sequence[Arm]) -> Table:
                 number_cell(arm.median("clip_share"), ".0%"),
                 number_cell(arm.median("grad_norm", "first_step", "last_block")),
                 number_cell(arm.median("grad_norm", "last_step", "last_block")),
-                number_cell(middle(final_ratios(arm))),
+                number_cell(median(final_ratios(arm))),
                 *choices,
             ]
         )
@@ -226,7 +228,7 @@ def peak_memory(arm: Arm, column: str) -> float:
     for history in arm.histories:
         if "peak" in history.memory.index and column in history.memory:
             peaks += history.memory.loc[["peak"], column].dropna().tolist()
-    return middle(peaks) / MB
+    return median(peaks) / MB
 
 
 def without_empty(table: Table) -> Table:
@@ -258,7 +260,7 @@ def runs_table(
     """Column names after the run's name, and a row for each run."""
     columns = [
         "run",
-        *map(word_of, factors),
+        *map(short_name, factors),
         "seed",
         "status",
         "validation loss",
@@ -269,7 +271,7 @@ def runs_table(
         "last block at end",
         "seconds",
     ]
-    runs = sorted(runs, key=lambda r: [in_order(r.setting(n)) for n in [*factors, "seed"]])
+    runs = sorted(runs, key=lambda r: [sort_key(r.setting(n)) for n in [*factors, "seed"]])
     cells = [
         [
             Cell(run.directory.name, run.directory.name),
@@ -292,7 +294,9 @@ def runs_table(
     rows = []
     for run, (name, *rest) in zip(runs, table.rows, strict=True):
         address = quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/"
-        rows.append(RunRow(name.shown, address, rest, status_of(run), run.reason, command(run)))
+        rows.append(
+            RunRow(name.shown, address, rest, status_of(run), run.reason, rerun_command(run))
+        )
     return table.columns[1:], rows
 
 
@@ -301,19 +305,19 @@ def status_of(run: Run) -> str:
     return "finished, stuck" if run.is_stuck else run.status
 
 
-def command(run: Run) -> str:
+def rerun_command(run: Run) -> str:
     """What runs it again; empty where that was not recorded."""
     overrides = run.summary.get("overrides")
     if not isinstance(overrides, list):
         return ""
     kept = [str(item) for item in overrides if not str(item).startswith("sweep.")]
-    threads = part(run, "versions", "threads")
+    threads = summary_part(run, "versions", "threads")
     if threads and not any(item.startswith("threads=") for item in kept):
         kept.append(f"threads={threads}")  # without which the last bits may differ
     return shlex.join(["python", "run.py", *kept])
 
 
-def part(run: Run, section: str, name: str) -> Any:
+def summary_part(run: Run, section: str, name: str) -> Any:
     """A value of a section of the summary; None where it is absent."""
     values = run.summary.get(section)
     return values.get(name) if isinstance(values, dict) else None

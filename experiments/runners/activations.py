@@ -2,7 +2,7 @@
 
 import torch
 
-from experiments.machine.console import show_table
+from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
@@ -26,7 +26,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         ]
     recorder.table("activations", table)
     at = {(row["activation"], round(float(row["x"]), 2)): row["derivative"] for row in table}
-    show_table(
+    print_table(
         "Derivative: what the gradient is multiplied by",
         [
             {"activation": name, **{f"x = {x:g}": f"{at[name, x]:.3f}" for x in SHOWN_AT}}

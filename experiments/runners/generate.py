@@ -5,7 +5,7 @@ from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import load_model
-from experiments.training.text import prompt_tokens, write_text
+from experiments.training.text import prompt_tokens, write_sample
 from gpt import ConfigError
 
 
@@ -17,5 +17,5 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     recorder.open_wandb()
     prompt = prompt_tokens(settings.generate, tokenizer)
     outcome = Outcome()
-    write_text(model, tokenizer, prompt, settings, recorder, outcome)
+    write_sample(model, tokenizer, prompt, settings, recorder, outcome)
     return outcome

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from experiments.data.corpus import Corpus, load_corpus
-from experiments.machine.console import progress, show_table
+from experiments.machine.console import print_table, progress
 from experiments.machine.device import pick_device
 from experiments.records.recorder import Recorder, block_summary
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.loss import language_model_loss
-from experiments.training.setup import announce, describe_model, record_parameters
+from experiments.training.setup import describe_model, print_setup, record_parameters
 from gpt import GPT
 from gpt.weights import EMBEDDINGS, OUTPUTS
 from normscope.gradients import ParameterNorms
@@ -50,7 +50,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             if done == 1:
                 recorder.summary |= {"device": str(device), "corpus": corpus.statistics()}
                 describe_model(recorder, config)
-                announce(settings, corpus, record_parameters(model, recorder), device)
+                print_setup(settings, corpus, record_parameters(model, recorder), device)
             norms = ParameterNorms(model)
             batches, mean = norms.of_losses(losses(model, corpus, settings, seed, device))
             measured: dict[int | None, list[Row]] = {
@@ -77,7 +77,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     shown = {(row.layer, row.component, row.stat): row.value for row in rows}
     recorder.summary["seeds"] = options.seeds
     recorder.summary["grad_norm"] = {"first_step": block_summary(rows)}
-    show_table(
+    print_table(
         f"Gradient norms at initialisation: {options.seeds} seeds x {options.batches} batches",
         [
             {

@@ -1,7 +1,7 @@
 """What a training step should take in memory, beside what it takes."""
 
 from experiments.data.corpus import load_corpus
-from experiments.machine.console import megabytes, show_table
+from experiments.machine.console import megabytes, print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
@@ -11,7 +11,7 @@ from experiments.training.setup import prepare, run_trainer
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """A few training steps, for memory.csv: predicted against measured bytes."""
     outcome = run_trainer(prepare(settings, recorder, load_corpus(settings)))
-    show_table(
+    print_table(
         "Memory of one training step",
         [
             {

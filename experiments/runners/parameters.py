@@ -5,7 +5,7 @@ import logging
 import torch
 
 from experiments.data.corpus import load_corpus
-from experiments.machine.console import megabytes, show_table
+from experiments.machine.console import megabytes, print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
@@ -29,7 +29,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     for row in parameter_table(model):
         component = str(row["component"])
         components[component] = components.get(component, 0) + int(row["parameters"])
-    show_table(
+    print_table(
         "Parameters by component",
         [
             {

@@ -2,7 +2,7 @@
 
 import torch
 
-from experiments.machine.console import show_table
+from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
@@ -39,7 +39,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for layer, value in enumerate(values)
         ],
     )
-    show_table(
+    print_table(
         "Mean absolute gradient of each layer's weight",
         [{k: f"{v:.3g}" if k in ARMS else v for k, v in row.items()} for row in table],
     )

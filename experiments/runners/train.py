@@ -7,7 +7,7 @@ from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.setup import prepare, run_trainer
-from experiments.training.text import prompt_tokens, write_text
+from experiments.training.text import prompt_tokens, write_sample
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -26,5 +26,5 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
     if outcome.status == "finished":
-        write_text(trainer.model, corpus.tokenizer, prompt, settings, recorder, outcome)
+        write_sample(trainer.model, corpus.tokenizer, prompt, settings, recorder, outcome)
     return outcome

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.machine.files import file_name, without_home
+from experiments.machine.files import hide_home, safe_file_name
 from experiments.settings.schema import Settings
 from gpt import ConfigError
 from gpt.registry import choice_hint
@@ -15,31 +15,31 @@ from gpt.registry import choice_hint
 S = TypeVar("S")
 
 ConfigStore.instance().store(name="schema", node=Settings)
-OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("file_name", safe_file_name, replace=True)
 OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_values(config: DictConfig) -> dict[str, Any]:
     """A composed config as nested dictionaries, each value resolved, the home directory as ~."""
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return cast(dict[str, Any], without_home(values))
+    return cast(dict[str, Any], hide_home(values))
 
 
-def from_plain(values: Mapping[str, Any]) -> Settings:
+def from_values(values: Mapping[str, Any]) -> Settings:
     """Checked settings from nested dictionaries."""
-    settings = build(Settings, values)
+    settings = build_dataclass(Settings, values)
     settings.check()
     return settings
 
 
-def build(cls: type[S], values: Any, prefix: str = "") -> S:
+def build_dataclass(cls: type[S], values: Any, prefix: str = "") -> S:
     """An instance of the dataclass `cls` from nested dictionaries; unknown keys are refused."""
     types = get_type_hints(cls)
     for key in values:
         if key not in types:
             raise ConfigError(prefix + str(key), values[key], unknown_setting(prefix + str(key)))
     made = {
-        key: build(types[key], value, f"{prefix}{key}.")
+        key: build_dataclass(types[key], value, f"{prefix}{key}.")
         if dataclasses.is_dataclass(types[key])
         else value
         for key, value in values.items()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def telling(values: Mapping[str, Any]) -> dict[str, Any]:
+def result_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of nested settings, those that can change a result: not the logging, not the caches."""
     unheard = ("wandb", "sweep", "resume", "pictures")
     kept = {k: value for k, value in values.items() if k not in unheard}
@@ -23,13 +23,13 @@ def telling(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest(values: Mapping[str, Any]) -> str:
     """sha256 of the nested settings that can change a result."""
-    return hashlib.sha256(json.dumps(telling(values), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(result_settings(values), sort_keys=True).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as dotted names and values; a list as its JSON."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", json.dumps(value) if isinstance(value, list) else value

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer
 from experiments.machine.console import one_line
-from experiments.machine.files import atomic_file, keep_names
+from experiments.machine.files import atomic_file, sync_directory
 from experiments.machine.versions import versions
 from gpt import GPT, ConfigError, GPTConfig
 from gpt.weights import closed_form
@@ -113,7 +113,7 @@ def write_newest(directory: Path, state: State, previous: int | None, keep: int)
     os.replace(fresh, newest)
     for path in older(directory)[keep - 1 :]:
         path.unlink()
-    keep_names(directory)
+    sync_directory(directory)
 
 
 def older(directory: Path) -> list[Path]:

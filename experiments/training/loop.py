@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments.data.corpus import Corpus
 from experiments.machine.console import progress
 from experiments.machine.memory import MB, PeakMeter
-from experiments.machine.signals import Interrupted, asked, finishing
+from experiments.machine.signals import Interrupted, defer_signals, stop_signal
 from experiments.machine.versions import versions
 from experiments.records.recorder import Recorder, block_summary
 from experiments.settings.schema import Settings
@@ -128,13 +128,13 @@ class Trainer:
         Raises Diverged; Interrupted, after the step in hand and a checkpoint, if asked to stop.
         """
         steps, save_every = self.options.steps, self.options.checkpoint_every
-        with progress("train", steps) as report, finishing():
+        with progress("train", steps) as report, defer_signals():
             while self.done < steps:
                 self._step(self.done)
                 self.done += 1
                 if self._is_logged(self.done - 1):
                     report(self.done, self._note())
-                signal = asked()
+                signal = stop_signal()
                 due = save_every and self.done % save_every == 0 and self.done < steps
                 if signal or due:
                     self._settle()

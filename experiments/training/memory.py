@@ -104,7 +104,7 @@ class OutOfMemory(Exception):
 
 
 @contextmanager
-def enough_memory(predicted: dict[str, int]) -> Iterator[None]:
+def explain_out_of_memory(predicted: dict[str, int]) -> Iterator[None]:
     """Within: an allocation that fails raises OutOfMemory, which says what would need less."""
     try:
         yield

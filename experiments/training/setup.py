@@ -6,7 +6,7 @@ import torch
 
 from experiments.analysis.runs import is_stuck
 from experiments.data.corpus import Corpus
-from experiments.machine.console import megabytes, say
+from experiments.machine.console import megabytes, print_line
 from experiments.machine.device import pick_device
 from experiments.machine.memory import MB, PeakMeter
 from experiments.records.recorder import Recorder
@@ -15,7 +15,7 @@ from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.checkpoint import warn_of_other_versions
 from experiments.training.loop import Diverged, Trainer
-from experiments.training.memory import enough_memory, predict, warn_of_little_memory
+from experiments.training.memory import explain_out_of_memory, predict, warn_of_little_memory
 from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
 from gpt.init import init_gain
 
@@ -72,7 +72,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     recorder.open_wandb()
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
-    with enough_memory(predicted):
+    with explain_out_of_memory(predicted):
         model = build_model(config, settings, device)
     recorder.summary |= {
         "device": str(device),
@@ -84,21 +84,21 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     describe_model(recorder, config)
     parameters = record_parameters(model, recorder)
     recorder.write_summary()
-    announce(settings, corpus, parameters, device)
+    print_setup(settings, corpus, parameters, device)
     trainer = Trainer(model, corpus, settings, recorder, device, meter, predicted)
     if recorder.checkpoint is not None:
         warn_of_other_versions(recorder.checkpoint)
         trainer.restore(recorder.checkpoint)
         recorder.checkpoint = None  # as large as the model and its optimizer
-        say(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+        print_line(f"goes on after step {trainer.done} of {settings.trainer.steps}")
     else:
         trainer.profile()
     return trainer
 
 
-def announce(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
+def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
     """Say what is about to run."""
-    say(
+    print_line(
         f"{settings.norm.placement}, {settings.model.n_layers} blocks of width "
         f"{settings.model.emb_dim}, {parameters:,} parameters, init {settings.init.scheme}, "
         f"on {device}; {corpus.name}: {len(corpus.train):,} training tokens, "
@@ -110,7 +110,7 @@ def run_trainer(trainer: Trainer) -> Outcome:
     """Train; record how it ended, memory and the final figures."""
     outcome, recorder = Outcome(), trainer.recorder
     try:
-        with enough_memory(trainer.predicted):
+        with explain_out_of_memory(trainer.predicted):
             trainer.run()
     except Diverged as diverged:
         outcome.status = "diverged"
@@ -134,7 +134,7 @@ def run_trainer(trainer: Trainer) -> Outcome:
         "grad_norm": trainer.block_norms,
     }
     outcome.shown = {
-        "train loss": shown(trainer.train_loss),
+        "train loss": format_loss(trainer.train_loss),
         "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
         "parameters": f"{summary['parameters']:,}",
         "peak memory, whole process": megabytes(trainer.meter.highest()),
@@ -152,6 +152,6 @@ def run_trainer(trainer: Trainer) -> Outcome:
     return outcome
 
 
-def shown(value: float | None) -> str:
+def format_loss(value: float | None) -> str:
     """A loss in nats."""
     return "not measured" if value is None else f"{value:.3f} nats"

@@ -26,7 +26,7 @@ def prompt_tokens(
     return ids
 
 
-def write_text(
+def write_sample(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: list[int],

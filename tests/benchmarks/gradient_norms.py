@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from experiments.data.corpus import load_corpus
 from experiments.jobs.check import checked_settings
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 from experiments.training.loss import language_model_loss
 from experiments.training.optimizer import make_optimizer
 from gpt import GPT
@@ -25,7 +25,7 @@ PAIRS, WARMUP = 60, 5
 
 def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
-        settings = checked_settings(plain(compose("config")))
+        settings = checked_settings(to_values(compose("config")))
     corpus = load_corpus(settings)
     torch.manual_seed(0)
     model = GPT(settings.model_config(corpus.tokenizer.vocab_size))

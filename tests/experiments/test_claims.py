@@ -34,7 +34,7 @@ from experiments.claims.claim import (
 from experiments.claims.lab import Budget, Lab
 from experiments.jobs.check import checked_settings
 from experiments.report import __main__ as report
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 from gpt import PLACEMENTS
 
 LITTLE = Budget(2, 2, 2, 64, (1, 2), (2, 16), 2, (4, 4), ("1e-3", "1e-2"), (1, 2), 3, 3)
@@ -163,7 +163,7 @@ def test_the_depth_law_of_xiong(tmp_path: Path) -> None:
     """
     budget = dataclasses.replace(lab.BUDGETS["quick"], seeds=3, depths=(2, 8, 32))
     with initialize_config_dir(run.CONF, version_base="1.3"):
-        surroundings = Lab(checked_settings(plain(compose("config", []))))
+        surroundings = Lab(checked_settings(to_values(compose("config", []))))
         surroundings.budget = budget
         evidence = CLAIMS["depth_law"].measure(surroundings)
     for placement, expected in (("post_ln", 0.0), ("pre_ln", -0.5)):
@@ -221,7 +221,7 @@ def made_runs(surroundings: Lab, name: str, loss_of: Any) -> None:
 @pytest.fixture
 def surroundings() -> Lab:
     with initialize_config_dir(run.CONF, version_base="1.3"):
-        return Lab(checked_settings(plain(compose("config", ["claims.budget=standard"]))))
+        return Lab(checked_settings(to_values(compose("config", ["claims.budget=standard"]))))
 
 
 @pytest.mark.parametrize(

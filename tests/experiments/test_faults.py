@@ -368,8 +368,8 @@ def test_wandb_lost_in_the_middle(
     number: signal.Signals,
 ) -> None:
     """Its process dies or hangs: the run goes on without it, and the next run has it again."""
-    monkeypatch.setattr(sinks, "PATIENCE", 3.0)
-    monkeypatch.setattr(sinks, "FAREWELL", 0.5)
+    monkeypatch.setattr(sinks, "TIMEOUT", 3.0)
+    monkeypatch.setattr(sinks, "TIMEOUT_ONCE_FAILED", 0.5)
     _, whole = cli(*toy, *CHECKPOINTED)
     original = Trainer._step
     killed: list[int] = []

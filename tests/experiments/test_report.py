@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
-from experiments.analysis.histories import read_history, read_table
-from experiments.analysis.numbers import band, fit_power, middle, sensitivity
+from experiments.analysis.histories import read_checked_csv, read_history
+from experiments.analysis.numbers import band, fit_power, median, sensitivity
 from experiments.analysis.runs import Run, find_runs, is_stuck
 from experiments.analysis.tuning import budget, tune
 from experiments.jobs.sweep import write_runs_csv
@@ -137,9 +137,9 @@ def test_medians_over_seeds_and_what_a_diverged_run_does_to_them() -> None:
     most = band([pd.Series([1.0]), pd.Series([1.0]), pd.Series([1.0, 2.0])], [True, True, False])
     assert most.median.tolist() == [1.0, math.inf]
     assert most.drawn().median.tolist() == [1.0]
-    assert middle([1.0, math.inf, 2.0]) == 2.0
-    assert middle([1.0, math.inf, math.inf]) == math.inf
-    assert math.isnan(middle([]))
+    assert median([1.0, math.inf, 2.0]) == 2.0
+    assert median([1.0, math.inf, math.inf]) == math.inf
+    assert math.isnan(median([]))
     assert sensitivity([3.0, 1.0, 2.0]) == pytest.approx(1.0)
 
 
@@ -571,10 +571,10 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
 def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("step,value\n0,1\n1,23")
-    assert read_table(path, ("step",))["value"].tolist() == [1]
+    assert read_checked_csv(path, ("step",))["value"].tolist() == [1]
     path.write_text("step,value\n0,1\n1,23\n")
-    assert read_table(path, ("step",))["value"].tolist() == [1, 23]
-    assert read_table(tmp_path / "absent.csv", ("step",)).empty
+    assert read_checked_csv(path, ("step",))["value"].tolist() == [1, 23]
+    assert read_checked_csv(tmp_path / "absent.csv", ("step",)).empty
 
 
 def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             run = folder / f"whole{len(made)}"
             told = [*common, f"data.cache_dir={folder}/cache", f"hydra.run.dir={run}", *options]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(launch, "draw", lambda directory: [])
+                patch.setattr(launch, "draw_pictures", lambda directory: [])
                 assert cli_module.main(told) == 0
             made[options] = run
         return made[options]

@@ -18,10 +18,10 @@ import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
 from experiments.analysis import runs as runs_module
-from experiments.analysis.runs import Run, in_order, varying
+from experiments.analysis.runs import Run, sort_key, varying_settings
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
-from experiments.settings.compose import plain
+from experiments.settings.compose import to_values
 
 CONF = ROOT / "conf"
 GRIDS = {
@@ -352,7 +352,7 @@ def test_grids_compose_and_run_at_toy_size(sweep: Sweep, experiment: str) -> Non
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choice in firsts:
             checked_settings(
-                plain(compose("config", overrides=[f"experiment={experiment}", choice]))
+                to_values(compose("config", overrides=[f"experiment={experiment}", choice]))
             )
     two = [name for name in params if name not in ("seed", "norm")][:1] or ["norm"]
     shown = [f"{name}={','.join(str(params[name]).split(',')[:2])}" for name in two]
@@ -389,8 +389,8 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
 
 
 def test_names_of_directories_hold_nothing_but_names() -> None:
-    assert sweep_module.file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
-    assert sweep_module.file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
+    assert sweep_module.safe_file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
+    assert sweep_module.safe_file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
 
 
 def made(**settings: object) -> Run:
@@ -409,18 +409,25 @@ def test_what_varies_between_runs() -> None:
         made(seed=0, optimizer__name="adamw", optimizer__lr=1e-3, norm__placement="a"),
         made(seed=1, optimizer__name="sgd", optimizer__lr=0.1, norm__placement="b"),
     ]
-    assert varying(pair) == ["optimizer.name", "norm.placement"]  # the lr follows from the name
+    assert varying_settings(pair) == [
+        "optimizer.name",
+        "norm.placement",
+    ]  # the lr follows from the name
     third = made(seed=1, optimizer__name="sgd", optimizer__lr=0.2, norm__placement="b")
-    assert varying([*pair, third]) == ["optimizer.name", "optimizer.lr", "norm.placement"]
-    assert varying(pair[:1]) == []
+    assert varying_settings([*pair, third]) == ["optimizer.name", "optimizer.lr", "norm.placement"]
+    assert varying_settings(pair[:1]) == []
     sizes = [made(model__vocab_size=v, model__n_layers=n) for v, n in ((None, 2), (50257, 12))]
-    assert varying(sizes) == ["model.n_layers"]
-    assert runs_module.differing(pair) == ["optimizer.name", "optimizer.lr", "norm.placement"]
+    assert varying_settings(sizes) == ["model.n_layers"]
+    assert runs_module.differing_settings(pair) == [
+        "optimizer.name",
+        "optimizer.lr",
+        "norm.placement",
+    ]
 
 
 def test_values_are_ordered_as_people_do() -> None:
     values = ["b", 10, None, 9.5, "a", True]
-    assert sorted(values, key=in_order) == [None, True, 9.5, 10, "a", "b"]
+    assert sorted(values, key=sort_key) == [None, True, 9.5, 10, "a", "b"]
 
 
 def test_time_left_is_told_in_few_words() -> None:

@@ -20,7 +20,7 @@ from experiments.data.corpus import load_corpus
 from experiments.records.sink import METRIC_COLUMNS
 from experiments.records.wandb_run import WandbSink
 from experiments.report import run_pictures as plots
-from experiments.settings.compose import build
+from experiments.settings.compose import build_dataclass
 from experiments.settings.schema import Settings, TrainerSettings
 from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
 from gpt import GPT, GPTConfig
@@ -113,7 +113,7 @@ def test_first_row_is_the_model_as_initialised(cli: Cli, toy: tuple[str, ...]) -
     """Loss and gradient norm at step 0, computed again without any of the runner's code."""
     _, run = cli(*toy, "seed=5", "init=gpt2")
     state = torch.load(run / "checkpoint.pt", weights_only=True)
-    settings = build(Settings, state["settings"])
+    settings = build_dataclass(Settings, state["settings"])
     corpus = load_corpus(settings)
     torch.manual_seed(5)
     model = GPT(GPTConfig(**state["model_config"]))
