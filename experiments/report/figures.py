@@ -396,7 +396,7 @@ def scaling(layout: Layout, factor: str) -> Drawn | None:
                     if not (crowded or math.isnan(s.fit.low)):
                         words += f" ({s.fit.low:+.2f}, {s.fit.high:+.2f})"
                     style = line.style | {"markersize": 3.5}
-                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label_axes=words, **style)
+                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label=words, **style)
         ticks = numeric(layout.levels[factor])
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()

@@ -171,7 +171,7 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
             words = "" if value is None else f"sensitivity {value:.2f}"
             axis.text(0.04, 0.96, words, transform=axis.transAxes, va="top", fontsize=8)
         else:
-            axis.plot([], [], markersize=4, label_axes=entry, **line.style)
+            axis.plot([], [], markersize=4, label=entry, **line.style)
     for axis in axes:
         axis.set_xscale("log")
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
