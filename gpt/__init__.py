@@ -1,21 +1,35 @@
 """A GPT whose norm placement is a choice. Pure PyTorch; knows nothing of experiments."""
 
-from gpt import activation, init, norm, placement  # noqa: F401  they fill the tables
-from gpt.config import GPT_CONFIG_124M, GPTConfig
+from gpt import activation, init, norm, placement, position  # noqa: F401  they fill the tables
+from gpt.config import (
+    GPT_CONFIG_124M,
+    AttentionConfig,
+    FeedForwardConfig,
+    GPTConfig,
+    InitConfig,
+    NormConfig,
+    PositionConfig,
+)
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, ConfigError
+from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
 from gpt.weights import parameter_table, places
 
 __all__ = [
     "ACTIVATIONS",
+    "AttentionConfig",
+    "FeedForwardConfig",
     "GPT",
     "GPTConfig",
     "GPT_CONFIG_124M",
     "INITS",
+    "InitConfig",
     "NORMS",
+    "NormConfig",
     "PLACEMENTS",
+    "POSITIONS",
+    "PositionConfig",
     "ConfigError",
     "DeepShortcutNet",
     "generate",

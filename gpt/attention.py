@@ -30,14 +30,14 @@ class SelfAttention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.causal = config.causal
+        self.causal = config.attention.causal
         self.drop_rate = config.drop_rate
         # One matrix for query, key and value: the same numbers as three drawn in a row.
         self.qkv = nn.Linear(config.emb_dim, 3 * config.emb_dim, bias=config.qkv_bias)
         self.out_proj = nn.Linear(config.emb_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
         self.query_norm, self.key_norm = (
-            NORMS[config.norm](config.head_dim, config.norm_eps)
+            NORMS[config.norm.kind](config.head_dim, config.norm.eps)
             if self.has_qk_norm(config)
             else nn.Identity()
             for _ in range(2)
@@ -46,14 +46,15 @@ class SelfAttention(nn.Module):
     @classmethod
     def has_qk_norm(cls, config: GPTConfig) -> bool:
         """What the config says, or the placement where it says nothing."""
-        return cls.qk_norm if config.qk_norm is None else config.qk_norm
+        return cls.qk_norm if config.norm.qk is None else config.norm.qk
 
     @classmethod
     def count(cls, config: GPTConfig) -> int:
         """Parameters: 3 d^2 [+ 3 d] + d^2 [+ d], and two norms of width head_dim with QK-norm."""
         d = config.emb_dim
         matrices = 4 * d * d + 3 * d * config.qkv_bias + d * config.bias
-        return matrices + 2 * cls.has_qk_norm(config) * norm_count(config.norm, config.head_dim)
+        norms = 2 * cls.has_qk_norm(config)
+        return matrices + norms * norm_count(config.norm.kind, config.head_dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (B, n_heads, T, head_dim)."""
@@ -102,12 +103,12 @@ class NormedAttention(SelfAttention):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.norm = NORMS[config.norm](config.emb_dim, config.norm_eps)
+        self.norm = NORMS[config.norm.kind](config.emb_dim, config.norm.eps)
 
     @classmethod
     def count(cls, config: GPTConfig) -> int:
         """As the attention without it, and a norm of width d."""
-        return super().count(config) + norm_count(config.norm, config.emb_dim)
+        return super().count(config) + norm_count(config.norm.kind, config.emb_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.norm(self.attend(x).flatten(-2)))
@@ -135,19 +136,19 @@ class HeadScaledAttention(SelfAttention):
 class QKVNormedAttention(SelfAttention):
     """Attention with a norm of width head_dim on each head's query, key and value.
 
-    Zhuo et al. 2025 (HybridNorm), arXiv 2503.04598. `qk_norm=False` leaves the one on the value.
+    Zhuo et al. 2025 (HybridNorm), arXiv 2503.04598. `norm.qk=False` leaves the one on the value.
     """
 
     qk_norm = True
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.value_norm = NORMS[config.norm](config.head_dim, config.norm_eps)
+        self.value_norm = NORMS[config.norm.kind](config.head_dim, config.norm.eps)
 
     @classmethod
     def count(cls, config: GPTConfig) -> int:
         """As the attention without it, and a norm of width head_dim."""
-        return super().count(config) + norm_count(config.norm, config.head_dim)
+        return super().count(config) + norm_count(config.norm.kind, config.head_dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (B, n_heads, T, head_dim)."""

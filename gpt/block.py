@@ -1,6 +1,7 @@
 """What every transformer block owns, whatever its placement: the parts, not the equation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Block(nn.Module):
     final_norm         whether the paper puts a norm before the output head
     init               the scheme that the paper ties to it, which its YAML chooses
     unfit_inits        schemes with which the paper says not to combine it
-    options            parameters of its own, by their names in GPTConfig, and the paper's values
+    Options            parameters of its own, a frozen dataclass whose defaults are the paper's
     only_shortcut      whether it differs from another placement by its shortcuts alone, and so is
                        nothing without them
     attention_type     the branches; a placement with a norm inside one names its own
@@ -47,12 +48,15 @@ class Block(nn.Module):
     final_norm: ClassVar[bool] = False
     init: ClassVar[str | None] = None
     unfit_inits: ClassVar[tuple[str, ...]] = ()
-    options: ClassVar[Mapping[str, float | bool]] = {}
     only_shortcut: ClassVar[bool] = False
     attention_type: ClassVar[type[SelfAttention]] = SelfAttention
     feed_forward_type: ClassVar[type[FeedForward]] = FeedForward
     norm_1: nn.Module
     norm_2: nn.Module
+
+    @dataclass(frozen=True)
+    class Options:
+        """None."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -66,14 +70,14 @@ class Block(nn.Module):
     def check(cls, config: GPTConfig) -> None:
         """Raise ConfigError for a config that makes no sense under this placement."""
         if cls.only_shortcut and not config.shortcut:
-            valid = f"{config.placement} is about the shortcut itself; without one take post_ln"
+            placement = config.norm.placement
+            valid = f"{placement} is about the shortcut itself; without one take post_ln"
             raise ConfigError("shortcut", config.shortcut, valid)
 
     @classmethod
-    def option(cls, config: GPTConfig, name: str) -> Any:
-        """A parameter of the placement: what the config says, or the paper where it says none."""
-        value = getattr(config, name)
-        return cls.options[name] if value is None else value
+    def options(cls, config: GPTConfig) -> Any:
+        """Its `Options`: what the config says, and the paper's where it says nothing."""
+        return cls.Options(**config.norm.options)
 
     @classmethod
     def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:
@@ -81,14 +85,14 @@ class Block(nn.Module):
         return {
             "final_norm": cls.has_final_norm(config),
             "qk_norm": cls.attention_type.has_qk_norm(config),
-            **{name: cls.option(config, name) for name in cls.options},
+            **asdict(cls.options(config)),
         }
 
     @classmethod
     def count(cls, config: GPTConfig) -> int:
         """Parameters of one block: its branches' and its norms'."""
         branches = cls.attention_type.count(config) + cls.feed_forward_type.count(config)
-        return branches + len(cls.norms) * norm_count(config.norm, config.emb_dim)
+        return branches + len(cls.norms) * norm_count(config.norm.kind, config.emb_dim)
 
     @classmethod
     def entry_count(cls, config: GPTConfig) -> int:
@@ -113,7 +117,7 @@ class Block(nn.Module):
     @classmethod
     def has_final_norm(cls, config: GPTConfig) -> bool:
         """What the config says, or the paper where it says nothing."""
-        return cls.final_norm if config.final_norm is None else config.final_norm
+        return cls.final_norm if config.norm.final is None else config.norm.final
 
     @classmethod
     def make_final(cls, config: GPTConfig) -> nn.Module:
@@ -127,4 +131,4 @@ class Block(nn.Module):
 
 def make_norm(config: GPTConfig) -> nn.Module:
     """A norm of the configured kind on the stream."""
-    return NORMS[config.norm](config.emb_dim, config.norm_eps)
+    return NORMS[config.norm.kind](config.emb_dim, config.norm.eps)

@@ -1,35 +1,124 @@
-"""Checks of single values; each raises a ConfigError that names the field as it was given."""
+"""What a field of a description may hold, stated where the field stands, and checked in one place.
 
+Each check raises a ConfigError that names the field as it is typed, its value and what is valid.
+"""
+
+import dataclasses
+import math
+import types
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from gpt.registry import ConfigError, choice_hint
 
 
-def check_whole(field: str, value: object, at_least: int, at_most: int | None = None) -> None:
-    """Raise ConfigError unless `value` is an integer in [at_least, at_most]."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < at_least:  # type: ignore[operator]
-        raise ConfigError(field, value, f"must be a whole number of at least {at_least}")
-    if at_most is not None and value > at_most:  # type: ignore[operator]
-        raise ConfigError(field, value, f"must be at most {at_most:,}")
+@dataclass(frozen=True)
+class Valid:
+    """What a field may hold beside its type.
+
+    at_least, at_most  bounds of a number, inclusive
+    above, below       bounds of a number, exclusive
+    choices            names, or a table of them that may be filled later
+    affects_results    whether another value can change what a run measures
+    """
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    choices: Iterable[str] | None = None
+    affects_results: bool = True
 
 
-def check_number(field: str, value: object, low: float, high: float = float("inf")) -> None:
-    """Raise ConfigError unless `value` is a finite number in [low, high]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high and value != float("inf")):  # type: ignore[operator]
-        bounds = f"in [{low:g}, {high:g}]" if high < float("inf") else f"of at least {low:g}"
-        raise ConfigError(field, value, f"must be a finite number {bounds}")
+ANYTHING = Valid()
 
 
-def check_flag(field: str, value: object) -> None:
-    """Raise ConfigError unless `value` is true or false."""
-    if not isinstance(value, bool):
-        raise ConfigError(field, value, "must be true or false")
+def setting(
+    default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING, **valid: Any
+) -> Any:
+    """A dataclass field whose bounds are stated: `setting(0.1, at_least=0.0)`, see Valid.
+
+    factory  makes a default that can change, such as a dictionary; excludes `default`
+    """
+    metadata = {"valid": Valid(**valid)}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
-def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+def valid_of(field: "dataclasses.Field[Any]") -> Valid:
+    """What a field may hold; anything of its type where nothing is stated."""
+    found: Valid = field.metadata.get("valid", ANYTHING)
+    return found
+
+
+def check_fields(description: Any, prefix: str = "") -> None:
+    """Raise ConfigError for the first field whose value is not of its type or out of its bounds.
+
+    A field that is a dataclass is checked field by field, its name before theirs.
+
+    prefix  before each field's name, such as `norm.`
+    """
+    hints = get_type_hints(type(description))
+    for field in dataclasses.fields(description):
+        name, value = prefix + field.name, getattr(description, field.name)
+        if dataclasses.is_dataclass(value):
+            check_fields(value, f"{name}.")
+        else:
+            check_value(name, value, hints[field.name], valid_of(field))
+
+
+def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) -> None:
+    """Raise ConfigError unless `value` is of the type `hint` and `valid`.
+
+    Names, numbers and flags are checked, alone or `| None`; of other types nothing is known.
+    """
+    optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    if optional:
+        if value is None:
+            return
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    or_null = ", or null" if optional else ""
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(name, value, f"must be true or false{or_null}")
+    elif hint in (int, float):
+        check_number(name, value, hint, valid, or_null)
+    elif hint is str and valid.choices is not None:
+        check_choice(name, value, valid.choices)
+    elif hint is str and not isinstance(value, str):
+        raise ConfigError(name, value, f"must be a text{or_null}")
+    elif dataclasses.is_dataclass(hint):
+        raise ConfigError(name, value, f"must be a {hint.__name__}")  # type: ignore[union-attr]
+
+
+def check_number(
+    name: str, value: object, kind: type = float, valid: Valid = ANYTHING, or_null: str = ""
+) -> None:
+    """Raise ConfigError unless `value` is a finite number of the kind, int or float, in bounds."""
+    fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not (
+        fits
+        and -math.inf < value < math.inf  # type: ignore[operator]
+        and valid.at_least <= value <= valid.at_most  # type: ignore[operator]
+        and valid.above < value < valid.below  # type: ignore[operator]
+    ):
+        number = "a whole number" if kind is int else "a finite number"
+        raise ConfigError(name, value, f"must be {number}{bounds_in_words(valid)}{or_null}")
+
+
+def bounds_in_words(valid: Valid) -> str:
+    """The bounds as they stand in a message; empty without any."""
+    low, high = valid.at_least, valid.at_most
+    if math.isfinite(low) and math.isfinite(high):
+        return f" in [{low:,}, {high:,}]"
+    if math.isfinite(valid.above) and math.isfinite(valid.below):
+        return f" strictly between {valid.above:,} and {valid.below:,}"
+    words = (("of at least", low), ("of at most", high), ("above", valid.above))
+    return "".join(f" {word} {bound:,}" for word, bound in words if math.isfinite(bound))
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     """Raise ConfigError with the nearest names unless `value` is one of `known`."""
     names = set(known)
     if not isinstance(value, str) or value not in names:
-        raise ConfigError(field, value, choice_hint(value, names))
+        raise ConfigError(name, value, choice_hint(value, names))

@@ -1,11 +1,11 @@
 """The description of one model, checked when it is made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gpt.checks import check_choice, check_flag, check_number, check_whole
-from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, ConfigError
+from gpt.checks import check_fields, setting
+from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 
 # The book's model: Raschka, Build a Large Language Model (From Scratch), chapter 4.
 GPT_CONFIG_124M: dict[str, Any] = {
@@ -18,8 +18,83 @@ GPT_CONFIG_124M: dict[str, Any] = {
     "qkv_bias": False,
 }
 
-
 MOST_LAYERS = 10_000  # ten times the deepest published, DeepNet's (arXiv 2203.00555)
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """Where the norms stand, and their kind.
+
+    placement  see gpt/placement.py
+    kind       see gpt/norm.py
+    eps        added to the variance or mean square under the root
+    final      whether a norm precedes the head; None leaves it to the placement
+    qk         whether a norm stands on queries and keys; None leaves it to the placement
+    options    parameters of the placement's own, by name; what is absent is as in its paper
+
+    Raises ConfigError for an option that the placement does not have.
+    """
+
+    placement: str = setting("pre_ln", choices=PLACEMENTS)
+    kind: str = setting("layer_norm", choices=NORMS)
+    eps: float = setting(1e-5, at_least=0)
+    final: bool | None = None
+    qk: bool | None = None
+    options: Mapping[str, Any] = setting(factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "norm.")
+        check_options(self.placement, self.options)
+
+
+@dataclass(frozen=True)
+class PositionConfig:
+    """How a token knows its place: see gpt/position.py."""
+
+    kind: str = setting("learned", choices=POSITIONS)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "position.")
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """causal: whether a token sees those before it alone; false as in an encoder, for theory."""
+
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, "attention.")
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig:
+    """The feed-forward layer.
+
+    activation  see gpt/activation.py
+    ratio       its width over emb_dim
+    """
+
+    activation: str = setting("gelu", choices=ACTIVATIONS)
+    ratio: float = setting(4.0, above=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "feed_forward.")
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """How the weights are drawn.
+
+    scheme  see gpt/init.py
+    std     standard deviation of the gpt2 schemes
+    """
+
+    scheme: str = setting("torch", choices=INITS)
+    std: float = setting(0.02, at_least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "init.")
 
 
 @dataclass(frozen=True)
@@ -33,85 +108,51 @@ class GPTConfig:
     n_layers        transformer blocks, at most MOST_LAYERS; 0 leaves embeddings and head
     drop_rate       dropout probability, in [0, 1]
     qkv_bias        whether query, key and value projections have a bias
-    bias            whether the attention's output and the feed-forward layers have one
-    causal          whether a token sees those before it alone; false as in an encoder, for theory
 
-    placement       where the norms stand, see gpt/placement.py
-    shortcut        whether each sublayer adds its input
-    norm            the kind of norm, see gpt/norm.py
-    norm_eps        added to the variance or mean square under the root
-    final_norm      whether a norm precedes the head; None leaves it to the placement
-    qk_norm         whether a norm stands on queries and keys; None leaves it to the placement
-    fraction        of the blocks that mix_ln makes post_ln, in [0, 1]; of no other placement
-    embedding_norm  whether peri_ln norms the embeddings too; of no other placement
-    scale_start     at which reordered starts its norms' scales; of no other placement
-    activation      see gpt/activation.py
-    ff_ratio        feed-forward width over emb_dim
+    bias            whether the attention's output and the feed-forward layers have one
     tie_head        whether the head shares the token embedding's weight
-    init            initialisation scheme, see gpt/init.py
-    init_std        standard deviation of the gpt2 schemes
+    shortcut        whether each sublayer adds its input
+    norm, position, attention, feed_forward, init
+                    their sections
 
     Raises ConfigError, naming the field, the value and what would be valid.
     """
 
-    vocab_size: int
-    context_length: int
-    emb_dim: int
-    n_heads: int
-    n_layers: int
-    drop_rate: float = 0.0
+    vocab_size: int = setting(at_least=1)
+    context_length: int = setting(at_least=1)
+    emb_dim: int = setting(at_least=1)
+    n_heads: int = setting(at_least=1)
+    n_layers: int = setting(at_least=0, at_most=MOST_LAYERS)
+    drop_rate: float = setting(0.0, at_least=0, at_most=1)
     qkv_bias: bool = False
     bias: bool = True
-    causal: bool = True
-    placement: str = "pre_ln"
-    shortcut: bool = True
-    norm: str = "layer_norm"
-    norm_eps: float = 1e-5
-    final_norm: bool | None = None
-    qk_norm: bool | None = None
-    fraction: float | None = None
-    embedding_norm: bool | None = None
-    scale_start: float | None = None
-    activation: str = "gelu"
-    ff_ratio: float = 4.0
     tie_head: bool = False
-    init: str = "torch"
-    init_std: float = 0.02
+    shortcut: bool = True
+    # Made when asked for, since their names can be checked only where the tables are filled.
+    norm: NormConfig = field(default_factory=NormConfig)
+    position: PositionConfig = field(default_factory=PositionConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    feed_forward: FeedForwardConfig = field(default_factory=FeedForwardConfig)
+    init: InitConfig = field(default_factory=InitConfig)
 
     def __post_init__(self) -> None:
-        for field in ("vocab_size", "context_length", "emb_dim", "n_heads"):
-            check_whole(field, getattr(self, field), at_least=1)
-        check_whole("n_layers", self.n_layers, at_least=0, at_most=MOST_LAYERS)
-        check_number("drop_rate", self.drop_rate, 0.0, 1.0)
-        check_number("norm_eps", self.norm_eps, 0.0)
-        check_number("init_std", self.init_std, 0.0)
-        check_number("ff_ratio", self.ff_ratio, 0.0)
-        for field in ("qkv_bias", "bias", "causal", "shortcut", "tie_head"):
-            check_flag(field, getattr(self, field))
-        for field in ("final_norm", "qk_norm", "embedding_norm"):
-            if getattr(self, field) is not None:
-                check_flag(field, getattr(self, field))
-        check_choice("placement", self.placement, PLACEMENTS)
-        check_choice("norm", self.norm, NORMS)
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("init", self.init, INITS)
+        check_fields(self)
         if self.emb_dim % self.n_heads:
             raise ConfigError("n_heads", self.n_heads, f"must divide emb_dim={self.emb_dim}")
-        if self.ff_dim < 1 or self.ff_dim != self.ff_ratio * self.emb_dim:
-            raise ConfigError(
-                "ff_ratio",
-                self.ff_ratio,
-                f"times emb_dim={self.emb_dim} must be a whole number of at least 1",
-            )
-        if self.fraction is not None:
-            check_number("fraction", self.fraction, 0.0, 1.0)
-        if self.scale_start is not None:
-            check_number("scale_start", self.scale_start, 0.0)
-        for field, owners in options_of(PLACEMENTS).items():
-            if getattr(self, field) is not None and self.placement not in owners:
-                valid = f"{self.placement} has no such parameter; {' and '.join(owners)} has"
-                raise ConfigError(field, getattr(self, field), valid)
-        PLACEMENTS[self.placement].check(self)
+        ratio = self.feed_forward.ratio
+        if self.ff_dim < 1 or self.ff_dim != ratio * self.emb_dim:
+            valid = f"times emb_dim={self.emb_dim} must be a whole number of at least 1"
+            raise ConfigError("feed_forward.ratio", ratio, valid)
+        PLACEMENTS[self.norm.placement].check(self)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "GPTConfig":
+        """The config of which `dataclasses.asdict` made `values`, now or in version 0.4."""
+        nested = nest(values)
+        for name, section in SECTIONS.items():
+            if name in nested:
+                nested[name] = section(**nested[name])
+        return cls(**nested)
 
     @property
     def head_dim(self) -> int:
@@ -121,13 +162,66 @@ class GPTConfig:
     @property
     def ff_dim(self) -> int:
         """Width of the feed-forward layer's hidden side."""
-        return int(self.ff_ratio * self.emb_dim)
+        return int(self.feed_forward.ratio * self.emb_dim)
 
 
-def options_of(placements: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The parameters that belong to single placements, each with the names of those."""
-    owners: dict[str, list[str]] = {}
-    for name, placement in placements.items():
-        for option in placement.options:
-            owners.setdefault(option, []).append(name)
-    return owners
+SECTIONS: dict[str, Any] = {
+    "norm": NormConfig,
+    "position": PositionConfig,
+    "attention": AttentionConfig,
+    "feed_forward": FeedForwardConfig,
+    "init": InitConfig,
+}
+# Version 0.4 had no sections; checkpoints are still read that it wrote.
+FLAT_NAMES = {
+    "placement": "norm.placement",
+    "norm": "norm.kind",
+    "norm_eps": "norm.eps",
+    "final_norm": "norm.final",
+    "qk_norm": "norm.qk",
+    "fraction": "norm.options.fraction",
+    "embedding_norm": "norm.options.embedding_norm",
+    "scale_start": "norm.options.scale_start",
+    "causal": "attention.causal",
+    "activation": "feed_forward.activation",
+    "ff_ratio": "feed_forward.ratio",
+    "init": "init.scheme",
+    "init_std": "init.std",
+}
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with each flat name of version 0.4 in its section; None there was the default."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in FLAT_NAMES or isinstance(value, Mapping):
+            nested[name] = value
+        elif value is not None:
+            *sections, last = FLAT_NAMES[name].split(".")
+            section = nested
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[last] = value
+    return nested
+
+
+def check_options(placement: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the placement has each of these options and takes its value."""
+    known = PLACEMENTS[placement].Options
+    names = {option.name for option in fields(known)}
+    for name, value in options.items():
+        if name not in names:
+            raise ConfigError(f"norm.options.{name}", value, option_hint(placement, name))
+    check_fields(known(**options), "norm.options.")
+
+
+def option_hint(placement: str, name: str) -> str:
+    """Why a placement does not take the option `name`, and who does."""
+    owners = [
+        owner
+        for owner, block in PLACEMENTS.items()
+        if name in {option.name for option in fields(block.Options)}
+    ]
+    own = ", ".join(option.name for option in fields(PLACEMENTS[placement].Options)) or "none"
+    known = f"; it belongs to norm={' and norm='.join(owners)}" if owners else ""
+    return f"norm={placement} has no such option (it has {own}){known}"

@@ -10,14 +10,14 @@ from gpt.registry import ACTIVATIONS, NORMS
 class FeedForward(nn.Module):
     """F x = W_2 phi(W_1 x + b_1) + b_2, with phi the configured activation.
 
-    Maps (B, T, emb_dim) to (B, T, emb_dim) through a width of ff_ratio x emb_dim; dropout falls
-    on the output. Vaswani et al. 2017, arXiv 1706.03762.
+    Maps (B, T, emb_dim) to (B, T, emb_dim) through (B, T, ff_dim); dropout falls on the output.
+    Vaswani et al. 2017, arXiv 1706.03762.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.fc_in = nn.Linear(config.emb_dim, config.ff_dim, bias=config.bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = ACTIVATIONS[config.feed_forward.activation]
         self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
 
@@ -32,19 +32,19 @@ class FeedForward(nn.Module):
 
 
 class NormedFeedForward(FeedForward):
-    """F x = W_2 N(phi(W_1 x + b_1)) + b_2: a norm on the hidden side, of width ff_ratio x emb_dim.
+    """F x = W_2 N(phi(W_1 x + b_1)) + b_2: a norm on the hidden side, of width ff_dim.
 
     Shleifer et al. 2021 (NormFormer), arXiv 2110.09456; Wang et al. 2022 (Magneto), 2210.06423.
     """
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
-        self.norm = NORMS[config.norm](config.ff_dim, config.norm_eps)
+        self.norm = NORMS[config.norm.kind](config.ff_dim, config.norm.eps)
 
     @classmethod
     def count(cls, config: GPTConfig) -> int:
         """As the layer without it, and a norm of width r d."""
-        return super().count(config) + norm_count(config.norm, config.ff_dim)
+        return super().count(config) + norm_count(config.norm.kind, config.ff_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.norm(self.activation(self.fc_in(x)))))

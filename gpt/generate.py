@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gpt.checks import check_number, check_whole
+from gpt.checks import Valid, check_number
 from gpt.model import GPT
 from gpt.registry import ConfigError
 
@@ -28,10 +28,10 @@ def generate(
     The model sees the last context_length tokens. It runs in eval mode and is left as it was.
     Raises ConfigError for an empty prompt or an option out of range.
     """
-    check_whole("max_new_tokens", max_new_tokens, at_least=0)
-    check_number("temperature", temperature, 0.0)
+    check_number("max_new_tokens", max_new_tokens, int, Valid(at_least=0))
+    check_number("temperature", temperature, float, Valid(at_least=0))
     if top_k is not None:
-        check_whole("top_k", top_k, at_least=1)
+        check_number("top_k", top_k, int, Valid(at_least=1))
     if tokens.ndim != 2 or tokens.shape[1] == 0:
         raise ConfigError("tokens", list(tokens.shape), "must be (B, T) with T of at least 1")
     random = None

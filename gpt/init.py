@@ -24,12 +24,12 @@ def torch_default(model: Model) -> None:
 @INITS("gpt2")
 @torch.no_grad()
 def gpt2(model: Model) -> None:
-    """Embeddings and linear weights N(0, init_std^2), biases 0.
+    """Embeddings and linear weights N(0, std^2), biases 0.
 
-    Radford et al. 2019 (GPT-2) with init_std = 0.02.
+    Radford et al. 2019 (GPT-2) with std = 0.02.
     """
     for weight in [*_embeddings(model), *_linear_weights(model)]:
-        nn.init.normal_(weight, std=model.config.init_std)
+        nn.init.normal_(weight, std=model.config.init.std)
     _zero_biases(model)
 
 
@@ -82,7 +82,7 @@ def sub_ln(model: Model) -> None:
 def xiong(model: Model) -> None:
     """Query and key weights 0, so that attention is uniform, its output weight the identity.
 
-    The rest as xavier, position embeddings 0. With one head, ff_ratio 1, no biases and no causal
+    The rest as xavier, position embeddings 0. With one head, a ratio of 1, no biases and no causal
     mask it is the setting of the theory of Xiong et al. 2020, arXiv 2002.04745, section 3.3, whose
     sublayer is mean_j(x_j) W_V.
     """

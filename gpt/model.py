@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gpt.block import Block
 from gpt.config import GPTConfig
-from gpt.registry import INITS, PLACEMENTS, ConfigError
+from gpt.registry import INITS, PLACEMENTS, POSITIONS, ConfigError
 
 
 class GPT(nn.Module):
@@ -20,10 +20,10 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        placement = PLACEMENTS[config.placement]
+        placement = PLACEMENTS[config.norm.placement]
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
-        self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
+        self.position_embedding = POSITIONS[config.position.kind].make_embedding(config)
         self.dropout = nn.Dropout(config.drop_rate)
         self.entry = placement.make_entry(config)
         blocks = nn.ModuleList(placement.build(config, layer) for layer in range(config.n_layers))
@@ -32,14 +32,14 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tie_head:
             self.head.weight = self.token_embedding.weight
-        INITS[config.init](self)
+        INITS[config.init.scheme](self)
 
     def profile(self, tokens: Tensor) -> None:
         """Set what the placement sets from data, given tokens (B, T) of the first batch.
 
         Of all placements admin alone does; without it admin starts as post_ln.
         """
-        PLACEMENTS[self.config.placement].profile(self.blocks, lambda: self(tokens))
+        PLACEMENTS[self.config.norm.placement].profile(self.blocks, lambda: self(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[-1]

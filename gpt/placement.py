@@ -7,13 +7,15 @@ x + f, or f alone when shortcuts are off.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gpt.attention import HeadScaledAttention, NormedAttention, QKVNormedAttention
 from gpt.block import Block, make_norm
+from gpt.checks import setting
 from gpt.config import GPTConfig
 from gpt.feedforward import NormedFeedForward
 from gpt.norm import norm_count
@@ -82,17 +84,21 @@ class PeriLN(Sandwich):
     Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
     """
 
-    options: ClassVar = {"embedding_norm": True}
+    @dataclass(frozen=True)
+    class Options:
+        """embedding_norm: whether the embeddings pass a norm before the first block."""
+
+        embedding_norm: bool = True
 
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:
         """The norm on the embeddings, if wanted."""
-        return make_norm(config) if cls.option(config, "embedding_norm") else nn.Identity()
+        return make_norm(config) if cls.options(config).embedding_norm else nn.Identity()
 
     @classmethod
     def entry_count(cls, config: GPTConfig) -> int:
         """Parameters of the norm on the embeddings."""
-        return cls.option(config, "embedding_norm") * norm_count(config.norm, config.emb_dim)
+        return cls.options(config).embedding_norm * norm_count(config.norm.kind, config.emb_dim)
 
 
 @PLACEMENTS("reordered")
@@ -105,12 +111,17 @@ class Reordered(Block):
     """
 
     final_norm = True
-    options: ClassVar = {"scale_start": 1.0}
+
+    @dataclass(frozen=True)
+    class Options:
+        """scale_start: at which the norms' scales start."""
+
+        scale_start: float = setting(1.0, at_least=0)
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__(config, layer)
         for norm in (self.norm_1, self.norm_2):
-            nn.init.constant_(norm.get_parameter("weight"), self.option(config, "scale_start"))
+            nn.init.constant_(norm.get_parameter("weight"), self.options(config).scale_start)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.add_1(x, self.norm_1(self.attention(x)))
@@ -234,12 +245,16 @@ class MixLN(PreLN):
     blocks, here the fraction is rounded down to one.
     """
 
-    options: ClassVar = {"fraction": 0.25}
+    @dataclass(frozen=True)
+    class Options:
+        """fraction: of the blocks, from the first, that are post_ln."""
+
+        fraction: float = setting(0.25, at_least=0, at_most=1)
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> Block:
         """PostLN for the first blocks, PreLN after them."""
-        early = layer + 1 <= cls.option(config, "fraction") * config.n_layers + 1e-9  # rounding
+        early = layer + 1 <= cls.options(config).fraction * config.n_layers + 1e-9  # rounding
         return (PostLN if early else PreLN)(config, layer)
 
 

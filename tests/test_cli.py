@@ -227,8 +227,8 @@ def test_a_chosen_tokenizer_of_the_larger_sizes() -> None:
 
 BAD_INPUT = {
     "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: admin, b2t,",
-    "norm.fraction=0.5": r"fraction=0.5 .* pre_ln has no such parameter; mix_ln has",
-    "norm.embedding_norm=false": r"embedding_norm=False .* peri_ln has",
+    "norm.fraction=0.5": r"norm.options.fraction=0.5 .*pre_ln has no such option .*=mix_ln",
+    "norm.embedding_norm=false": r"norm.options.embedding_norm=False .* norm=peri_ln",
     "model.causal=false": r"model.causal=False .* sees what it is to predict",
     "experiment=trian": r"did you mean 'train'",
     "norm=null": r"norm=null",
@@ -243,7 +243,7 @@ BAD_INPUT = {
     "model.drop_rate=2": r"drop_rate=2.0 .* in \[0, 1\]",
     "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
     "norm.placement=../../x": r"placement='../../x' .* Choose from",
-    "norm.kind=batch": r"norm='batch' .* dyt, layer_norm, rms_norm",
+    "norm.kind=batch": r"norm.kind='batch' .* dyt, layer_norm, rms_norm",
     "optimizer.betas=[0.9]": r"optimizer.betas=\[0.9\] .* two numbers",
     "optimizer.lr=nan": r"optimizer.lr=nan .* finite",
     "schedule.final_ratio=-1": r"schedule.final_ratio=-1.0",

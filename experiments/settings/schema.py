@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from experiments.settings.identity import digest
-from gpt import ConfigError, GPTConfig
-from gpt.checks import check_choice, check_number, check_whole
+from gpt import (
+    AttentionConfig,
+    ConfigError,
+    FeedForwardConfig,
+    GPTConfig,
+    InitConfig,
+    NormConfig,
+)
+from gpt.checks import Valid, check_choice, check_number
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16", "float64")
 WANDB_MODES = ("offline", "online", "disabled")
 RERUNS = ("failed", "all")
+SHARE, NOT_NEGATIVE = Valid(at_least=0, at_most=1), Valid(at_least=0)
 
 
 @dataclass
@@ -196,23 +204,34 @@ class Settings:
             raise ConfigError(
                 "model.vocab_size", room, f"tokenizer={self.tokenizer.name} needs {vocab_size}"
             )
-        sizes = dataclasses.asdict(self.model) | {
-            "vocab_size": vocab_size if room is None else room
+        model, norm = self.model, self.norm
+        options = {
+            "fraction": norm.fraction,
+            "embedding_norm": norm.embedding_norm,
+            "scale_start": norm.scale_start,
         }
         return GPTConfig(
-            **sizes,
-            placement=self.norm.placement,
+            vocab_size=vocab_size if room is None else room,
+            context_length=model.context_length,
+            emb_dim=model.emb_dim,
+            n_heads=model.n_heads,
+            n_layers=model.n_layers,
+            drop_rate=model.drop_rate,
+            qkv_bias=model.qkv_bias,
+            bias=model.bias,
+            tie_head=model.tie_head,
             shortcut=self.shortcut,
-            norm=self.norm.kind,
-            norm_eps=self.norm.eps,
-            final_norm=self.norm.final,
-            qk_norm=self.norm.qk,
-            fraction=self.norm.fraction,
-            embedding_norm=self.norm.embedding_norm,
-            scale_start=self.norm.scale_start,
-            activation=self.activation,
-            init=self.init.scheme,
-            init_std=self.init.std,
+            norm=NormConfig(
+                norm.placement,
+                norm.kind,
+                norm.eps,
+                norm.final,
+                norm.qk,
+                {name: value for name, value in options.items() if value is not None},
+            ),
+            attention=AttentionConfig(model.causal),
+            feed_forward=FeedForwardConfig(self.activation, model.ff_ratio),
+            init=InitConfig(self.init.scheme, self.init.std),
         )
 
     @property
@@ -226,7 +245,7 @@ class Settings:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of bounds; names: experiments/jobs/check.py."""
-        check_whole("seed", self.seed, at_least=0)
+        check_number("seed", self.seed, int, Valid(at_least=0))
         if self.seed >= 2**63:
             raise ConfigError("seed", self.seed, "must be below 2^63")
         check_choice("device", self.device, DEVICES)
@@ -254,15 +273,15 @@ class Settings:
             ("generate.top_k", self.generate.top_k),
         ):
             if value is not None:
-                check_whole(field, value, at_least=1)
-        check_whole("generate.tokens", self.generate.tokens, at_least=0)
-        check_whole("schedule.warmup_steps", self.schedule.warmup_steps, at_least=0)
-        check_number("schedule.final_ratio", self.schedule.final_ratio, 0.0, 1.0)
-        check_number("optimizer.lr", self.optimizer.lr, 0.0)
-        check_number("optimizer.weight_decay", self.optimizer.weight_decay, 0.0)
-        check_number("generate.temperature", self.generate.temperature, 0.0)
+                check_number(field, value, int, Valid(at_least=1))
+        check_number("generate.tokens", self.generate.tokens, int, Valid(at_least=0))
+        check_number("schedule.warmup_steps", self.schedule.warmup_steps, int, Valid(at_least=0))
+        check_number("schedule.final_ratio", self.schedule.final_ratio, float, SHARE)
+        check_number("optimizer.lr", self.optimizer.lr, float, NOT_NEGATIVE)
+        check_number("optimizer.weight_decay", self.optimizer.weight_decay, float, NOT_NEGATIVE)
+        check_number("generate.temperature", self.generate.temperature, float, NOT_NEGATIVE)
         if self.optimizer.momentum is not None:
-            check_number("optimizer.momentum", self.optimizer.momentum, 0.0, 1.0)
+            check_number("optimizer.momentum", self.optimizer.momentum, float, SHARE)
         betas = self.optimizer.betas
         if betas is not None and not (
             len(betas) == 2 and all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)

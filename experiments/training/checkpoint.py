@@ -199,7 +199,7 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
     file = Path(path).expanduser()
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
-        config = GPTConfig(**state["model_config"])
+        config = GPTConfig.from_values(state["model_config"])
         held = sum(tensor.numel() for tensor in state["model"].values())
         if closed_form(config) > held:  # before anything of that size is allocated
             raise ValueError(f"it describes {closed_form(config)} parameters and holds {held}")

@@ -27,22 +27,23 @@ FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     """Put what the placement fixes into the summary, in the open."""
-    placement = PLACEMENTS[config.placement]
-    if config.init in placement.unfit_inits:
-        log.warning("the paper of %s advises against init=%s", config.placement, config.init)
+    placement = PLACEMENTS[config.norm.placement]
+    name, scheme = config.norm.placement, config.init.scheme
+    if scheme in placement.unfit_inits:
+        log.warning("the paper of %s advises against init=%s", name, scheme)
     recorder.summary |= {
-        "placement": config.placement,
+        "placement": name,
         **placement.fixes(config),
         "paper_final_norm": placement.final_norm,
         "paper_init": placement.init,
-        "norm": config.norm,
+        "norm": config.norm.kind,
         "shortcut": config.shortcut,
-        "activation": config.activation,
-        "init": config.init,
+        "activation": config.feed_forward.activation,
+        "init": scheme,
         "n_layers": config.n_layers,
         "emb_dim": config.emb_dim,
     }
-    gain = init_gain(config.init, config.n_layers)
+    gain = init_gain(scheme, config.n_layers)
     if gain is not None:
         recorder.summary["init_gain"] = gain
 

@@ -4,14 +4,16 @@ import copy
 import math
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from configs import changed
 from experiments.settings.schema import OptimizerSettings
 from experiments.training.optimizer import make_optimizer
-from gpt import GPT, PLACEMENTS, GPTConfig
+from gpt import GPT, PLACEMENTS, AttentionConfig, GPTConfig, NormConfig
 from normscope.ablation import layer_drop_rows
 from normscope.attention import relative_entropy
 from normscope.gradients import ParameterNorms, window_gradient_rows
@@ -22,7 +24,9 @@ from normscope.updates import UpdateProbe
 TIED = GPTConfig(11, 8, 12, 3, 2, qkv_bias=True, tie_head=True)
 
 
-@pytest.fixture(params=[TIED, GPTConfig(11, 8, 12, 3, 3, drop_rate=0.2, placement="post_ln")])
+@pytest.fixture(
+    params=[TIED, GPTConfig(11, 8, 12, 3, 3, drop_rate=0.2, norm=NormConfig("post_ln"))]
+)
 def model(request: pytest.FixtureRequest) -> GPT:
     torch.manual_seed(0)
     return GPT(request.param)
@@ -189,7 +193,7 @@ def test_stream_rows(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     pairs = pairwise(zip(streams, stream_grads, strict=True))
     for layer, ((x, x_grad), (out, out_grad)) in enumerate(pairs):
         block = model.blocks[layer]
-        is_pre = model.config.placement == "pre_ln"
+        is_pre = model.config.norm.placement == "pre_ln"
         seen = block.norm_1(x) if is_pre else x
         branch = block.attention(seen)
         h = x + branch if is_pre else block.norm_1(x + branch)
@@ -258,7 +262,7 @@ def test_what_is_added_stands_after_the_output_norm_and_beside_the_scaled_shortc
 ) -> None:
     for placement in ("sandwich", "deepnorm", "no_norm"):
         torch.manual_seed(0)
-        model = GPT(GPTConfig(11, 8, 12, 3, 1, placement=placement))
+        model = GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig(placement)))
         rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
         (block,) = model.blocks
         x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))
@@ -337,7 +341,13 @@ STATS = {
     "mean_window_grad_norm",
     "layer_drop",
 }
-KINDS = [{}, {"norm": "rms_norm"}, {"norm": "dyt"}, {"shortcut": False}, {"qk_norm": True}]
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"norm.kind": "rms_norm"},
+    {"norm.kind": "dyt"},
+    {"shortcut": False},
+    {"norm.qk": True},
+]
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -348,7 +358,8 @@ def test_every_placement_passes_through_every_probe(
         if not kind.get("shortcut", True) and PLACEMENTS[placement].only_shortcut:
             continue
         torch.manual_seed(0)
-        model = GPT(GPTConfig(11, 8, 12, 3, 4, placement=placement, **kind))  # type: ignore
+        changes = {"norm.placement": placement, **kind}
+        model = GPT(changed(GPTConfig(11, 8, 12, 3, 4), changes))
         norms, updates = ParameterNorms(model), UpdateProbe(ParameterNorms(model))
         optimizer = make_optimizer(model, OptimizerSettings("sgd", 0.1, 0.0, None, None))
         rows = stream_rows(model, partial(loss_of, model), *batch)
@@ -374,7 +385,7 @@ def test_every_placement_passes_through_every_probe(
 def test_attention_that_is_not_causal(batch: tuple[Tensor, Tensor]) -> None:
     """Every row sees all tokens, the first too."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(11, 8, 12, 3, 1, causal=False))
+    model = GPT(GPTConfig(11, 8, 12, 3, 1, attention=AttentionConfig(causal=False)))
     rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
     (block,) = model.blocks
     x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))

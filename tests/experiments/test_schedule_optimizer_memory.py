@@ -13,7 +13,7 @@ from experiments.training.loss import language_model_loss
 from experiments.training.memory import optimizer_bytes, predict, saved_activations, tensor_bytes
 from experiments.training.optimizer import make_optimizer
 from experiments.training.schedule import SCHEDULES, learning_rate
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, NormConfig
 
 CONFIG = GPTConfig(50, 16, 24, 3, 2)
 ADAMW = OptimizerSettings("adamw", 1e-3, 0.5, [0.9, 0.95], None)
@@ -75,7 +75,7 @@ def settings(optimizer: OptimizerSettings, precision: str = "float32") -> Settin
 def test_prediction_equals_what_a_step_leaves(
     optimizer: OptimizerSettings, copies: int, placement: str, precision: str, drop_rate: float
 ) -> None:
-    config = GPTConfig(50, 16, 24, 3, 2, placement=placement, drop_rate=drop_rate)
+    config = GPTConfig(50, 16, 24, 3, 2, drop_rate, norm=NormConfig(placement))
     told = settings(optimizer, precision)
     predicted = predict(told, config)
     model = GPT(config)

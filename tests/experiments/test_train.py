@@ -17,13 +17,15 @@ from children import call
 from conftest import ROOT, Cli
 from experiments.analysis.runs import is_stuck
 from experiments.data.corpus import load_corpus
+from experiments.data.tokenizer import TOKENIZERS
 from experiments.records.sink import METRIC_COLUMNS
 from experiments.records.wandb_run import WandbSink
 from experiments.report import run_pictures as plots
 from experiments.settings.compose import build_dataclass
 from experiments.settings.schema import Settings, TrainerSettings
+from experiments.training.checkpoint import load_model, model_state, write_checkpoint
 from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, NormConfig
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
 
@@ -72,7 +74,7 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
     assert gradients["value"].map(math.isfinite).all()
     norms = gradients[gradients["stat"] == "grad_norm"]
     places = 2 + 2 * 4 + 1  # embeddings, components and blocks, head
-    tensors = len(list(GPT(GPTConfig(28, 16, 16, 2, 2, placement="post_ln")).parameters()))
+    tensors = len(list(GPT(GPTConfig(28, 16, 16, 2, 2, norm=NormConfig("post_ln"))).parameters()))
     assert norms["step"].value_counts().to_dict() == {
         0: places + tensors,
         1: places,  # not probed
@@ -116,7 +118,7 @@ def test_first_row_is_the_model_as_initialised(cli: Cli, toy: tuple[str, ...]) -
     settings = build_dataclass(Settings, state["settings"])
     corpus = load_corpus(settings)
     torch.manual_seed(5)
-    model = GPT(GPTConfig(**state["model_config"]))
+    model = GPT(GPTConfig.from_values(state["model_config"]))
     x, y = corpus.batch(seed=5, step=0, rows=2, length=16)
     loss = nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
     loss.backward()
@@ -586,6 +588,35 @@ def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file:
     assert samples[0] == samples[1]
     assert samples[0].startswith(prompt)
     assert len(samples[0]) > len(prompt) + 1
+
+
+def test_a_checkpoint_of_version_0_4_is_loaded(tmp_path: Path) -> None:
+    """Its description of the model was flat."""
+    model = GPT(GPTConfig(256, 16, 12, 3, 2, norm=NormConfig("mix_ln", options={"fraction": 0.5})))
+    state = model_state(model, TOKENIZERS["byte"]())
+    sizes = {
+        name: value for name, value in state["model_config"].items() if not isinstance(value, dict)
+    }
+    state["model_config"] = sizes | {
+        "causal": True,
+        "placement": "mix_ln",
+        "norm": "layer_norm",
+        "norm_eps": 1e-5,
+        "final_norm": None,
+        "qk_norm": None,
+        "fraction": 0.5,
+        "embedding_norm": None,
+        "scale_start": None,
+        "activation": "gelu",
+        "ff_ratio": 4.0,
+        "init": "torch",
+        "init_std": 0.02,
+    }
+    write_checkpoint(tmp_path / "checkpoint.pt", state)
+    loaded, _ = load_model(str(tmp_path), torch.device("cpu"))
+    tokens = torch.randint(0, 256, (2, 16))
+    assert loaded.config == model.config
+    assert torch.equal(loaded(tokens), model(tokens))
 
 
 def test_token_cache_is_shared_between_runs(cli: Cli, toy: tuple[str, ...], tmp_path: Path) -> None:

@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from gpt import ACTIVATIONS, GPT, INITS, NORMS, ConfigError, GPTConfig, generate
+from configs import changed
+from gpt import (
+    ACTIVATIONS,
+    GPT,
+    INITS,
+    NORMS,
+    AttentionConfig,
+    ConfigError,
+    FeedForwardConfig,
+    GPTConfig,
+    InitConfig,
+    generate,
+)
 from gpt.attention import SelfAttention
 from gpt.norm import NORM_TYPES
 
@@ -89,22 +101,104 @@ def test_attention_is_its_equation() -> None:
         ({"n_layers": True}, "n_layers=True"),
         ({"drop_rate": 1.5}, r"drop_rate=1.5 is not valid: must be a finite number in \[0, 1\]"),
         ({"drop_rate": float("nan")}, "drop_rate=nan"),
-        ({"norm_eps": -1.0}, "norm_eps=-1.0"),
-        ({"ff_ratio": 0.3}, "ff_ratio=0.3 is not valid: times emb_dim=12 must be a whole number"),
+        ({"norm.eps": -1.0}, "norm.eps=-1.0"),
+        (
+            {"feed_forward.ratio": 0.3},
+            "feed_forward.ratio=0.3 is not valid: times emb_dim=12 must be a whole number",
+        ),
         ({"qkv_bias": 1}, "qkv_bias=1 is not valid: must be true or false"),
-        ({"final_norm": "yes"}, "final_norm='yes'"),
-        ({"placement": "postln"}, "did you mean 'post_ln'.* no_norm, .*post_ln, pre_ln"),
-        ({"activation": "Gelu"}, "did you mean 'gelu'"),
-        ({"activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
-        ({"norm": "layernorm"}, "did you mean 'layer_norm'"),
-        ({"init": "xavir"}, "did you mean 'xavier'"),
+        ({"norm.final": "yes"}, "norm.final='yes'"),
+        ({"norm.placement": "postln"}, "did you mean 'post_ln'.* no_norm, .*post_ln, pre_ln"),
+        ({"feed_forward.activation": "Gelu"}, "did you mean 'gelu'"),
+        ({"feed_forward.activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
+        ({"norm.kind": "layernorm"}, "did you mean 'layer_norm'"),
+        ({"init.scheme": "xavir"}, "did you mean 'xavier'"),
     ],
 )
 def test_config_errors_name_field_value_and_what_is_valid(
     change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        dataclasses.replace(SMALL, **change)
+        changed(SMALL, change)
+
+
+def test_a_flat_name_is_refused_in_place_of_a_section() -> None:
+    with pytest.raises(ConfigError, match="norm='rms_norm' is not valid: must be a NormConfig"):
+        dataclasses.replace(SMALL, norm="rms_norm")  # type: ignore[arg-type]
+
+
+def test_a_config_comes_back_from_its_values() -> None:
+    changes = {"norm.placement": "mix_ln", "norm.options.fraction": 0.5, "norm.qk": False}
+    for config in (SMALL, changed(SMALL, changes)):
+        assert GPTConfig.from_values(dataclasses.asdict(config)) == config
+
+
+FLAT = {  # as version 0.4 wrote it
+    "vocab_size": 11,
+    "context_length": 8,
+    "emb_dim": 12,
+    "n_heads": 3,
+    "n_layers": 2,
+    "drop_rate": 0.0,
+    "qkv_bias": False,
+    "bias": True,
+    "causal": True,
+    "placement": "pre_ln",
+    "shortcut": True,
+    "norm": "layer_norm",
+    "norm_eps": 1e-5,
+    "final_norm": None,
+    "qk_norm": None,
+    "fraction": None,
+    "embedding_norm": None,
+    "scale_start": None,
+    "activation": "gelu",
+    "ff_ratio": 4.0,
+    "tie_head": False,
+    "init": "torch",
+    "init_std": 0.02,
+}
+
+
+@pytest.mark.parametrize(
+    ("flat", "nested"),
+    [
+        ({}, {}),
+        (
+            {"placement": "post_ln", "norm": "rms_norm"},
+            {"placement": "post_ln", "kind": "rms_norm"},
+        ),
+        ({"norm_eps": 0.1, "final_norm": False}, {"eps": 0.1, "final": False}),
+        ({"qk_norm": True}, {"qk": True}),
+        (
+            {"placement": "mix_ln", "fraction": 0.5},
+            {"placement": "mix_ln", "options.fraction": 0.5},
+        ),
+        (
+            {"placement": "peri_ln", "embedding_norm": False},
+            {"placement": "peri_ln", "options.embedding_norm": False},
+        ),
+        (
+            {"placement": "reordered", "scale_start": 0.0},
+            {"placement": "reordered", "options.scale_start": 0.0},
+        ),
+    ],
+)
+def test_flat_values_of_version_0_4_are_read(flat: dict[str, Any], nested: dict[str, Any]) -> None:
+    expected = changed(SMALL, {f"norm.{name}": value for name, value in nested.items()})
+    assert GPTConfig.from_values(FLAT | flat) == expected
+    others = {
+        "causal": False,
+        "activation": "relu",
+        "ff_ratio": 2.0,
+        "init": "gpt2",
+        "init_std": 1.0,
+    }
+    config = GPTConfig.from_values(FLAT | flat | others)
+    assert config.norm == expected.norm
+    assert config.attention == AttentionConfig(False)
+    assert config.feed_forward == FeedForwardConfig("relu", 2.0)
+    assert config.init == InitConfig("gpt2", 1.0)
 
 
 def test_sequence_longer_than_the_context() -> None:
@@ -118,7 +212,7 @@ def test_initialisation_schemes() -> None:
 
     def built(init: str) -> GPT:
         torch.manual_seed(0)
-        return GPT(GPTConfig(500, 16, width, 4, layers, qkv_bias=True, init=init))
+        return GPT(GPTConfig(500, 16, width, 4, layers, qkv_bias=True, init=InitConfig(init)))
 
     def has_std(weight: torch.Tensor, std: float) -> bool:
         return abs(weight.std().item() / std - 1) < 4 / math.sqrt(2 * weight.numel())
@@ -156,7 +250,7 @@ def test_initialisation_schemes() -> None:
 @pytest.fixture
 def writer() -> GPT:
     torch.manual_seed(1)
-    return GPT(dataclasses.replace(SMALL, init="torch", drop_rate=0.5))
+    return GPT(dataclasses.replace(SMALL, drop_rate=0.5))
 
 
 def test_generate_batches_equal_single_rows(writer: GPT) -> None:

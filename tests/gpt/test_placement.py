@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from configs import changed
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -20,10 +21,11 @@ from gpt import (
     PLACEMENTS,
     ConfigError,
     GPTConfig,
+    InitConfig,
     parameter_table,
     places,
 )
-from gpt.block import Block
+from gpt.block import Block, make_norm
 from gpt.init import init_gain
 from gpt.weights import closed_form
 
@@ -56,9 +58,9 @@ class Written:
         """The norm called `name`, over the last dimension."""
         norm = getattr(part or self.block, name)
         mean, square = x.mean(-1, keepdim=True), x.pow(2).mean(-1, keepdim=True)
-        if self.config.norm == "layer_norm":
+        if self.config.norm.kind == "layer_norm":
             return norm.weight * (x - mean) / (square - mean**2 + 1e-5).sqrt() + norm.bias
-        if self.config.norm == "rms_norm":
+        if self.config.norm.kind == "rms_norm":
             return norm.weight * x / (square + 1e-5).sqrt()
         return norm.weight * (norm.slope * x).tanh() + norm.bias
 
@@ -74,7 +76,7 @@ class Written:
         """What each head reads, (B, T, 3, 4)."""
         logits = torch.einsum("bhic,bhjc->bhij", query, key) / 2
         length = logits.shape[-1]
-        if self.config.causal:
+        if self.config.attention.causal:
             logits = logits + torch.full((length, length), -torch.inf).triu(1)
         weights = logits.exp() / logits.exp().sum(-1, keepdim=True)
         return torch.einsum("bhij,bhjc->bihc", weights, value)
@@ -94,7 +96,7 @@ class Written:
 
     def attention(self, x: Tensor) -> Tensor:
         query, key, value = self.heads(x)
-        if self.config.qk_norm:
+        if self.config.norm.qk:
             attention = self.block.attention
             query = self.norm(query, "query_norm", attention)
             key = self.norm(key, "key_norm", attention)
@@ -131,7 +133,7 @@ def reordered(w: Written, x: Tensor, s: float) -> Tensor:
 
 def sub_ln(w: Written, x: Tensor, s: float) -> Tensor:
     heads = w.heads(w.norm(x, "norm_1"))
-    if w.config.qk_norm:
+    if w.config.norm.qk:
         for index, name in enumerate(("query_norm", "key_norm")):
             heads[index] = w.norm(heads[index], name, w.block.attention)
     mixed = w.mix(*heads).flatten(-2)
@@ -156,7 +158,7 @@ def b2t(w: Written, x: Tensor, s: float) -> Tensor:
 def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
     attention = w.block.attention
     query, key, value = w.heads(x)
-    if w.config.qk_norm is not False:
+    if w.config.norm.qk is not False:
         query = w.norm(query, "query_norm", attention)
         key = w.norm(key, "key_norm", attention)
     mixed = w.mix(query, key, w.norm(value, "value_norm", attention))
@@ -166,7 +168,7 @@ def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
 
 def normformer(w: Written, x: Tensor, s: float) -> Tensor:
     heads = w.heads(w.norm(x, "norm_1"))
-    if w.config.qk_norm:
+    if w.config.norm.qk:
         for index, name in enumerate(("query_norm", "key_norm")):
             heads[index] = w.norm(heads[index], name, w.block.attention)
     mixed = torch.stack(
@@ -207,9 +209,9 @@ CASES = [
 ]
 
 
-def small_model(seed: int = 0, **changes: Any) -> GPT:
+def small_model(changes: Mapping[str, Any], seed: int = 0) -> GPT:
     torch.manual_seed(seed)
-    return GPT(dataclasses.replace(SMALL, **changes)).double()
+    return GPT(changed(SMALL, changes)).double()
 
 
 def flat(state: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -224,7 +226,7 @@ def test_every_placement_has_its_equation_and_its_yaml() -> None:
     for name, placement in PLACEMENTS.items():
         text = yaml.safe_load((ROOT / f"conf/norm/{name}.yaml").read_text())
         chosen = text.get("norm", text)
-        assert chosen == {"placement": name, **placement.options}
+        assert chosen == {"placement": name, **dataclasses.asdict(placement.Options())}
         inits = [d["override /init"] for d in text.get("defaults", [])]
         assert inits == ([placement.init] if placement.init else [])
 
@@ -241,18 +243,20 @@ def test_block_is_its_equation(
     """
     if not shortcut and PLACEMENTS[placement].only_shortcut:
         with pytest.raises(ConfigError, match="about the shortcut itself"):
-            dataclasses.replace(SMALL, placement=placement, shortcut=False)
+            changed(SMALL, {"norm.placement": placement, "shortcut": False})
         return
     variants = [(None, True), (True, True), (False, False)]
     for qk_norm, causal in variants if norm == "layer_norm" else variants[1:2]:
         torch.manual_seed(0)
-        config = dataclasses.replace(
+        config = changed(
             SMALL,
-            placement=placement,
-            shortcut=shortcut,
-            norm=norm,
-            qk_norm=qk_norm,
-            causal=causal,
+            {
+                "norm.placement": placement,
+                "shortcut": shortcut,
+                "norm.kind": norm,
+                "norm.qk": qk_norm,
+                "attention.causal": causal,
+            },
         )
         block = PLACEMENTS[placement].build(config, layer).double()
         for parameter in block.parameters():
@@ -278,7 +282,7 @@ def test_what_stands_before_and_after_the_blocks() -> None:
     tokens = torch.randint(0, 11, (3, 8))
     norm = partial(nn.functional.layer_norm, normalized_shape=(12,))
     for placement, final_norm in itertools.product(("peri_ln", "residual_dual"), (True, False)):
-        model = small_model(placement=placement, final_norm=final_norm)
+        model = small_model({"norm.placement": placement, "norm.final": final_norm})
         x = model.token_embedding(tokens) + model.position_embedding.weight
         state: Any = norm(x) if placement == "peri_ln" else (x, x)
         for block in model.blocks:
@@ -289,21 +293,22 @@ def test_what_stands_before_and_after_the_blocks() -> None:
             p, d = state
             last = p + (norm(d) if final_norm else d)
         torch.testing.assert_close(model(tokens), last @ model.head.weight.T)
-    plain = small_model(placement="peri_ln", embedding_norm=False)
-    plain.load_state_dict(small_model(1, placement="sandwich").state_dict())  # the same parameters
-    assert torch.equal(plain(tokens), small_model(1, placement="sandwich")(tokens))
+    plain = small_model({"norm.placement": "peri_ln", "norm.options.embedding_norm": False})
+    sandwich = small_model({"norm.placement": "sandwich"}, seed=1)
+    plain.load_state_dict(sandwich.state_dict())  # the same parameters
+    assert torch.equal(plain(tokens), sandwich(tokens))
 
 
 def test_parameters_of_single_placements() -> None:
     def kinds(fraction: float) -> list[str]:
-        model = small_model(placement="mix_ln", fraction=fraction)
+        model = small_model({"norm.placement": "mix_ln", "norm.options.fraction": fraction})
         return [type(block).__name__ for block in model.blocks]
 
     assert kinds(0.25) == ["PostLN", "PreLN", "PreLN", "PreLN"]
     assert kinds(0.74) == ["PostLN", "PostLN", "PreLN", "PreLN"]
     assert kinds(0.0) == ["PreLN"] * 4
     assert kinds(1.0) == ["PostLN"] * 4
-    swin = small_model(placement="reordered", scale_start=0.0)
+    swin = small_model({"norm.placement": "reordered", "norm.options.scale_start": 0.0})
     x = torch.randn(2, 8, 12, dtype=torch.float64)
     assert torch.equal(swin.blocks[0](x), x)  # as its paper has it, the identity at first
     for name, value, owner in (
@@ -313,17 +318,19 @@ def test_parameters_of_single_placements() -> None:
     ):
         for placement in PLACEMENTS:
             if placement != owner:
-                with pytest.raises(ConfigError, match=f"{name}=.*{placement} .*{owner} has"):
-                    dataclasses.replace(SMALL, placement=placement, **{name: value})
-    with pytest.raises(ConfigError, match=r"fraction=1.5 .*\[0, 1\]"):
-        dataclasses.replace(SMALL, placement="mix_ln", fraction=1.5)
+                with pytest.raises(
+                    ConfigError, match=f"norm.options.{name}=.*norm={placement} .* norm={owner}$"
+                ):
+                    changed(SMALL, {"norm.placement": placement, f"norm.options.{name}": value})
+    with pytest.raises(ConfigError, match=r"norm.options.fraction=1.5 .*\[0, 1\]"):
+        changed(SMALL, {"norm.placement": "mix_ln", "norm.options.fraction": 1.5})
 
 
 def test_admin_profile() -> None:
     """w_1 = 1, w_{i+1}^2 = Var(w_i x_i) + Var(f_i), sublayer after sublayer, by hand."""
-    model = small_model(placement="admin", init="xavier")
+    model = small_model({"norm.placement": "admin", "init.scheme": "xavier"})
     tokens = torch.randint(0, 11, (3, 8))
-    plain = small_model(placement="post_ln", init="xavier")
+    plain = small_model({"norm.placement": "post_ln", "init.scheme": "xavier"})
     assert torch.equal(model(tokens), plain(tokens))
     model.profile(tokens)
     norm = partial(nn.functional.layer_norm, normalized_shape=(12,))
@@ -348,7 +355,7 @@ def test_admin_profile() -> None:
 def test_gains_of_the_xavier_schemes(scheme: str, gain: float) -> None:
     """Against the standard deviation, to 2 % of 36,864 draws (its own error is 0.4 %)."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(11, 8, 192, 3, 8, init=scheme))
+    model = GPT(GPTConfig(11, 8, 192, 3, 8, init=InitConfig(scheme)))
     query, key, value = model.blocks[-1].attention.qkv.weight.chunk(3)
     square = (2 / 384) ** 0.5
     assert (init_gain(scheme, 8) or 1.0) == pytest.approx(gain)
@@ -366,13 +373,15 @@ def test_gains_of_the_xavier_schemes(scheme: str, gain: float) -> None:
 def test_the_setting_of_xiong() -> None:
     """Each sublayer as section 3.3 writes it: mean_j(x_j) W_V, and relu(x W_1) W_2."""
     model = small_model(
-        n_heads=1,
-        ff_ratio=1.0,
-        qkv_bias=False,
-        bias=False,
-        causal=False,
-        activation="relu",
-        init="xiong",
+        {
+            "n_heads": 1,
+            "feed_forward.ratio": 1.0,
+            "qkv_bias": False,
+            "bias": False,
+            "attention.causal": False,
+            "feed_forward.activation": "relu",
+            "init.scheme": "xiong",
+        }
     )
     assert not model.position_embedding.weight.any()
     block = model.blocks[2]
@@ -389,7 +398,7 @@ def test_the_setting_of_xiong() -> None:
 def test_block_equals_torch_encoder_layer(placement: str) -> None:
     """Outputs and all gradients, given the same weights, in float64 to 1e-10."""
     torch.manual_seed(0)
-    config = dataclasses.replace(SMALL, placement=placement, activation="relu")
+    config = changed(SMALL, {"norm.placement": placement, "feed_forward.activation": "relu"})
     block = PLACEMENTS[placement].build(config, layer=0).double()
     layer = nn.TransformerEncoderLayer(
         12, 3, 48, dropout=0.0, batch_first=True, norm_first=placement == "pre_ln"
@@ -430,10 +439,14 @@ def test_block_equals_torch_encoder_layer(placement: str) -> None:
 
 @pytest.mark.parametrize(("placement", "shortcut", "activation"), ALL)
 def test_invariants(placement: str, shortcut: bool, activation: str) -> None:
-    changes = {"placement": placement, "shortcut": shortcut, "activation": activation}
+    changes = {
+        "norm.placement": placement,
+        "shortcut": shortcut,
+        "feed_forward.activation": activation,
+    }
     if placement == "no_norm" and not shortcut:
         changes["n_layers"] = 2  # of four, nothing of the input is left
-    model = small_model(**changes)
+    model = small_model(changes)
     tokens = torch.randint(0, 11, (3, 8))
     logits = model(tokens)
     assert logits.shape == (3, 8, 11)
@@ -460,7 +473,7 @@ def test_shortcut_off_passes_no_input_through(placement: str) -> None:
     """With both branches dead the block's output does not depend on its input, nor its gradient."""
     for shortcut in (True, False):
         torch.manual_seed(0)
-        config = dataclasses.replace(SMALL, placement=placement, shortcut=shortcut)
+        config = changed(SMALL, {"norm.placement": placement, "shortcut": shortcut})
         block = PLACEMENTS[placement].build(config, layer=1).double()
         for branch in (block.attention.out_proj, block.feed_forward.fc_out):
             nn.init.zeros_(branch.weight)
@@ -480,12 +493,14 @@ def test_shortcut_off_passes_no_input_through(placement: str) -> None:
         {},
         {"tie_head": True},
         {"qkv_bias": False, "bias": False},
-        {"ff_ratio": 2, "qk_norm": True},
+        {"feed_forward.ratio": 2, "norm.qk": True},
     ],
 )
 def test_counts_equal_the_closed_form(placement: str, norm: str, changes: dict[str, Any]) -> None:
     for final_norm in (None, True, False):
-        model = small_model(placement=placement, norm=norm, final_norm=final_norm, **changes)
+        model = small_model(
+            {"norm.placement": placement, "norm.kind": norm, "norm.final": final_norm, **changes}
+        )
         rows = parameter_table(model)
         total = sum(p.numel() for p in model.parameters())  # PyTorch lists a tied weight once
         assert sum(int(row["parameters"]) for row in rows) == total == closed_form(model.config)
@@ -508,7 +523,7 @@ class TwoStreams(Block):
         class Normed(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = NORMS[config.norm](config.emb_dim, config.norm_eps)
+                self.norm = make_norm(config)
 
             def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
                 return self.norm(x), x
@@ -524,7 +539,7 @@ class TwoStreams(Block):
         class Sum(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = NORMS[config.norm](config.emb_dim, config.norm_eps)
+                self.norm = make_norm(config)
 
             def forward(self, state: tuple[Tensor, Tensor]) -> Tensor:
                 return state[0] + self.norm(state[1])
@@ -557,7 +572,7 @@ def test_other_structures_fit(placement: type[Block], monkeypatch: pytest.Monkey
     from normscope.streams import stream_rows
 
     monkeypatch.setitem(PLACEMENTS, "new", placement)
-    model = small_model(placement="new")
+    model = small_model({"norm.placement": "new"})
     tokens = torch.randint(0, 11, (3, 8))
 
     def loss(x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gpt import GPT, PLACEMENTS, GPTConfig
+from configs import changed
+from gpt import GPT, PLACEMENTS, GPTConfig, InitConfig
 from gpt.block import Block
 
 SMALL = GPTConfig(11, 9, 12, 3, 4)
@@ -140,26 +141,26 @@ BEFORE, AFTER, SUM = 0, 1, 2  # where x-transformers has its norms
 # the norms taken out of it again: (sublayers counted through the model, slot).
 X_CASES: list[tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any], list[Any]]] = [
     ("pre_ln", {}, ALL_NORMS, {}, []),
-    ("pre_ln", {"causal": False}, ("layer_norm",), {"causal": False}, []),
-    ("pre_ln", {"qk_norm": True}, ("rms_norm",), {"attn_qk_rmsnorm": True}, []),
+    ("pre_ln", {"attention.causal": False}, ("layer_norm",), {"causal": False}, []),
+    ("pre_ln", {"norm.qk": True}, ("rms_norm",), {"attn_qk_rmsnorm": True}, []),
     ("post_ln", {}, STATISTICS, {"pre_norm": False}, []),
     ("no_norm", {}, ("layer_norm",), {"pre_norm_has_final_norm": False}, [(range(8), BEFORE)]),
     ("sandwich", {}, ALL_NORMS, {"sandwich_norm": True}, []),
     ("peri_ln", {}, ("layer_norm",), {"sandwich_norm": True, "post_emb_norm": True}, []),
-    ("peri_ln", {"embedding_norm": False}, ALL_NORMS, {"sandwich_norm": True}, []),
+    ("peri_ln", {"norm.options.embedding_norm": False}, ALL_NORMS, {"sandwich_norm": True}, []),
     ("reordered", {}, ALL_NORMS, {"sandwich_norm": True}, [(range(8), BEFORE)]),
     ("deepnorm", {}, STATISTICS, {"pre_norm": False, "scale_residual_constant": 8**0.25}, []),
     ("admin", {}, STATISTICS, {"pre_norm": False, "scale_residual": True}, []),
     (
         "mix_ln",
-        {"final_norm": False},
+        {"norm.final": False},
         STATISTICS,
         {"pre_and_post_norm": True},
         [(range(2), BEFORE), (range(2, 8), SUM)],
     ),
     (
         "hybrid",
-        {"final_norm": False},
+        {"norm.final": False},
         ("rms_norm",),
         {"pre_norm": False, "attn_qk_rmsnorm": True, "attn_value_rmsnorm": True},
         [(range(1, 8, 2), SUM)],
@@ -209,17 +210,15 @@ def test_x_transformers(
 
     torch.manual_seed(0)
     activation = list(X_ACTIVATIONS)[len(placement) % 3]  # each activation somewhere
-    config = dataclasses.replace(
-        SMALL,
-        placement=placement,
-        norm=norm,
-        norm_eps=0.0 if norm == "rms_norm" else 1e-5,
-        activation=activation,
-        bias=False,
-        **changes,
-    )
+    described = {
+        "norm.placement": placement,
+        "norm.kind": norm,
+        "norm.eps": 0.0 if norm == "rms_norm" else 1e-5,
+        "feed_forward.activation": activation,
+        "bias": False,
+    }
     absent = ("bias",) if norm == "layer_norm" else ()
-    model = drawn(GPT(config), absent)
+    model = drawn(GPT(changed(SMALL, described | changes)), absent)
     options = {**options, **X_NORMS[norm], **X_ACTIVATIONS[activation]}
     embedding_norm = options.pop("post_emb_norm", False)
     layers = (Decoder if options.pop("causal", True) else Encoder)(
@@ -300,10 +299,10 @@ def assert_same_block(
     assert_same(block, reference, weights, x, arguments, tolerance=tolerance)
 
 
-def our_block(**changes: Any) -> Block:
+def our_block(changes: Mapping[str, Any]) -> Block:
     torch.manual_seed(0)
-    config = dataclasses.replace(SMALL, **changes)
-    block: Block = drawn(PLACEMENTS[config.placement].build(config, layer=0))
+    config = changed(SMALL, changes)
+    block: Block = drawn(PLACEMENTS[config.norm.placement].build(config, layer=0))
     return block
 
 
@@ -368,7 +367,14 @@ def test_bert() -> None:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    block = our_block(placement="post_ln", qkv_bias=True, causal=False, activation="gelu_exact")
+    block = our_block(
+        {
+            "norm.placement": "post_ln",
+            "qkv_bias": True,
+            "attention.causal": False,
+            "feed_forward.activation": "gelu_exact",
+        }
+    )
     names = {
         "attention.self.query": "query",
         "attention.self.key": "key",
@@ -395,7 +401,9 @@ def test_persimmon() -> None:
     config = PersimmonConfig(
         **SIZES, layer_norm_eps=1e-5, hidden_dropout=0.0, attention_dropout=0.0
     )
-    block = our_block(qk_norm=True, qkv_bias=True, activation="squared_relu")
+    block = our_block(
+        {"norm.qk": True, "qkv_bias": True, "feed_forward.activation": "squared_relu"}
+    )
     reference = PersimmonDecoderLayer(config, 0).double()
     names = {
         **PRE,
@@ -424,7 +432,9 @@ def test_qwen3() -> None:
     """
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Config, Qwen3DecoderLayer
 
-    block = our_block(norm="rms_norm", qk_norm=True, bias=False, activation="silu")
+    block = our_block(
+        {"norm.kind": "rms_norm", "norm.qk": True, "bias": False, "feed_forward.activation": "silu"}
+    )
     reference = Qwen3DecoderLayer(Qwen3Config(**LLAMA_SIZES), 0)
     reference.mlp.up_proj = Ones()
     assert_same_block(block, reference, LLAMA | PRE, no_rotation(), tolerance=FLOAT32)
@@ -438,7 +448,9 @@ def test_gemma3(placement: str) -> None:
     """
     from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer, Gemma3TextConfig
 
-    block = our_block(placement=placement, norm="rms_norm", qk_norm=True, bias=False)
+    block = our_block(
+        {"norm.placement": placement, "norm.kind": "rms_norm", "norm.qk": True, "bias": False}
+    )
     config = Gemma3TextConfig(
         **LLAMA_SIZES, query_pre_attn_scalar=4, hidden_activation="gelu_pytorch_tanh"
     )
@@ -461,12 +473,14 @@ def test_olmo2() -> None:
     from transformers.models.olmo2.modeling_olmo2 import Olmo2Config, Olmo2DecoderLayer
 
     block = our_block(
-        placement="reordered",
-        norm="rms_norm",
-        qk_norm=True,
-        n_heads=1,
-        bias=False,
-        activation="silu",
+        {
+            "norm.placement": "reordered",
+            "norm.kind": "rms_norm",
+            "norm.qk": True,
+            "n_heads": 1,
+            "bias": False,
+            "feed_forward.activation": "silu",
+        }
     )
     one_head = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 12}
     reference = Olmo2DecoderLayer(Olmo2Config(**LLAMA_SIZES | one_head), 0)
@@ -496,7 +510,9 @@ def test_swin_v2() -> None:
     """
     from transformers.models.swinv2.modeling_swinv2 import Swinv2Config, Swinv2Layer
 
-    block = our_block(placement="reordered", qkv_bias=True, activation="gelu_exact")
+    block = our_block(
+        {"norm.placement": "reordered", "qkv_bias": True, "feed_forward.activation": "gelu_exact"}
+    )
     config = Swinv2Config(window_size=3, layer_norm_eps=1e-5, hidden_dropout_prob=0.0)
     reference = Swinv2Layer(config, 12, (3, 3), 3)
     reference.attention = InATuple(block.attention)
@@ -515,7 +531,7 @@ def test_kosmos2() -> None:
     """sub_ln by layer_norm with all biases: against Kosmos2TextBlock, by Magneto's group."""
     from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextBlock, Kosmos2TextConfig
 
-    block = our_block(placement="sub_ln", qkv_bias=True)
+    block = our_block({"norm.placement": "sub_ln", "qkv_bias": True})
     config = Kosmos2TextConfig(
         embed_dim=12,
         ffn_dim=48,
@@ -549,7 +565,14 @@ def test_bitnet() -> None:
     """
     from transformers.models.bitnet.modeling_bitnet import BitNetConfig, BitNetDecoderLayer
 
-    block = our_block(placement="sub_ln", norm="rms_norm", bias=False, activation="squared_relu")
+    block = our_block(
+        {
+            "norm.placement": "sub_ln",
+            "norm.kind": "rms_norm",
+            "bias": False,
+            "feed_forward.activation": "squared_relu",
+        }
+    )
     reference = BitNetDecoderLayer(BitNetConfig(**LLAMA_SIZES, hidden_act="relu2"), 0)
     reference.mlp.up_proj = Ones()
     names = (
@@ -565,7 +588,8 @@ def test_gpt2_initialisation() -> None:
     from transformers.models.gpt2.modeling_gpt2 import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    model = GPT(GPTConfig(500, 100, 192, 3, 3, init="gpt2_scaled", qkv_bias=True, tie_head=True))
+    scaled = InitConfig("gpt2_scaled")
+    model = GPT(GPTConfig(500, 100, 192, 3, 3, qkv_bias=True, tie_head=True, init=scaled))
     theirs = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=500,

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from configs import changed
 from experiments.data.tokenizer import GPT2Tokenizer
 from gpt import GPT, GPT_CONFIG_124M, ConfigError, DeepShortcutNet, GPTConfig, generate, norm
 from gpt.attention import SelfAttention
@@ -81,7 +82,7 @@ def test_logits_in_train_mode() -> None:
 
 def test_skeleton_without_blocks_and_norms() -> None:
     torch.manual_seed(123)
-    skeleton = GPT(dataclasses.replace(BOOK, n_layers=0, placement="no_norm"))
+    skeleton = GPT(changed(BOOK, {"n_layers": 0, "norm.placement": "no_norm"}))
     expected = torch.tensor([-1.2034, 0.3201, -0.7130, -1.5548, -0.2390, -0.4667])
     torch.testing.assert_close(skeleton(SENTENCES)[0, 0, ENDS], expected, atol=1e-3, rtol=0)
 
