@@ -3,6 +3,7 @@
 from gpt import activation, init, norm, placement, position  # noqa: F401  they fill the tables
 from gpt.config import (
     GPT_CONFIG_124M,
+    Architecture,
     AttentionConfig,
     FeedForwardConfig,
     GPTConfig,
@@ -18,6 +19,7 @@ from gpt.weights import parameter_table, places
 
 __all__ = [
     "ACTIVATIONS",
+    "Architecture",
     "AttentionConfig",
     "FeedForwardConfig",
     "GPT",

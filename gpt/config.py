@@ -1,7 +1,7 @@
 """The description of one model, checked when it is made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gpt.checks import check_fields, setting
@@ -40,11 +40,7 @@ class NormConfig:
     eps: float = setting(1e-5, at_least=0)
     final: bool | None = None
     qk: bool | None = None
-    options: Mapping[str, Any] = setting(factory=dict)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "norm.")
-        check_options(self.placement, self.options)
+    options: dict[str, Any] = setting(factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,6 @@ class PositionConfig:
 
     kind: str = setting("learned", choices=POSITIONS)
 
-    def __post_init__(self) -> None:
-        check_fields(self, "position.")
-
 
 @dataclass(frozen=True)
 class AttentionConfig:
@@ -63,23 +56,12 @@ class AttentionConfig:
 
     causal: bool = True
 
-    def __post_init__(self) -> None:
-        check_fields(self, "attention.")
-
 
 @dataclass(frozen=True)
 class FeedForwardConfig:
-    """The feed-forward layer.
+    """ratio: width of the hidden side over emb_dim."""
 
-    activation  see gpt/activation.py
-    ratio       its width over emb_dim
-    """
-
-    activation: str = setting("gelu", choices=ACTIVATIONS)
     ratio: float = setting(4.0, above=0)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "feed_forward.")
 
 
 @dataclass(frozen=True)
@@ -93,13 +75,10 @@ class InitConfig:
     scheme: str = setting("torch", choices=INITS)
     std: float = setting(0.02, at_least=0)
 
-    def __post_init__(self) -> None:
-        check_fields(self, "init.")
-
 
 @dataclass(frozen=True)
-class GPTConfig:
-    """One GPT: its seven book names first, then the choices this project is about.
+class Architecture:
+    """The sizes and the parts of a GPT: its seven book names first.
 
     vocab_size      number of tokens the model can read and write
     context_length  longest sequence, in tokens
@@ -111,11 +90,6 @@ class GPTConfig:
 
     bias            whether the attention's output and the feed-forward layers have one
     tie_head        whether the head shares the token embedding's weight
-    shortcut        whether each sublayer adds its input
-    norm, position, attention, feed_forward, init
-                    their sections
-
-    Raises ConfigError, naming the field, the value and what would be valid.
     """
 
     vocab_size: int = setting(at_least=1)
@@ -127,16 +101,39 @@ class GPTConfig:
     qkv_bias: bool = False
     bias: bool = True
     tie_head: bool = False
+    position: PositionConfig = PositionConfig()
+    attention: AttentionConfig = AttentionConfig()
+    feed_forward: FeedForwardConfig = FeedForwardConfig()
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.emb_dim // self.n_heads
+
+    @property
+    def ff_dim(self) -> int:
+        """Width of the feed-forward layer's hidden side."""
+        return int(self.feed_forward.ratio * self.emb_dim)
+
+
+@dataclass(frozen=True)
+class GPTConfig(Architecture):
+    """One GPT: its architecture, and the choices this project is about.
+
+    shortcut    whether each sublayer adds its input
+    activation  of the feed-forward layer, see gpt/activation.py
+
+    Raises ConfigError, naming the field, the value and what would be valid.
+    """
+
     shortcut: bool = True
-    # Made when asked for, since their names can be checked only where the tables are filled.
-    norm: NormConfig = field(default_factory=NormConfig)
-    position: PositionConfig = field(default_factory=PositionConfig)
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    feed_forward: FeedForwardConfig = field(default_factory=FeedForwardConfig)
-    init: InitConfig = field(default_factory=InitConfig)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
+    norm: NormConfig = setting(factory=NormConfig)
+    init: InitConfig = InitConfig()
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_options(self.norm)
         if self.emb_dim % self.n_heads:
             raise ConfigError("n_heads", self.n_heads, f"must divide emb_dim={self.emb_dim}")
         ratio = self.feed_forward.ratio
@@ -153,16 +150,6 @@ class GPTConfig:
             if name in nested:
                 nested[name] = section(**nested[name])
         return cls(**nested)
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.emb_dim // self.n_heads
-
-    @property
-    def ff_dim(self) -> int:
-        """Width of the feed-forward layer's hidden side."""
-        return int(self.feed_forward.ratio * self.emb_dim)
 
 
 SECTIONS: dict[str, Any] = {
@@ -183,7 +170,6 @@ FLAT_NAMES = {
     "embedding_norm": "norm.options.embedding_norm",
     "scale_start": "norm.options.scale_start",
     "causal": "attention.causal",
-    "activation": "feed_forward.activation",
     "ff_ratio": "feed_forward.ratio",
     "init": "init.scheme",
     "init_std": "init.std",
@@ -205,23 +191,28 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def check_options(placement: str, options: Mapping[str, Any]) -> None:
+def check_options(norm: NormConfig) -> None:
     """Raise ConfigError unless the placement has each of these options and takes its value."""
-    known = PLACEMENTS[placement].Options
-    names = {option.name for option in fields(known)}
-    for name, value in options.items():
+    known = PLACEMENTS[norm.placement].Options
+    names = [option.name for option in fields(known)]
+    for name, value in norm.options.items():
         if name not in names:
-            raise ConfigError(f"norm.options.{name}", value, option_hint(placement, name))
-    check_fields(known(**options), "norm.options.")
+            own = f"its options: {', '.join(names)}" if names else "it has none"
+            valid = f"norm={norm.placement} has no such option ({own}){belonging(name)}"
+            raise ConfigError(f"norm.options.{name}", value, valid)
+    check_fields(known(**norm.options), "norm.options.")
 
 
-def option_hint(placement: str, name: str) -> str:
-    """Why a placement does not take the option `name`, and who does."""
-    owners = [
-        owner
-        for owner, block in PLACEMENTS.items()
+def option_owners(name: str) -> list[str]:
+    """The placements that have an option of this name."""
+    return [
+        placement
+        for placement, block in PLACEMENTS.items()
         if name in {option.name for option in fields(block.Options)}
     ]
-    own = ", ".join(option.name for option in fields(PLACEMENTS[placement].Options)) or "none"
-    known = f"; it belongs to norm={' and norm='.join(owners)}" if owners else ""
-    return f"norm={placement} has no such option (it has {own}){known}"
+
+
+def belonging(name: str) -> str:
+    """Whose an option is, in words; empty where no placement has it."""
+    owners = [f"norm={owner}" for owner in option_owners(name)]
+    return f"; it belongs to {' and '.join(owners)}" if owners else ""

@@ -17,7 +17,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.fc_in = nn.Linear(config.emb_dim, config.ff_dim, bias=config.bias)
-        self.activation = ACTIVATIONS[config.feed_forward.activation]
+        self.activation = ACTIVATIONS[config.activation]
         self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
 

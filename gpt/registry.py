@@ -47,6 +47,6 @@ class Registry(dict[str, T], Generic[T]):
 # without the parts it names; importing the package `gpt` fills them.
 PLACEMENTS: Registry[Any] = Registry("norm.placement")  # subclasses of gpt.block.Block
 NORMS: Registry[Callable[[int, float], Any]] = Registry("norm.kind")  # (width, eps) to a module
-ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("feed_forward.activation")  # elementwise
+ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("activation")  # elementwise
 POSITIONS: Registry[Any] = Registry("position.kind")  # see gpt.position
 INITS: Registry[Callable[[Any], None]] = Registry("init.scheme")  # redraw a model's parameters

@@ -1,9 +1,16 @@
-"""Descriptions of models that differ from a given one by a few fields."""
+"""Settings and descriptions of models that differ from given ones by a few fields."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+
+import run
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import to_values
+from experiments.settings.schema import Settings
 from gpt import GPTConfig
 
 
@@ -17,3 +24,10 @@ def changed(config: GPTConfig, changes: Mapping[str, Any]) -> GPTConfig:
             section = section[part]
         section[field] = value
     return GPTConfig.from_values(values)
+
+
+@functools.cache
+def settings_of(*overrides: str) -> Settings:
+    """What `python run.py OVERRIDES` runs with."""
+    with initialize_config_dir(run.CONF, version_base="1.3"):
+        return checked_settings(to_values(compose("config", list(overrides))))

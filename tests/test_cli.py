@@ -49,7 +49,10 @@ def smallest(grid: str) -> list[str]:
     """Overrides that leave one job of an experiment that is a grid."""
     values = yaml.safe_load((CONF / "experiment" / f"{grid}.yaml").read_text())
     params = values["hydra"]["sweeper"]["params"]
-    return [f"{name}={str(levels).split(',')[0]}" for name, levels in params.items()]
+    return [
+        f"{name}={'pre_ln' if levels == '${every:norm}' else str(levels).split(',')[0]}"
+        for name, levels in params.items()
+    ]
 
 
 EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
@@ -157,9 +160,9 @@ OF_FIRST = ("shortcut=false", "norm.kind=rms_norm", "norm.final=true", "norm.qk=
     [
         *itertools.product(FIRST, OF_FIRST),
         *((norm, "norm.kind=dyt") for norm in PLACEMENTS if norm not in FIRST),
-        ("mix_ln", "norm.fraction=0.5"),
-        ("peri_ln", "norm.embedding_norm=false"),
-        ("reordered", "norm.scale_start=0"),
+        ("mix_ln", "norm.options.fraction=0.5"),
+        ("peri_ln", "norm.options.embedding_norm=false"),
+        ("reordered", "norm.options.scale_start=0"),
         ("deepnorm", "init=xavier"),
         ("hybrid", "norm.qk=false"),
     ],
@@ -227,9 +230,11 @@ def test_a_chosen_tokenizer_of_the_larger_sizes() -> None:
 
 BAD_INPUT = {
     "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: admin, b2t,",
-    "norm.fraction=0.5": r"norm.options.fraction=0.5 .*pre_ln has no such option .*=mix_ln",
-    "norm.embedding_norm=false": r"norm.options.embedding_norm=False .* norm=peri_ln",
-    "model.causal=false": r"model.causal=False .* sees what it is to predict",
+    "norm.fraction=0.5": r"'norm.fraction' .* its name is now norm.options.fraction",
+    "norm.options.fraction=0.5": r"'norm.options.fraction' .* no such option; .* norm=mix_ln",
+    "+norm.options.fraction=0.5": r"norm.options.fraction=0.5 .*norm=pre_ln .* norm=mix_ln",
+    "norm.options.nonsense=1": r"'norm.options.nonsense' .* no such option$",
+    "model.attention.causal=false": r"model.attention.causal=False .* is to predict",
     "experiment=trian": r"did you mean 'train'",
     "norm=null": r"norm=null",
     "norn=post_ln": r"'norn' .* did you mean 'norm'",
@@ -239,17 +244,17 @@ BAD_INPUT = {
     "trainer.steps=abc": r"trainer.steps=abc.* could not be converted to Integer",
     "trainer.steps=0": r"trainer.steps=0 .* at least 1",
     "trainer.steps=null": r"trainer.steps",
-    "model.n_heads=3": r"n_heads=3 .* must divide emb_dim=16",
-    "model.drop_rate=2": r"drop_rate=2.0 .* in \[0, 1\]",
+    "model.n_heads=3": r"model.n_heads=3 .* must divide emb_dim=16",
+    "model.drop_rate=2": r"model.drop_rate=2.0 .* in \[0, 1\]",
     "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
-    "norm.placement=../../x": r"placement='../../x' .* Choose from",
+    "norm.placement=../../x": r"norm.placement='../../x' .* Choose from",
     "norm.kind=batch": r"norm.kind='batch' .* dyt, layer_norm, rms_norm",
     "optimizer.betas=[0.9]": r"optimizer.betas=\[0.9\] .* two numbers",
     "optimizer.lr=nan": r"optimizer.lr=nan .* finite",
     "schedule.final_ratio=-1": r"schedule.final_ratio=-1.0",
-    "trainer.clip=0": r"trainer.clip=0.0 .* positive, or null",
+    "trainer.clip=0": r"trainer.clip=0.0 .* above 0, or null",
     "trainer.sequence_length=99": r"sequence_length=99 .* model.context_length=16",
-    "data.train_share=1.0": r"data.train_share=1.0 .* between 0 and 1",
+    "data.train_share=1.0": r"data.train_share=1.0 .* strictly between 0 and 1",
     "data.path=/no/such/file": r"data.path='/no/such/file' .* No such file",
     "data.path=null": r"data.path=None .* must name",
     "data.path={empty}": r"empty.txt' .* it is empty",
@@ -260,7 +265,7 @@ BAD_INPUT = {
     "generate.prompt=''": r"generate.prompt='' .* at least one token",
     "device=cuda": r"device='cuda' .* this machine has none; choose from: auto",
     "device=tpu": r"device='tpu' .* Choose from: auto, cpu, cuda, mps",
-    "seed=-1": r"seed=-1 .* at least 0",
+    "seed=-1": r"seed=-1 .* in \[0, 9,223,372,036,854,775,807\]",
     "wandb.mode=ofline": r"wandb.mode='ofline' .* did you mean 'offline'",
     "model={{": r"model=\{",
     "foo": r"foo",

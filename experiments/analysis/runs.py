@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from experiments.machine.console import one_line, printable
-from experiments.settings.identity import flatten
+from experiments.settings.identity import flatten, with_new_names
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Run:
     def __post_init__(self) -> None:
         told = self.summary.get("settings")
         if isinstance(told, dict):
-            self.settings = dict(flatten(told))
+            self.settings = dict(flatten(with_new_names(told)))
         else:
             self.settings = {
                 name: self.summary[key]

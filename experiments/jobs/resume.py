@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.machine.console import one_line
 from experiments.machine.files import line_end_offset
 from experiments.records.directory import CONFIG_FOLDER
-from experiments.settings.compose import to_values
-from experiments.settings.identity import flatten, result_settings
+from experiments.settings.compose import SCHEMA, to_values
+from experiments.settings.identity import flatten, result_settings, with_new_names
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import State, newest_state
 from experiments.training.schedule import learning_rate
@@ -68,7 +68,7 @@ def check_types(values: dict[str, Any], directory: Path) -> dict[str, Any]:
             "resume", str(directory), f"its {CONFIG_FOLDER}/config.yaml refers to something"
         )
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(Settings), values)
+        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), with_new_names(values))
         return to_values(cast(DictConfig, typed))
     except OmegaConfBaseException as error:
         valid = (
@@ -107,7 +107,7 @@ def check_resumable(settings: Settings, stored: dict[str, Any], step: int) -> No
     the same under the new number of steps.
     """
     told = dict(flatten(result_settings(dataclasses.asdict(settings))))
-    before = dict(flatten(result_settings(stored)))
+    before = dict(flatten(result_settings(with_new_names(stored))))
     for name in {**before, **told}:
         old, new = before.get(name), told.get(name)
         if old == new:

@@ -12,7 +12,7 @@ from experiments.records.csv_files import CsvSink
 from experiments.records.sink import Metrics, Sink, Table
 from experiments.records.summary import write_summary
 from experiments.records.wandb_run import WandbSink
-from experiments.settings.identity import result_settings
+from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
 from normscope.stats import Row
 
@@ -43,7 +43,7 @@ class Recorder:
             "status": "running",
             "runner": settings.runner,
             "seed": settings.seed,
-            "settings_sha256": settings.digest(),
+            "settings_sha256": digest(dataclasses.asdict(settings)),
             "settings": result_settings(dataclasses.asdict(settings)),
             "overrides": list(overrides),
         }

@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Train, evaluate, measure; leaves every record of a run."""
-    if not settings.model.causal:
+    if not settings.model.attention.causal:
         valid = "must be true for training, or the model sees what it is to predict"
-        raise ConfigError("model.causal", settings.model.causal, valid)
+        raise ConfigError("model.attention.causal", settings.model.attention.causal, valid)
     corpus = load_corpus(settings)
     prompt = prompt_tokens(settings.generate, corpus.tokenizer, corpus)
     warmup, steps = settings.schedule.warmup_steps, settings.trainer.steps

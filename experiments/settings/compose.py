@@ -5,16 +5,49 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.machine.files import hide_home, safe_file_name
+from experiments.settings.identity import RENAMED
 from experiments.settings.schema import Settings
 from gpt import ConfigError
-from gpt.registry import choice_hint
+from gpt.config import belonging
+from gpt.registry import ACTIVATIONS, NORMS, PLACEMENTS, choice_hint
 
 S = TypeVar("S")
 
-ConfigStore.instance().store(name="schema", node=Settings)
+TABLES = {"norm": PLACEMENTS, "norm.kind": NORMS, "activation": ACTIVATIONS}
+
+
+def schema_of(kind: type) -> type:
+    """A mutable twin of a dataclass, field by field: OmegaConf makes frozen ones read-only."""
+    hints = get_type_hints(kind)
+    twins = []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            hint = schema_of(cast(type, hint))
+            default: Any = dataclasses.field(default_factory=hint)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = dataclasses.field(default_factory=field.default_factory)
+        elif field.default is dataclasses.MISSING:
+            default = dataclasses.field(default=MISSING)
+        else:
+            default = dataclasses.field(default=field.default)
+        twins.append((field.name, hint, default))
+    return dataclasses.make_dataclass(kind.__name__, twins)
+
+
+SCHEMA = schema_of(Settings)
+
+
+def every(table: str, between: str = ",") -> str:
+    """All names of a table, for the YAML files that would list them: `${every:norm}`."""
+    return between.join(TABLES[table])
+
+
+ConfigStore.instance().store(name="schema", node=SCHEMA)
+OmegaConf.register_new_resolver("every", every, replace=True)
 OmegaConf.register_new_resolver("file_name", safe_file_name, replace=True)
 OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
 
@@ -32,33 +65,41 @@ def from_values(values: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def build_dataclass(cls: type[S], values: Any, prefix: str = "") -> S:
-    """An instance of the dataclass `cls` from nested dictionaries; unknown keys are refused."""
-    types = get_type_hints(cls)
-    for key in values:
-        if key not in types:
-            raise ConfigError(prefix + str(key), values[key], unknown_setting(prefix + str(key)))
-    made = {
-        key: build_dataclass(types[key], value, f"{prefix}{key}.")
-        if dataclasses.is_dataclass(types[key])
+def build_dataclass(kind: type[S], values: Any, prefix: str = "") -> S:
+    """An instance of the dataclass `kind` from nested dictionaries.
+
+    Raises ConfigError for a name that no field has.
+    """
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            full = f"{prefix}{name}"
+            raise ConfigError(full, values[name], unknown_setting(full))
+    built = {
+        name: build_dataclass(hints[name], value, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(hints[name])
         else value
-        for key, value in values.items()
+        for name, value in values.items()
     }
-    return cls(**made)
+    return kind(**built)
 
 
-def unknown_setting(key: str) -> str:
-    """What could have been meant by a key that does not exist."""
-    *parents, _ = key.split(".")
-    known = [name for name in setting_names() if name.split(".")[:-1] == parents]
-    return "no such setting; " + choice_hint(key, known or setting_names())
+def unknown_setting(name: str) -> str:
+    """What could have been meant by the name of a setting that does not exist."""
+    if name in RENAMED:
+        return f"no such setting; its name is now {RENAMED[name]}"
+    *parents, last = name.split(".")
+    if parents == ["norm", "options"]:
+        return f"the norm that was chosen has no such option{belonging(last)}"
+    known = [other for other in setting_names() if other.split(".")[:-1] == parents]
+    return "no such setting; " + choice_hint(name, known or setting_names())
 
 
-def setting_names(cls: Any = Settings, prefix: str = "") -> list[str]:
+def setting_names(kind: Any = Settings, prefix: str = "") -> list[str]:
     """Every setting's dotted name, sections first."""
     names = []
-    for name, kind in get_type_hints(cls).items():
+    for name, hint in get_type_hints(kind).items():
         names.append(prefix + name)
-        if dataclasses.is_dataclass(kind):
-            names += setting_names(kind, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(hint):
+            names += setting_names(hint, f"{prefix}{name}.")
     return names

@@ -3,21 +3,35 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from experiments.settings.schema import Settings
+from gpt.checks import valid_of
+
+# What settings of version 0.4 are called now.
+RENAMED = {
+    "norm.fraction": "norm.options.fraction",
+    "norm.embedding_norm": "norm.options.embedding_norm",
+    "norm.scale_start": "norm.options.scale_start",
+    "model.ff_ratio": "model.feed_forward.ratio",
+    "model.causal": "model.attention.causal",
+}
 
 
-def result_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of nested settings, those that can change a result: not the logging, not the caches."""
-    unheard = ("wandb", "sweep", "resume", "pictures")
-    kept = {k: value for k, value in values.items() if k not in unheard}
-    silent = {
-        "data": {"cache_dir"},
-        "claims": {"runs"},
-        "trainer": {"checkpoint_every", "keep", "keep_best"},
-    }
-    for section, names in silent.items():
-        if isinstance(kept.get(section), dict):
-            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
+def result_settings(values: Mapping[str, Any], kind: Any = Settings) -> dict[str, Any]:
+    """Of nested settings those that can change a result, as their fields state.
+
+    Names that no field has are kept.
+    """
+    hints, kept = get_type_hints(kind), dict(values)
+    for field in fields(kind):
+        if field.name not in values:
+            continue
+        if not valid_of(field).affects_results:
+            del kept[field.name]
+        elif is_dataclass(hints[field.name]) and isinstance(values[field.name], dict):
+            kept[field.name] = result_settings(values[field.name], hints[field.name])
     return kept
 
 
@@ -33,3 +47,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", json.dumps(value) if isinstance(value, list) else value
+
+
+def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings of this version or of 0.4, under the names of this version.
+
+    An option that was null, as where the placement has none, is left out.
+    """
+    renamed = {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
+    for old, new in RENAMED.items():
+        section, name = old.split(".")
+        if isinstance(renamed.get(section), dict) and name in renamed[section]:
+            value = renamed[section].pop(name)
+            _, inner, leaf = new.split(".")
+            if value is not None:
+                renamed[section][inner] = {**renamed[section].get(inner, {}), leaf: value}
+    return renamed

@@ -1,297 +1,256 @@
-"""What can be set: the schema of `conf/`.
+"""What can be set: the schema of `conf/`, where each field states its bounds and its default.
 
-Every value stands in a YAML file; this module states types only. Fields without a default here
-must be given there.
+A field without a default stands in a YAML file of conf/: it is what that choice is about. What
+`gpt` describes (norm, init, the sizes of a model) is taken from there, so that no field stands
+twice. Names that live in tables of other rooms are checked at the door, experiments/jobs/check.py.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from omegaconf import MISSING
-
-from experiments.settings.identity import digest
-from gpt import (
-    AttentionConfig,
-    ConfigError,
-    FeedForwardConfig,
-    GPTConfig,
-    InitConfig,
-    NormConfig,
-)
-from gpt.checks import Valid, check_choice, check_number
+from gpt import Architecture, ConfigError, GPTConfig, InitConfig, NormConfig
+from gpt.checks import check_fields, setting
+from gpt.config import check_options
+from gpt.registry import ACTIVATIONS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16", "float64")
 WANDB_MODES = ("offline", "online", "disabled")
 RERUNS = ("failed", "all")
-SHARE, NOT_NEGATIVE = Valid(at_least=0, at_most=1), Valid(at_least=0)
 
 
-@dataclass
-class NormSettings:
-    """norm: where the norms stand, and their kind."""
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Architecture):
+    """model: the sizes, under the names that `gpt.GPTConfig` gives them.
 
-    placement: str = MISSING
-    kind: str = MISSING
-    eps: float = MISSING
-    final: bool | None = MISSING
-    qk: bool | None = MISSING
-    fraction: float | None = MISSING  # this and below: parameters of single placements
-    embedding_norm: bool | None = MISSING
-    scale_start: float | None = MISSING
+    vocab_size  null: the tokenizer's
+    """
+
+    vocab_size: int | None = setting(None, at_least=1)  # type: ignore[assignment]
 
 
-@dataclass
-class ModelSettings:
-    """model: the sizes, under the names that `gpt.GPTConfig` gives them."""
-
-    vocab_size: int | None = MISSING  # null: the tokenizer's
-    context_length: int = MISSING
-    emb_dim: int = MISSING
-    n_heads: int = MISSING
-    n_layers: int = MISSING
-    drop_rate: float = MISSING
-    qkv_bias: bool = MISSING
-    bias: bool = MISSING
-    causal: bool = MISSING
-    ff_ratio: float = MISSING
-    tie_head: bool = MISSING
-
-
-@dataclass
-class InitSettings:
-    """init: how the weights are drawn."""
-
-    scheme: str = MISSING
-    std: float = MISSING
-
-
-@dataclass
+@dataclass(frozen=True)
 class DataSettings:
-    """data: the text and its split."""
+    """data: the text and its split.
 
-    name: str = MISSING
-    path: str | None = MISSING
-    train_share: float = MISSING
-    cache_dir: str = MISSING
+    name         see experiments/data/corpus.py
+    path         of data=text: a UTF-8 file or a folder of them
+    train_share  of the tokens, the first of them; the rest is for validation
+    """
+
+    name: str
+    path: str | None = None
+    train_share: float = setting(0.9, above=0, below=1)
+    cache_dir: str = setting("outputs/.cache", affects_results=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenizerSettings:
-    """tokenizer: how the text becomes tokens."""
+    """tokenizer: how the text becomes tokens, see experiments/data/tokenizer.py."""
 
-    name: str = MISSING
+    name: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class OptimizerSettings:
-    """optimizer: AdamW or SGD."""
+    """optimizer: see experiments/training/optimizer.py.
 
-    name: str = MISSING
-    lr: float = MISSING
-    weight_decay: float = MISSING
-    betas: list[float] | None = MISSING
-    momentum: float | None = MISSING
+    weight_decay  on matrices only
+    betas         of adamw alone
+    momentum      of sgd alone
+    """
+
+    name: str
+    lr: float = setting(at_least=0)
+    weight_decay: float = setting(at_least=0)
+    betas: list[float] | None = None
+    momentum: float | None = setting(None, at_least=0, at_most=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScheduleSettings:
-    """schedule: the learning rate over the steps."""
+    """schedule: the learning rate over the steps, see experiments/training/schedule.py.
 
-    name: str = MISSING
-    warmup_steps: int = MISSING
-    final_ratio: float = MISSING
+    warmup_steps  Post-LN does not learn with much less than the default, see the README
+    final_ratio   of the last rate to the peak
+    """
+
+    name: str
+    warmup_steps: int = setting(200, at_least=0)
+    final_ratio: float = setting(0.1, at_least=0, at_most=1)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """trainer: length, batch, precision, and how often to measure."""
+    """trainer: length, batch, precision, and how often to measure.
 
-    steps: int = MISSING
-    batch_size: int = MISSING
-    sequence_length: int | None = MISSING  # null: the model's context length
-    accumulate: int = MISSING
-    clip: float | None = MISSING  # null: off
-    precision: str = MISSING
-    eval_every: int = MISSING
-    eval_tokens: int = MISSING  # at least one window
-    probe_every: int | None = MISSING  # null: never
-    probe_tokens: int = MISSING  # at least one window, at most a training batch
-    end_probes: bool = MISSING  # those that cost too much for every probe
-    log_every: int | None = MISSING  # null: 1, coarser where gradients.csv would exceed 50 MB
-    checkpoint_every: int | None = MISSING  # null: at the end only
-    keep: int = MISSING  # checkpoints, the newest among them
-    keep_best: bool = MISSING  # the one with the least validation loss, too
+    steps             updates
+    batch_size        windows per step and accumulation part
+    sequence_length   tokens per window; null: the model's context length
+    accumulate        parts of which each step's gradient is the mean
+    clip              largest total gradient norm; null: off, so that gradients are seen as they are
+    precision         float32, bf16 for matrix products alone, or float64
+    eval_every        steps between two evaluations
+    eval_tokens       of the validation part, the same each time; at least one window
+    probe_every       steps between two probes (activations, weights, updates, gradients per
+                      tensor); null: never
+    probe_tokens      of the validation part, the same each time; at least one window, at most a
+                      training batch
+    end_probes        once, at the end: loss without each block, gradients of single windows
+    log_every         steps between two rows; null: every step, coarser where gradients.csv would
+                      exceed 50 MB
+    checkpoint_every  steps between two checkpoints; null: at the end only
+    keep              checkpoints, the newest among them
+    keep_best         also best.pt, with the least validation loss
+    """
+
+    steps: int = setting(at_least=1)
+    batch_size: int = setting(at_least=1)
+    sequence_length: int | None = setting(None, at_least=1)
+    accumulate: int = setting(1, at_least=1)
+    clip: float | None = setting(None, above=0)
+    precision: str = setting("float32", choices=PRECISIONS)
+    eval_every: int = setting(at_least=1)
+    eval_tokens: int = setting(at_least=1)
+    probe_every: int | None = setting(at_least=1)
+    probe_tokens: int = setting(512, at_least=1)
+    end_probes: bool = True
+    log_every: int | None = setting(None, at_least=1)
+    checkpoint_every: int | None = setting(at_least=1, affects_results=False)
+    keep: int = setting(2, at_least=1, affects_results=False)
+    keep_best: bool = setting(False, affects_results=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class GenerateSettings:
-    """generate: the text written after training, or from a checkpoint."""
+    """generate: the text written after training, or from a checkpoint.
 
-    checkpoint: str | None = MISSING
-    prompt: str | None = MISSING  # null: the first words of the validation text
-    tokens: int = MISSING
-    temperature: float = MISSING
-    top_k: int | None = MISSING
+    checkpoint   of experiment=generate: a run's directory or its checkpoint.pt
+    prompt       null: the first words of the validation text
+    tokens       to write
+    temperature  0: the most likely token each time
+    top_k        draw among the k most likely tokens; null: among all
+    """
+
+    checkpoint: str | None = None
+    prompt: str | None = None
+    tokens: int = setting(60, at_least=0)
+    temperature: float = setting(0.8, at_least=0)
+    top_k: int | None = setting(50, at_least=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class InitGradientsSettings:
-    """init_gradients: how many draws."""
+    """init_gradients: how many draws of the weights, and batches for each."""
 
-    seeds: int = MISSING
-    batches: int = MISSING
+    seeds: int = setting(5, at_least=1)
+    batches: int = setting(4, at_least=1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClaimsSettings:
-    """claims: which claims are measured, and how much for it."""
+    """claims: which claims are measured, and how much.
 
-    budget: str = MISSING
-    only: str | None = MISSING  # names with commas between; null: all that the budget allows
-    runs: str = MISSING  # where training runs are kept, for the next time
+    budget  see experiments/claims/lab.py
+    only    names with commas between; null: all that the budget allows
+    runs    where training runs are kept, which are not repeated the next time
+    """
+
+    budget: str = "standard"
+    only: str | None = None
+    runs: str = setting("outputs/claims", affects_results=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class WandbSettings:
-    """wandb: whether and where W&B records."""
+    """wandb: whether and where W&B records.
 
-    mode: str = MISSING
-    project: str = MISSING
-    entity: str | None = MISSING
-    group: str | None = MISSING  # null: none; in a sweep, the sweep's directory
-    name: str | None = MISSING  # null: the run's directory
-    tags: list[str] = MISSING
+    group  null: none; in a sweep, the sweep's directory
+    name   null: the run's directory
+    tags   in a sweep, the job's choices are added
+    """
+
+    mode: str = setting("offline", choices=WANDB_MODES)
+    project: str = "normscope"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = setting(factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SweepSettings:
-    """sweep: which jobs of a grid run again."""
+    """sweep: which jobs of a grid run again.
 
-    rerun: str | None = MISSING  # null: those without an answer; failed: no others; all
+    rerun  null: those that neither finished nor diverged; failed: those that failed and no others;
+           all: every job
+    """
+
+    rerun: str | None = setting(None, choices=RERUNS)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything one run is told. Made by `from_hydra`, checked by `check`."""
+    """Everything that one run is given.
 
-    runner: str = MISSING
-    seed: int = MISSING
-    device: str = MISSING
-    threads: int | None = MISSING  # null: all cores, one in a sweep
-    resume: str | None = MISSING  # a run's directory, to go on there
-    pictures: bool = MISSING
-    activation: str = MISSING
-    shortcut: bool = MISSING
-    norm: NormSettings = MISSING
-    model: ModelSettings = MISSING
-    init: InitSettings = MISSING
-    data: DataSettings = MISSING
-    tokenizer: TokenizerSettings = MISSING
-    optimizer: OptimizerSettings = MISSING
-    schedule: ScheduleSettings = MISSING
-    trainer: TrainerSettings = MISSING
-    generate: GenerateSettings = MISSING
-    init_gradients: InitGradientsSettings = MISSING
-    claims: ClaimsSettings = MISSING
-    wandb: WandbSettings = MISSING
-    sweep: SweepSettings = MISSING
+    threads   of the CPU; null: all cores, and one in a sweep, so that a parallel one agrees
+    resume    the directory of a run to continue
+    pictures  drawn at the end; `python -m experiments.plots DIR` draws them at any time
+    """
 
-    def model_config(self, vocab_size: int) -> GPTConfig:
-        """The model's description, for a tokenizer of `vocab_size` tokens."""
-        room = self.model.vocab_size
-        if room is not None and room < vocab_size:
-            raise ConfigError(
-                "model.vocab_size", room, f"tokenizer={self.tokenizer.name} needs {vocab_size}"
-            )
-        model, norm = self.model, self.norm
-        options = {
-            "fraction": norm.fraction,
-            "embedding_norm": norm.embedding_norm,
-            "scale_start": norm.scale_start,
-        }
-        return GPTConfig(
-            vocab_size=vocab_size if room is None else room,
-            context_length=model.context_length,
-            emb_dim=model.emb_dim,
-            n_heads=model.n_heads,
-            n_layers=model.n_layers,
-            drop_rate=model.drop_rate,
-            qkv_bias=model.qkv_bias,
-            bias=model.bias,
-            tie_head=model.tie_head,
-            shortcut=self.shortcut,
-            norm=NormConfig(
-                norm.placement,
-                norm.kind,
-                norm.eps,
-                norm.final,
-                norm.qk,
-                {name: value for name, value in options.items() if value is not None},
-            ),
-            attention=AttentionConfig(model.causal),
-            feed_forward=FeedForwardConfig(self.activation, model.ff_ratio),
-            init=InitConfig(self.init.scheme, self.init.std),
-        )
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens per training window."""
-        return self.trainer.sequence_length or self.model.context_length
-
-    def digest(self) -> str:
-        """sha256 of all that can change a result."""
-        return digest(dataclasses.asdict(self))
+    runner: str
+    seed: int = setting(0, at_least=0, at_most=2**63 - 1)
+    device: str = setting("auto", choices=DEVICES)
+    threads: int | None = setting(None, at_least=1)
+    resume: str | None = setting(None, affects_results=False)
+    pictures: bool = setting(True, affects_results=False)
+    activation: str = setting("gelu", choices=ACTIVATIONS)
+    shortcut: bool = True
+    norm: NormConfig
+    model: ModelSettings
+    init: InitConfig
+    data: DataSettings
+    tokenizer: TokenizerSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    trainer: TrainerSettings
+    generate: GenerateSettings = GenerateSettings()
+    init_gradients: InitGradientsSettings = InitGradientsSettings()
+    claims: ClaimsSettings = ClaimsSettings()
+    wandb: WandbSettings = setting(factory=WandbSettings, affects_results=False)
+    sweep: SweepSettings = setting(SweepSettings(), affects_results=False)
 
     def check(self) -> None:
-        """Raise ConfigError for a value out of bounds; names: experiments/jobs/check.py."""
-        check_number("seed", self.seed, int, Valid(at_least=0))
-        if self.seed >= 2**63:
-            raise ConfigError("seed", self.seed, "must be below 2^63")
-        check_choice("device", self.device, DEVICES)
-        check_choice("trainer.precision", self.trainer.precision, PRECISIONS)
-        check_choice("wandb.mode", self.wandb.mode, WANDB_MODES)
-        if self.sweep.rerun is not None:
-            check_choice("sweep.rerun", self.sweep.rerun, RERUNS)
-        if not 0 < self.data.train_share < 1:
-            raise ConfigError("data.train_share", self.data.train_share, "must lie between 0 and 1")
-        for field, value in (
-            ("threads", self.threads),
-            ("trainer.steps", self.trainer.steps),
-            ("trainer.batch_size", self.trainer.batch_size),
-            ("trainer.sequence_length", self.trainer.sequence_length),
-            ("trainer.accumulate", self.trainer.accumulate),
-            ("trainer.eval_every", self.trainer.eval_every),
-            ("trainer.eval_tokens", self.trainer.eval_tokens),
-            ("trainer.probe_every", self.trainer.probe_every),
-            ("trainer.probe_tokens", self.trainer.probe_tokens),
-            ("trainer.log_every", self.trainer.log_every),
-            ("trainer.checkpoint_every", self.trainer.checkpoint_every),
-            ("trainer.keep", self.trainer.keep),
-            ("init_gradients.seeds", self.init_gradients.seeds),
-            ("init_gradients.batches", self.init_gradients.batches),
-            ("generate.top_k", self.generate.top_k),
-        ):
-            if value is not None:
-                check_number(field, value, int, Valid(at_least=1))
-        check_number("generate.tokens", self.generate.tokens, int, Valid(at_least=0))
-        check_number("schedule.warmup_steps", self.schedule.warmup_steps, int, Valid(at_least=0))
-        check_number("schedule.final_ratio", self.schedule.final_ratio, float, SHARE)
-        check_number("optimizer.lr", self.optimizer.lr, float, NOT_NEGATIVE)
-        check_number("optimizer.weight_decay", self.optimizer.weight_decay, float, NOT_NEGATIVE)
-        check_number("generate.temperature", self.generate.temperature, float, NOT_NEGATIVE)
-        if self.optimizer.momentum is not None:
-            check_number("optimizer.momentum", self.optimizer.momentum, float, SHARE)
+        """Raise ConfigError for the first value that no run could use."""
+        check_fields(self)
+        check_options(self.norm)
         betas = self.optimizer.betas
         if betas is not None and not (
             len(betas) == 2 and all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
         ):
             raise ConfigError("optimizer.betas", betas, "must be two numbers in [0, 1)")
-        if self.trainer.clip is not None and not 0 < self.trainer.clip < float("inf"):
-            raise ConfigError("trainer.clip", self.trainer.clip, "must be positive, or null")
         if self.sequence_length > self.model.context_length:
-            raise ConfigError(
-                "trainer.sequence_length",
-                self.sequence_length,
-                f"must be at most model.context_length={self.model.context_length}",
-            )
+            valid = f"must be at most model.context_length={self.model.context_length}"
+            raise ConfigError("trainer.sequence_length", self.sequence_length, valid)
+        self.model_config(self.model.vocab_size or 1)
+
+    def model_config(self, vocab_size: int) -> GPTConfig:
+        """The model's description, for a tokenizer of `vocab_size` tokens."""
+        configured = self.model.vocab_size
+        if configured is not None and configured < vocab_size:
+            valid = f"tokenizer={self.tokenizer.name} needs {vocab_size}"
+            raise ConfigError("model.vocab_size", configured, valid)
+        sizes: dict[str, Any] = {f.name: getattr(self.model, f.name) for f in fields(Architecture)}
+        sizes["vocab_size"] = configured or vocab_size
+        chosen = {f.name: getattr(self, f.name) for f in fields(GPTConfig) if f.name not in sizes}
+        try:
+            return GPTConfig(**sizes, **chosen)
+        except ConfigError as error:  # its fields are typed with `model.` before most of them
+            named = error.field.split(".")[0] in chosen
+            field = error.field if named else f"model.{error.field}"
+            raise ConfigError(field, error.value, error.valid) from None
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens per training window."""
+        return self.trainer.sequence_length or self.model.context_length

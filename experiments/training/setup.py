@@ -38,7 +38,7 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
         "paper_init": placement.init,
         "norm": config.norm.kind,
         "shortcut": config.shortcut,
-        "activation": config.feed_forward.activation,
+        "activation": config.activation,
         "init": scheme,
         "n_layers": config.n_layers,
         "emb_dim": config.emb_dim,

@@ -419,24 +419,24 @@ def test_arms_by_name(tmp_path: Path) -> None:
 def test_what_a_placement_chooses_besides_is_no_arm_of_its_own(tmp_path: Path) -> None:
     tied = tmp_path / "tied"
     for seed in (0, 1):
-        make_run(tied, f"pre{seed}", seed=seed, norm={"fraction": None})
+        make_run(tied, f"pre{seed}", seed=seed, norm={"options": {}})
         make_run(tied, f"deep{seed}", placement="deepnorm", init="deepnorm", seed=seed)
-        make_run(tied, f"mix{seed}", placement="mix_ln", norm={"fraction": 0.25}, seed=seed)
+        options = {"options": {"fraction": 0.25}}
+        make_run(tied, f"mix{seed}", placement="mix_ln", norm=options, seed=seed)
     layout, arms = arms_of(tied)
     assert [arm.label for arm in arms] == ["deepnorm", "mix_ln", "pre_ln"]
     told = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
     assert told == {
         "seed": False,
         "norm.placement": True,
-        "norm.fraction": False,
         "init.scheme": False,
     }
     crossed = tmp_path / "crossed"
     for placement, init in itertools.product(("pre_ln", "deepnorm"), ("xavier", "deepnorm")):
         make_run(crossed, f"{placement}-{init}", placement=placement, init=init)
     assert arms_of(crossed)[0].factors == ["norm.placement", "init.scheme"]
-    make_run(tied, "half", placement="mix_ln", norm={"fraction": 0.5})
-    assert arms_of(tied)[0].factors == ["norm.placement", "norm.fraction"]
+    make_run(tied, "half", placement="mix_ln", norm={"fraction": 0.5})  # its name in version 0.4
+    assert arms_of(tied)[0].factors == ["norm.placement", "norm.options.fraction"]
 
 
 def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

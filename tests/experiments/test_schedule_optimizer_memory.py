@@ -1,13 +1,15 @@
 """Learning rates by hand, who is decayed, and predicted against counted memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from configs import settings_of
 from experiments.settings.schema import (
     OptimizerSettings,
     ScheduleSettings,
     Settings,
-    TrainerSettings,
 )
 from experiments.training.loss import language_model_loss
 from experiments.training.memory import optimizer_bytes, predict, saved_activations, tensor_bytes
@@ -54,11 +56,8 @@ def test_only_matrices_are_decayed() -> None:
 
 
 def settings(optimizer: OptimizerSettings, precision: str = "float32") -> Settings:
-    made = Settings()
-    made.trainer = TrainerSettings(batch_size=3, sequence_length=8, accumulate=1)
-    made.trainer.precision = precision
-    made.optimizer = optimizer
-    return made
+    shape = ("trainer.batch_size=3", "trainer.sequence_length=8")
+    return replace(settings_of(*shape, f"trainer.precision={precision}"), optimizer=optimizer)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from children import call
+from configs import settings_of
 from conftest import ROOT, Cli
 from experiments.analysis.runs import is_stuck
 from experiments.data.corpus import load_corpus
@@ -22,7 +23,7 @@ from experiments.records.sink import METRIC_COLUMNS
 from experiments.records.wandb_run import WandbSink
 from experiments.report import run_pictures as plots
 from experiments.settings.compose import build_dataclass
-from experiments.settings.schema import Settings, TrainerSettings
+from experiments.settings.schema import Settings
 from experiments.training.checkpoint import load_model, model_state, write_checkpoint
 from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
 from gpt import GPT, GPTConfig, NormConfig
@@ -260,8 +261,7 @@ def test_end_probes_can_be_left_out(cli: Cli, toy: tuple[str, ...]) -> None:
 
 def test_log_interval_keeps_gradients_csv_small() -> None:
     def interval(steps: int, layers: int, probes: int = 100) -> tuple[int, int]:
-        settings = Settings()
-        settings.trainer = TrainerSettings(steps=steps, probe_every=steps // probes)
+        settings = settings_of(f"trainer.steps={steps}", f"trainer.probe_every={steps // probes}")
         with torch.device("meta"):
             norms = ParameterNorms(GPT(GPTConfig(11, 8, 12, 3, layers)))
         nothing = torch.zeros(len(norms.parameters))

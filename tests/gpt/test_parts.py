@@ -109,8 +109,8 @@ def test_attention_is_its_equation() -> None:
         ({"qkv_bias": 1}, "qkv_bias=1 is not valid: must be true or false"),
         ({"norm.final": "yes"}, "norm.final='yes'"),
         ({"norm.placement": "postln"}, "did you mean 'post_ln'.* no_norm, .*post_ln, pre_ln"),
-        ({"feed_forward.activation": "Gelu"}, "did you mean 'gelu'"),
-        ({"feed_forward.activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
+        ({"activation": "Gelu"}, "did you mean 'gelu'"),
+        ({"activation": "gellu"}, "did you mean 'gelu'.*squared_relu"),
         ({"norm.kind": "layernorm"}, "did you mean 'layer_norm'"),
         ({"init.scheme": "xavir"}, "did you mean 'xavier'"),
     ],
@@ -197,7 +197,8 @@ def test_flat_values_of_version_0_4_are_read(flat: dict[str, Any], nested: dict[
     config = GPTConfig.from_values(FLAT | flat | others)
     assert config.norm == expected.norm
     assert config.attention == AttentionConfig(False)
-    assert config.feed_forward == FeedForwardConfig("relu", 2.0)
+    assert config.feed_forward == FeedForwardConfig(2.0)
+    assert config.activation == "relu"
     assert config.init == InitConfig("gpt2", 1.0)
 
 

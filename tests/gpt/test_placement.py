@@ -226,7 +226,8 @@ def test_every_placement_has_its_equation_and_its_yaml() -> None:
     for name, placement in PLACEMENTS.items():
         text = yaml.safe_load((ROOT / f"conf/norm/{name}.yaml").read_text())
         chosen = text.get("norm", text)
-        assert chosen == {"placement": name, **dataclasses.asdict(placement.Options())}
+        options = dataclasses.asdict(placement.Options())
+        assert chosen == {"placement": name, **({"options": options} if options else {})}
         inits = [d["override /init"] for d in text.get("defaults", [])]
         assert inits == ([placement.init] if placement.init else [])
 
@@ -379,7 +380,7 @@ def test_the_setting_of_xiong() -> None:
             "qkv_bias": False,
             "bias": False,
             "attention.causal": False,
-            "feed_forward.activation": "relu",
+            "activation": "relu",
             "init.scheme": "xiong",
         }
     )
@@ -398,7 +399,7 @@ def test_the_setting_of_xiong() -> None:
 def test_block_equals_torch_encoder_layer(placement: str) -> None:
     """Outputs and all gradients, given the same weights, in float64 to 1e-10."""
     torch.manual_seed(0)
-    config = changed(SMALL, {"norm.placement": placement, "feed_forward.activation": "relu"})
+    config = changed(SMALL, {"norm.placement": placement, "activation": "relu"})
     block = PLACEMENTS[placement].build(config, layer=0).double()
     layer = nn.TransformerEncoderLayer(
         12, 3, 48, dropout=0.0, batch_first=True, norm_first=placement == "pre_ln"
@@ -442,7 +443,7 @@ def test_invariants(placement: str, shortcut: bool, activation: str) -> None:
     changes = {
         "norm.placement": placement,
         "shortcut": shortcut,
-        "feed_forward.activation": activation,
+        "activation": activation,
     }
     if placement == "no_norm" and not shortcut:
         changes["n_layers"] = 2  # of four, nothing of the input is left

@@ -214,7 +214,7 @@ def test_x_transformers(
         "norm.placement": placement,
         "norm.kind": norm,
         "norm.eps": 0.0 if norm == "rms_norm" else 1e-5,
-        "feed_forward.activation": activation,
+        "activation": activation,
         "bias": False,
     }
     absent = ("bias",) if norm == "layer_norm" else ()
@@ -372,7 +372,7 @@ def test_bert() -> None:
             "norm.placement": "post_ln",
             "qkv_bias": True,
             "attention.causal": False,
-            "feed_forward.activation": "gelu_exact",
+            "activation": "gelu_exact",
         }
     )
     names = {
@@ -401,9 +401,7 @@ def test_persimmon() -> None:
     config = PersimmonConfig(
         **SIZES, layer_norm_eps=1e-5, hidden_dropout=0.0, attention_dropout=0.0
     )
-    block = our_block(
-        {"norm.qk": True, "qkv_bias": True, "feed_forward.activation": "squared_relu"}
-    )
+    block = our_block({"norm.qk": True, "qkv_bias": True, "activation": "squared_relu"})
     reference = PersimmonDecoderLayer(config, 0).double()
     names = {
         **PRE,
@@ -433,7 +431,7 @@ def test_qwen3() -> None:
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Config, Qwen3DecoderLayer
 
     block = our_block(
-        {"norm.kind": "rms_norm", "norm.qk": True, "bias": False, "feed_forward.activation": "silu"}
+        {"norm.kind": "rms_norm", "norm.qk": True, "bias": False, "activation": "silu"}
     )
     reference = Qwen3DecoderLayer(Qwen3Config(**LLAMA_SIZES), 0)
     reference.mlp.up_proj = Ones()
@@ -479,7 +477,7 @@ def test_olmo2() -> None:
             "norm.qk": True,
             "n_heads": 1,
             "bias": False,
-            "feed_forward.activation": "silu",
+            "activation": "silu",
         }
     )
     one_head = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 12}
@@ -510,9 +508,7 @@ def test_swin_v2() -> None:
     """
     from transformers.models.swinv2.modeling_swinv2 import Swinv2Config, Swinv2Layer
 
-    block = our_block(
-        {"norm.placement": "reordered", "qkv_bias": True, "feed_forward.activation": "gelu_exact"}
-    )
+    block = our_block({"norm.placement": "reordered", "qkv_bias": True, "activation": "gelu_exact"})
     config = Swinv2Config(window_size=3, layer_norm_eps=1e-5, hidden_dropout_prob=0.0)
     reference = Swinv2Layer(config, 12, (3, 3), 3)
     reference.attention = InATuple(block.attention)
@@ -570,7 +566,7 @@ def test_bitnet() -> None:
             "norm.placement": "sub_ln",
             "norm.kind": "rms_norm",
             "bias": False,
-            "feed_forward.activation": "squared_relu",
+            "activation": "squared_relu",
         }
     )
     reference = BitNetDecoderLayer(BitNetConfig(**LLAMA_SIZES, hidden_act="relu2"), 0)

@@ -1,0 +1,162 @@
+"""What can be set: bounds and defaults stand with their fields, and names are those one types."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+import run
+from experiments.jobs.check import checked_settings
+from experiments.settings.compose import SCHEMA, every, schema_of, setting_names, to_values
+from experiments.settings.identity import (
+    RENAMED,
+    digest,
+    flatten,
+    result_settings,
+    with_new_names,
+)
+from experiments.settings.schema import Settings
+from gpt import PLACEMENTS, ConfigError, GPTConfig
+from gpt.checks import Valid, valid_of
+
+
+def values_of(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(run.CONF, version_base="1.3"):
+        return to_values(compose("config", list(overrides)))
+
+
+def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any, Valid]]:
+    """Name, type and what is valid, of every field below a dataclass."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from leaves(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, hints[field.name], valid_of(field)
+
+
+def put(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Nested values with another one at a dotted name."""
+    first, _, rest = name.partition(".")
+    return values | {first: put(values[first], rest, value) if rest else value}
+
+
+OUT_OF_BOUNDS = [
+    (name, bad)
+    for name, _, valid in leaves(Settings)
+    for bad in (
+        valid.at_least - 1,
+        valid.at_most + 1,
+        valid.above,
+        valid.below,
+        None if valid.choices is None else "nonsense",
+    )
+    if bad is not None and (isinstance(bad, str) or abs(bad) < float("inf"))
+]
+
+
+@pytest.mark.parametrize(("name", "bad"), OUT_OF_BOUNDS)
+def test_a_value_out_of_its_bounds_is_refused_under_the_name_one_types(name: str, bad: Any) -> None:
+    values = values_of()
+    whole = isinstance(bad, float) and bad.is_integer()
+    with pytest.raises(ConfigError) as refused:
+        checked_settings(put(values, name, int(bad) if whole else bad))
+    assert refused.value.field == name
+    assert str(refused.value).startswith(f"{name}=")
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("norm.kind=batch", "norm.kind"),
+        ("norm.placement=x", "norm.placement"),
+        ("init.scheme=x", "init.scheme"),
+        ("activation=x", "activation"),
+        ("model.n_heads=3", "model.n_heads"),
+        ("model.feed_forward.ratio=0.3", "model.feed_forward.ratio"),
+        ("model.position.kind=x", "model.position.kind"),
+        ("data.name=x", "data.name"),
+        ("tokenizer.name=x", "tokenizer.name"),
+        ("optimizer.name=x", "optimizer.name"),
+        ("schedule.name=x", "schedule.name"),
+        ("runner=x", "runner"),
+    ],
+)
+def test_an_error_names_the_field_as_it_is_typed(override: str, field: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        checked_settings(values_of(override))
+    assert refused.value.field == field
+
+
+def test_the_schema_is_a_mutable_twin_of_the_settings() -> None:
+    twin = OmegaConf.structured(SCHEMA)
+    assert list(twin) == [field.name for field in dataclasses.fields(Settings)]
+    twin.norm.kind = "rms_norm"  # a frozen dataclass would refuse it
+    assert schema_of(GPTConfig).__name__ == "GPTConfig"
+    names = {name for name, _, _ in leaves(SCHEMA)}
+    assert names == {name for name, _, _ in leaves(Settings)} <= set(setting_names())
+
+
+def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
+    """Against the list, written out once more: a new setting affects results unless it says no."""
+    silent = {
+        "resume",
+        "pictures",
+        "data.cache_dir",
+        "trainer.checkpoint_every",
+        "trainer.keep",
+        "trainer.keep_best",
+        "claims.runs",
+    }
+    values = values_of()
+    dropped = dict(flatten(values)).keys() - dict(flatten(result_settings(values))).keys()
+    sections = {name for name in dropped if name.startswith(("wandb.", "sweep."))}
+    assert dropped - sections == silent
+    assert sections == {n for n in dict(flatten(values)) if n.startswith(("wandb.", "sweep."))}
+    for name in silent:
+        assert digest(put(values, name, "other")) == digest(values)
+    for name in ("seed", "device", "threads", "norm.placement", "generate.prompt"):
+        assert digest(put(values, name, "other")) != digest(values)
+
+
+def test_names_of_the_version_before_are_understood() -> None:
+    old = {
+        "norm": {"placement": "mix_ln", "fraction": 0.5, "embedding_norm": None},
+        "model": {"n_layers": 2, "ff_ratio": 2.0, "causal": True},
+        "seed": 3,
+    }
+    kept = json.dumps(old)
+    assert with_new_names(old) == {
+        "norm": {"placement": "mix_ln", "options": {"fraction": 0.5}},
+        "model": {"n_layers": 2, "feed_forward": {"ratio": 2.0}, "attention": {"causal": True}},
+        "seed": 3,
+    }
+    assert json.dumps(old) == kept
+    new = values_of("norm=mix_ln")
+    assert with_new_names(new) == new
+    assert set(RENAMED.values()) <= dict(flatten(values_of("norm=mix_ln"))).keys() | {
+        "norm.options.embedding_norm",
+        "norm.options.scale_start",
+    }
+
+
+def test_an_option_belongs_to_its_placement() -> None:
+    values = values_of("norm=mix_ln", "norm.options.fraction=0.5")
+    assert values["norm"]["options"] == {"fraction": 0.5}
+    assert values_of()["norm"]["options"] == {}
+    with pytest.raises(ConfigCompositionException, match=r"norm.options.fraction"):
+        values_of("norm=pre_ln", "norm.options.fraction=0.5")
+    with pytest.raises(ConfigError, match=r"norm.options.fraction=0.5 .*norm=mix_ln") as refused:
+        checked_settings(values_of("norm=pre_ln", "+norm.options.fraction=0.5"))
+    assert "norm=pre_ln" in refused.value.valid
+
+
+def test_lists_of_choices_come_from_their_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert every("norm") == ",".join(PLACEMENTS)
+    monkeypatch.setitem(PLACEMENTS, "new", PLACEMENTS["pre_ln"])
+    assert every("norm", "|").endswith("|new")
