@@ -201,7 +201,7 @@ def test_signals_finish_the_step_and_tell_how_to_go_on(
     fault = Fault("signals", 2, {"signals": [number]})
     code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
     assert code == 128 + number
-    assert f"{name}: finishing what is in hand" in told
+    assert f"{name}: stopping after the current step" in told
     (place,) = re.findall(r"interrupted: python run.py resume=(\S+) goes on", told)
     assert Path(place).resolve() == run
     assert "Traceback" not in told
