@@ -222,7 +222,7 @@ def trained_runs(
     folder.mkdir(parents=True, exist_ok=True)
     grid = [overrides_of(arm, seed) for arm in arms for seed in lab.run_seeds]
     jobs = plan_jobs(grid, NAMED, folder, composed)
-    Sweep(folder, jobs, settings.sweep.rerun, workers > 1, threads, alone=False).run(launch)
+    Sweep(folder, jobs, settings.sweep.rerun, workers > 1, threads, standalone=False).run(launch)
     by_hash = {job.name.rpartition("-")[2]: job.directory for job in jobs}
 
     def run_of(arm: Sequence[str], seed: int) -> Run:

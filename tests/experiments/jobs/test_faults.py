@@ -309,7 +309,7 @@ def test_a_spoilt_token_cache_is_made_again(
     with caplog.at_level(logging.WARNING):
         code, run = cli(*toy)
     assert code == 0
-    assert "is damaged and is made again" in caplog.text
+    assert "is damaged and is replaced" in caplog.text
     assert cache.read_bytes() == content
     assert_same_run(run, whole)
 

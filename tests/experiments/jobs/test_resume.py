@@ -188,7 +188,7 @@ def test_a_run_cut_before_its_first_checkpoint_starts_again(
     assert code == 1
     assert not (run / "checkpoint.pt").exists()
     assert cli_module.main([f"resume={run}"]) == 0
-    assert "starts again" in capsys.readouterr().out
+    assert "no checkpoint: starting from the beginning" in capsys.readouterr().out
     assert_same_run(run, whole)
 
 
@@ -202,7 +202,7 @@ def test_signals_finish_the_step_and_tell_how_to_go_on(
     code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
     assert code == 128 + number
     assert f"{name}: stopping after the current step" in told
-    (place,) = re.findall(r"interrupted: python run.py resume=(\S+) goes on", told)
+    (place,) = re.findall(r"interrupted: continue with python run.py resume=(\S+)", told)
     assert Path(place).resolve() == run
     assert "Traceback" not in told
     assert pd.read_csv(run / "metrics.csv")["step"].tolist() == [0, 1, 2]
@@ -285,16 +285,16 @@ def test_what_affects_results_cannot_change(
         ("norm=post_ln", "norm.placement"),
         ("seed=3", "seed"),
         ("model.drop_rate=0.5", "model.drop_rate"),
-        ("trainer.steps=7", "cannot change under schedule=cosine, whose rates depend on it"),
-        ("trainer.steps=2", "5 are done already"),
-        ("trainer.batch_size=4", "was 2 in this run and cannot change"),
-        *([("wandb.name=x", "model.emb_dim=32 is not valid: was 16 in this run")] * altered),
+        ("trainer.steps=7", "schedule=cosine its learning rates depend on the number of steps"),
+        ("trainer.steps=2", "was started with 6, and it has made 5 steps already"),
+        ("trainer.batch_size=4", "was started with 2, and a different value would change"),
+        *([("wandb.name=x", "emb_dim=32 is not valid: the run was started with 16")] * altered),
     ):
         capsys.readouterr()
         assert cli_module.main([f"resume={run}", change]) == 1
         error = capsys.readouterr().err
         assert words in error
-        assert "was " in error
+        assert "the run was started with " in error
         assert error.count("\n") == 1
         assert snapshot(run) == before
 
@@ -387,7 +387,7 @@ def test_a_run_with_an_answer_is_left_as_it_is(cli: Cli, toy: tuple[str, ...], c
     _, run = cli(*toy)
     before = snapshot(run)
     assert cli_module.main([f"resume={run}"]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert f"nothing to do: the run in {run} has already finished" in capsys.readouterr().out
     assert snapshot(run) == before
 
 
@@ -408,10 +408,10 @@ def test_resume_goes_on_where_the_run_is(
     run = cut()
     before = snapshot(tmp_path)
     for told, words in (
-        ((f"resume={run}", f"hydra.run.dir={tmp_path}/other"), "cannot be given with resume"),
+        ((f"resume={run}", f"hydra.run.dir={tmp_path}/other"), "cannot be combined with resume"),
         ((f"resume={run}/metrics.csv",), "must be a directory"),
-        (("-m", f"resume={run},{run}"), "is for one run"),
-        (("-m", f"resume={run}"), "is for one run"),
+        (("-m", f"resume={run},{run}"), f"resume='{run},{run}' is not valid: resumes a single run"),
+        (("-m", f"resume={run}"), f"resume='{run}' is not valid: resumes a single run"),
     ):
         capsys.readouterr()
         assert cli_module.main(told) == 1
@@ -471,7 +471,7 @@ def test_a_sweep_goes_on_with_its_unfinished_job(
     assert code == 128 + signal.SIGUSR1
     told = capsys.readouterr().out
     assert "not started" in told  # of the table
-    assert "the same command goes on" in told
+    assert "run the same command again to continue" in told
     assert statuses(folder) == ["finished", "interrupted"]
     first = snapshot(next(folder.glob("*seed0*")))
     assert sweep("seed=0,1,2")[0] == 0
@@ -493,7 +493,7 @@ def test_a_job_whose_checkpoints_are_damaged_starts_again(
         flip_a_bit(path)
     with caplog.at_level(logging.WARNING):
         assert sweep("seed=0")[0] == 0
-    assert "starts again" in caplog.text
+    assert "cannot be resumed and starts from the beginning" in caplog.text
     assert_same_run(job, next(whole.glob("*seed0*")))
 
 
@@ -516,7 +516,7 @@ def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert statuses(folder) == ["interrupted", "interrupted"]
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in said
     for job in folder.glob("*seed*"):
         step = state_of(job)["step"]
         assert 0 < step < 4000
