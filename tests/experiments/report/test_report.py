@@ -18,11 +18,11 @@ from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.histories import read_checked_csv, read_history
 from experiments.analysis.numbers import band, fit_power, median, sensitivity
 from experiments.analysis.runs import Run, find_runs, is_stuck
-from experiments.analysis.tuning import budget, tune
+from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.report import drawing, figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.drawing import Drawn, lines_of
+from experiments.report.drawing import ReportFigure, lines_of
 from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.rates import rate_sensitivity
@@ -41,7 +41,7 @@ def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list
     return Layout(arms, factors), arms
 
 
-def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, Drawn]:
+def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, ReportFigure]:
     """Every figure by its name."""
     return {drawn.name: drawn for make in makers(layout, arms) if (drawn := make()) is not None}
 
@@ -136,7 +136,7 @@ def test_medians_over_seeds_and_what_a_diverged_run_does_to_them() -> None:
     assert both.median.tolist() == [4.0, 3.0, 5.0]
     most = band([pd.Series([1.0]), pd.Series([1.0]), pd.Series([1.0, 2.0])], [True, True, False])
     assert most.median.tolist() == [1.0, math.inf]
-    assert most.drawn().median.tolist() == [1.0]
+    assert most.thinned().median.tolist() == [1.0]
     assert median([1.0, math.inf, 2.0]) == 2.0
     assert median([1.0, math.inf, math.inf]) == math.inf
     assert math.isnan(median([]))
@@ -205,7 +205,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
             )
     layout, arms = arms_of(tmp_path)
     assert len(arms) == 6
-    found = {(s.quantity, s.hue): s for s in scalings(layout, "model.n_layers")}
+    found = {(s.quantity, s.level): s for s in scalings(layout, "model.n_layers")}
     pre = found["last block, at initialisation", "pre_ln"]
     assert pre.fit is not None
     assert pre.fit.slope == pytest.approx(-0.5)
@@ -216,7 +216,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
     page = write_report([tmp_path], tmp_path)
     words = Page(page.read_text()).words
     assert (
-        "from n_layers 2 to 8 the last block's gradient norm at initialisation goes from 3 to 3 "
+        "from n_layers 2 to 8 the last block's gradient norm at initialisation changes from 3 to 3 "
         "under post_ln" in words
     )
     assert "from 1.41 to 0.707 under pre_ln (slope -0.50, 95% interval -0.50 to -0.50)" in words
@@ -275,7 +275,7 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
                 **gone,
             )
     layout, _ = arms_of(tmp_path)
-    assert budget(tune(layout)) == "Every arm had seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01."
+    assert describe_grids(tune(layout)) == "Every arm had seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01."
     best = frame(best_table(tune(layout)))
     assert best.index.tolist() == ["pre_ln", "post_ln"]  # the lower loss first
     assert best.loc["pre_ln"].to_dict() == {
@@ -301,22 +301,23 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert drawn is not None
     stars = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "*"]
     places = {tuple(np.ravel(star.get_data())): star.get_markerfacecolor() for star in stars}
-    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.HUES[1]}
+    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.ARM_COLOURS[1]}
 
     broken = {"status": "failed", "error": "it broke"}
     make_run(tmp_path, "more", lr=1e-1, val_losses=(4.0, 3.0))
     make_run(tmp_path, "failed", lr=1e-3, seed=3, placement="post_ln", **broken)
     layout, arms = arms_of(tmp_path)
-    assert budget(tune(layout)) == (
-        "The arms did not have equal budgets: seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 (1 of 2 "
-        "arms), but seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 and seed 0 at lr 0.1 (pre_ln)."
+    assert describe_grids(tune(layout)) == (
+        "The arms did not have the same learning rates and seeds: "
+        "seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 (1 of 2 arms), but "
+        "seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 and seed 0 at lr 0.1 (pre_ln)."
     )
     best = frame(best_table(tune(layout)))
     assert best["failed"].to_dict() == {"pre_ln": "0", "post_ln": "1"}
     assert best["LR sensitivity"].to_dict() == {"pre_ln": "0.425", "post_ln": ""}
     words = Page(render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
     assert "Best of each arm" in words
-    assert "The arms did not have equal budgets" in words
+    assert "The arms did not have the same learning rates and seeds" in words
     assert (
         "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
         "at lr 0.001) and 2.4 nats (post_ln at lr 0.0001, the grid's edge)" in words
@@ -367,7 +368,7 @@ def test_fifteen_placements_over_four_learning_rates_can_be_told_apart(tmp_path:
     lines = lines_of(layout)
     assert len({(line.colour, line.mark) for line in lines}) == 15
     assert len({(line.colour, str(line.dash)) for line in lines}) == 15
-    assert [line.hue for line in lines] == sorted(PLACEMENTS)
+    assert [line.level for line in lines] == sorted(PLACEMENTS)
     assert headline(layout, arms) == (
         "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
         "with the best learning rate of each arm, the median validation loss lies between 2.02 "
@@ -486,8 +487,8 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     assert len(thinned.panels) <= 12
     assert {(0.001, 0), (0.005, 4)} <= set(thinned.panels)
     figures = drawings(layout, arms)
-    assert f"{thinned.left_out} of 25 panels are left out" in figures["loss"].caption
-    alone = "Each arm at its best learning rate alone, 10 of 50."
+    assert f"{thinned.left_out} of 25 panels are not shown" in figures["loss"].caption
+    alone = "Only the best learning rate of each arm, 10 of 50."
     assert alone in figures["gradient_maps"].caption
     assert alone in figures["gradients_by_layer"].caption
 
@@ -564,7 +565,7 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
     monkeypatch.setattr(figures, "gradient_maps", broken)
     make_run(tmp_path, "a")
     page = write_report([tmp_path], tmp_path)
-    assert "figure broken is not drawn: no such thing" in caplog.messages
+    assert "figure broken was not drawn: no such thing" in caplog.messages
     assert len(Page(page.read_text()).all("img")) == 6
 
 
