@@ -25,7 +25,7 @@ PROBED = {
     "angular_distance": "block",
     "layer_drop": "block",
 }
-MOST_STEPS = 400  # drawn of one run: a panel has no more pixels
+MOST_STEPS = 400  # drawn of one run; more could not be seen
 LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
 

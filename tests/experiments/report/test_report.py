@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
-from experiments.analysis.histories import read_checked_csv, read_history
-from experiments.analysis.numbers import band, fit_power, median, sensitivity
-from experiments.analysis.runs import Run, find_runs, is_stuck
+from experiments.analysis.histories import read_history
+from experiments.analysis.runs import Run, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.report import drawing, figures, write_report
@@ -97,52 +96,6 @@ def tables_of(page: Path) -> list[pd.DataFrame]:
     return found
 
 
-def test_a_power_law_is_found_with_its_interval() -> None:
-    x = [2.0, 4.0, 8.0, 16.0]
-    exact = fit_power(x, [3 * a**-0.5 for a in x])
-    assert exact is not None
-    assert (exact.slope, exact.constant) == pytest.approx((-0.5, 3.0))
-    assert exact.high - exact.low == pytest.approx(0, abs=1e-7)
-    noise = np.array([0.1, -0.2, 0.15, -0.05])
-    fit = fit_power(x, [3 * a**-0.5 * math.exp(e) for a, e in zip(x, noise, strict=True)])
-    assert fit is not None
-    # The textbook formula: 4.302653 is the 97.5 % point of Student's t with 2 degrees of freedom.
-    log_x = np.log(x) - np.mean(np.log(x))
-    slope = -0.5 + (log_x @ noise) / (log_x @ log_x)
-    residuals = noise - noise.mean() - (slope + 0.5) * log_x
-    half = 4.302653 * math.sqrt(residuals @ residuals / 2 / (log_x @ log_x))
-    assert (fit.slope, fit.low, fit.high) == pytest.approx(
-        (slope, slope - half, slope + half),
-        abs=1e-6,  # seven digits of t
-    )
-    assert fit.miss == pytest.approx(math.exp(np.abs(residuals).max()))
-    assert fit_power([2, 2], [1, 3]) is None
-    two = fit_power([2, 4], [1, 2])
-    assert two is not None
-    assert math.isnan(two.low)
-    bad = [1.0, math.nan, -1.0, math.inf]
-    assert fit_power([1, 2, 3, 4], bad) is None
-
-
-def test_medians_over_seeds_and_what_a_diverged_run_does_to_them() -> None:
-    runs = [pd.Series(values) for values in ([4.0, 2.0, 1.0], [4.0, 3.0, 5.0], [4.0, 9.0])]
-    plain = band(runs)
-    assert plain.median.tolist() == [4.0, 3.0, 3.0]
-    assert (plain.low.tolist(), plain.high.tolist()) == ([4.0, 2.0, 1.0], [4.0, 9.0, 5.0])
-    ended = band(runs, [False, False, True])
-    assert ended.median.tolist() == [4.0, 3.0, 5.0]  # the median of 1, 5 and infinity
-    assert ended.high.tolist() == [4.0, 9.0, 5.0]
-    both = band(runs, [True, False, True])
-    assert both.median.tolist() == [4.0, 3.0, 5.0]
-    most = band([pd.Series([1.0]), pd.Series([1.0]), pd.Series([1.0, 2.0])], [True, True, False])
-    assert most.median.tolist() == [1.0, math.inf]
-    assert most.thinned().median.tolist() == [1.0]
-    assert median([1.0, math.inf, 2.0]) == 2.0
-    assert median([1.0, math.inf, math.inf]) == math.inf
-    assert math.isnan(median([]))
-    assert sensitivity([3.0, 1.0, 2.0]) == pytest.approx(1.0)
-
-
 def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     for seed, loss in enumerate((1.0, 2.0, 9.0)):
         make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
@@ -173,26 +126,6 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     assert "it broke" in words
     (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
     assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
-
-
-@pytest.mark.parametrize(
-    ("loss", "status", "stuck"),
-    [
-        (3.0, "finished", True),
-        (2.971, "finished", True),
-        (2.969, "finished", False),
-        (3.5, "finished", True),
-        (3.0, "diverged", False),
-    ],
-)
-def test_stuck_is_within_one_percent_of_token_frequencies(
-    loss: float, status: str, stuck: bool
-) -> None:
-    corpus = {"unigram_validation_loss": 3.0}
-    run = Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})
-    assert run.is_stuck == stuck
-    assert is_stuck(loss, 3.0) == (loss > 2.97)
-    assert not is_stuck(loss, None)
 
 
 def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
@@ -425,8 +358,8 @@ def test_what_a_placement_chooses_besides_is_no_arm_of_its_own(tmp_path: Path) -
         make_run(tied, f"mix{seed}", placement="mix_ln", norm={"fraction": 0.25}, seed=seed)
     layout, arms = arms_of(tied)
     assert [arm.label for arm in arms] == ["deepnorm", "mix_ln", "pre_ln"]
-    told = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
-    assert told == {
+    separates = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
+    assert separates == {
         "seed": False,
         "norm.placement": True,
         "norm.fraction": False,
@@ -567,15 +500,6 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
     page = write_report([tmp_path], tmp_path)
     assert "figure broken was not drawn: no such thing" in caplog.messages
     assert len(Page(page.read_text()).all("img")) == 6
-
-
-def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("step,value\n0,1\n1,23")
-    assert read_checked_csv(path, ("step",))["value"].tolist() == [1]
-    path.write_text("step,value\n0,1\n1,23\n")
-    assert read_checked_csv(path, ("step",))["value"].tolist() == [1, 23]
-    assert read_checked_csv(tmp_path / "absent.csv", ("step",)).empty
 
 
 def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
