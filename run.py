@@ -3,7 +3,8 @@
 import signal
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch loads ends it quietly
+    # PyTorch takes seconds to load, in which Ctrl-C would print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import os
 import re
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import cast
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.jobs.launch import launch, launch_job, reject, wants_traceback
@@ -26,62 +28,75 @@ from experiments.settings.compose import setting_names, to_values, unknown_setti
 from gpt.registry import choice_hint
 
 BAD_INPUT = 1
-EXTRAS = {"hydra/launcher=joblib": 'it comes with pip install -e ".[joblib]". '}
+EXTRAS = {"hydra/launcher=joblib": 'install it with pip install -e ".[joblib]". '}
 CONF = str(Path(__file__).parent.resolve() / "conf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Bad input costs one line on stderr."""
-    # Hydra then raises its errors, so that they can be put in one line here.
+    """Run the command line; returns the exit code. Bad input gives one line on stderr."""
+    # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     show_warnings()
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
     def task(config: DictConfig) -> None:
-        job = HydraConfig.get()
-        directory = Path(job.runtime.output_dir)
-        given = OmegaConf.to_container(job.overrides.task, resolve=False)
-        overrides = cast(list[str], hide_home(given))
-        if OmegaConf.is_missing(job.job, "num"):
-            told = {override.split("=", 1)[0] for override in overrides}
-            if set(job.sweeper.params) - told:
-                print_error("this is one run of a grid; python run.py -m ... runs all of it")
-            try:
-                values = to_values(config)
-            except OmegaConfBaseException as error:
-                code = reject(directory, error)
-            else:
-                code = launch(values, overrides, directory)
-        else:  # of a sweep
-            in_turn = job.launcher["_target_"].endswith("BasicLauncher")
-            code = launch_job(to_values(config), overrides, directory, bars=in_turn)
-            if code > SIGNAL_EXIT_BASE and in_turn:
-                raise Interrupted(code - SIGNAL_EXIT_BASE)  # the sweep stops here
-        exit_codes.append(code)
+        is_sweep_job = not OmegaConf.is_missing(HydraConfig.get().job, "num")
+        exit_codes.append(run_sweep_job(config) if is_sweep_job else run_alone(config))
 
-    saved = sys.argv
-    given = saved[1:] if arguments is None else arguments
-    sys.argv = [saved[0], *(expand_home(argument) for argument in given)]
+    typed = sys.argv
+    sys.argv = [typed[0], *map(expand_home, typed[1:] if arguments is None else arguments)]
     try:
         with handle_signals():
             task()
     except KeyboardInterrupt as error:
         return exit_code(error)
-    except SystemExit as done:  # --help and its like, or a sweep with a failed job
-        return int(done.code or 0)
-    except Exception as error:  # all that Hydra raises for a command line or a YAML file
+    except SystemExit as error:  # of --help and the like, or of a sweep with a failed job
+        return int(error.code or 0)
+    except Exception as error:  # anything that Hydra raises for a command line or a YAML file
         if wants_traceback():
             raise
         print_error(f"error: {explain_composition(error)}")
         return BAD_INPUT
     finally:
-        sys.argv = saved
+        sys.argv = typed
     return max(exit_codes, default=0)
 
 
+def run_alone(config: DictConfig) -> int:
+    """Run or resume the one run of a command; returns the exit code."""
+    job = HydraConfig.get()
+    overrides, directory = overrides_of(job), Path(job.runtime.output_dir)
+    overridden = {override.split("=", 1)[0] for override in overrides}
+    if set(job.sweeper.params) - overridden:
+        print_error("this is one run of a grid; python run.py -m ... runs all of it")
+    try:
+        values = to_values(config)
+    except OmegaConfBaseException as error:
+        return reject(directory, error)
+    return launch(values, overrides, directory)
+
+
+def run_sweep_job(config: DictConfig) -> int:
+    """Run a job of a sweep; returns the exit code. In series a signal stops the whole sweep."""
+    job = HydraConfig.get()
+    in_series = job.launcher["_target_"].endswith("BasicLauncher")
+    directory = Path(job.runtime.output_dir)
+    # Jobs in parallel would draw their progress bars over each other.
+    code = launch_job(to_values(config), overrides_of(job), directory, bars=in_series)
+    if code > SIGNAL_EXIT_BASE and in_series:
+        raise Interrupted(code - SIGNAL_EXIT_BASE)
+    return code
+
+
+def overrides_of(job: HydraConf) -> list[str]:
+    """The overrides of a command or of a sweep's job, the home directory as ~."""
+    overrides = OmegaConf.to_container(cast(ListConfig, job.overrides.task), resolve=False)
+    return cast(list[str], hide_home(overrides))
+
+
 def expand_home(argument: str) -> str:
-    """`name=~/...` with the home directory for ~, as shells have it at the start of a word."""
+    """`name=~/...` with the home directory for ~, which shells replace only after a space."""
     return re.sub(r"^([^=]+=)~(?=/|$)", lambda match: match[1] + str(Path.home()), argument)
 
 
@@ -92,7 +107,7 @@ def explain_composition(error: BaseException) -> str:
         extra = EXTRAS.get(f"{group}={name}", "")
         return f"{group}={name!r} is not valid: {extra}{choice_hint(name, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not valid: must read name=value"
+        return f"{error.override!r} is not valid: must have the form name=value"
     absent = re.match(r"Could not override '(.*?)'", str(error))
     if absent and absent[1] not in setting_names():
         return f"{absent[1]!r} is not valid: {unknown_setting(absent[1])}"
@@ -104,7 +119,7 @@ def explain_composition(error: BaseException) -> str:
     lines = [str(cause).strip().splitlines()[0] for cause in causes if str(cause).strip()]
     if lines[0].startswith("Ambiguous value"):
         lines.append("quote it, as in \"name='a,b'\", or sweep over it with -m")
-    if not isinstance(error, HydraException):  # then Hydra does not say where
+    if not isinstance(error, HydraException):  # the message does not name the override
         lines.append(f"in {' '.join(sys.argv[1:])}")
     return ": ".join(dict.fromkeys(lines)) or one_line(error)
 

@@ -1,10 +1,12 @@
-"""The sweeper behind `python run.py -m`. Hydra looks for its plugins in this folder.
+"""The sweeper of `python run.py -m`. Hydra looks for its plugins in this folder.
 
-What a sweep does is in experiments/jobs/sweep.py; this translates between it and Hydra.
+This module translates between Hydra and experiments/jobs/sweep.py, which has the sweep itself.
+Hydra imports its plugins whenever any program of this environment uses Hydra. The project's modules
+are therefore imported inside functions: other programs do not wait for PyTorch to load.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class GridSweeper(Sweeper):
-    """Runs every combination of the values given; skips those that have an answer already.
+    """Runs every combination of the swept values that has not finished or diverged before.
 
-    params: of an experiment that is a grid, names to values as on the command line, which wins.
+    params  of an experiment that is a grid: names with their values, as typed on the command line.
+            The command line can replace them.
     """
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
@@ -43,21 +46,26 @@ class GridSweeper(Sweeper):
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
         (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         final = {override.get_key_element(): override for override in overrides}
-        swept = [key for key, override in final.items() if override.is_sweep_override()]
+        swept = {
+            key: str(override.input_line).partition("=")[2]
+            for key, override in final.items()
+            if override.is_sweep_override()
+        }
         fixed = [item for item in grid[0] if item.split("=", 1)[0] not in swept]
         base = self._compose(fixed)
         check_sweep(base, swept)
         threads = base["threads"] or THREADS_IN_A_SWEEP
-        folder = self._folder(name_sweep(self._experiment(), self._own(swept), base))
-        parallel = self._share_cores(threads)
-        jobs = plan_jobs(grid, swept, folder, self._compose)
+        folder = self._set_folder(name_sweep(self._experiment(), self._swept_besides(swept), base))
+        parallel = self._is_parallel()
+        self._set_workers(threads)
+        jobs = plan_jobs(grid, list(swept), folder, self._compose)
         folder.mkdir(parents=True, exist_ok=True)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master
         )
 
-        def launch(chosen: Sequence["Job"]) -> object:
-            return launcher.launch([self._told(job) for job in chosen], initial_job_idx=0)
+        def launch(to_run: Sequence["Job"]) -> object:
+            return launcher.launch([self._overrides(job) for job in to_run], initial_job_idx=0)
 
         code = Sweep(folder, jobs, base["sweep"]["rerun"], parallel, threads).run(launch)
         if code:
@@ -76,30 +84,36 @@ class GridSweeper(Sweeper):
     def _experiment(self) -> str:
         return str(self.master.hydra.runtime.choices.experiment)
 
-    def _own(self, swept: Sequence[str]) -> list[str]:
-        """What the command sweeps beyond the experiment's own grid."""
+    def _swept_besides(self, swept: Iterable[str]) -> list[str]:
+        """Names that the command sweeps and the experiment does not."""
         return [key for key in swept if key not in self.params]
 
-    def _folder(self, name: str) -> Path:
-        """Where the sweep lives, and will be found by the same command."""
+    def _set_folder(self, name: str) -> Path:
+        """Put the sweep's name into hydra.sweep.dir; returns the directory."""
         with open_dict(self.master):
-            chosen = str(self.master.hydra.sweep.dir).replace("{name}", name)
-            self.master.hydra.sweep.dir = str(Path(chosen).absolute())
+            folder = str(self.master.hydra.sweep.dir).replace("{name}", name)
+            self.master.hydra.sweep.dir = str(Path(folder).absolute())
         return Path(self.master.hydra.sweep.dir)
 
-    def _share_cores(self, threads: int) -> bool:
-        """Whether jobs run in processes of their own; if so, as many as there are cores for."""
+    def _is_parallel(self) -> bool:
+        """Whether jobs run in processes of their own."""
+        return not str(self.master.hydra.launcher["_target_"]).endswith("BasicLauncher")
+
+    def _set_workers(self, threads: int) -> None:
+        """Let joblib start as many processes as there are cores for jobs of `threads` threads.
+
+        Its own default, one for each core, would start more threads than there are cores.
+        """
         launcher = self.master.hydra.launcher
         if launcher.get("n_jobs") == -1:
             launcher.n_jobs = max(1, (os.cpu_count() or 1) // threads)
-        return not str(launcher["_target_"]).endswith("BasicLauncher")
 
-    def _told(self, job: "Job") -> list[str]:
-        """A job's overrides, with its directory."""
-        folder, name = str(job.directory.parent), job.name
-        return [*job.overrides, f"hydra.sweep.dir='{quoted(folder)}'", f"hydra.sweep.subdir={name}"]
+    def _overrides(self, job: "Job") -> list[str]:
+        """A job's overrides, with its directory among them."""
+        folder = escaped(str(job.directory.parent))
+        return [*job.overrides, f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir={job.name}"]
 
 
-def quoted(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` for single quotes in Hydra's grammar."""
     return text.replace("\\", "\\\\").replace("'", "\\'")

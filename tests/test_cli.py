@@ -351,7 +351,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it() -> None:
     from hydra.errors import MissingConfigException
 
     error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
-    assert 'it comes with pip install -e ".[joblib]"' in cli_module.explain_composition(error)
+    assert 'install it with pip install -e ".[joblib]"' in cli_module.explain_composition(error)
 
 
 def test_one_run_of_a_grid_says_that_it_is_one(

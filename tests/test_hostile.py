@@ -466,7 +466,7 @@ def test_formulas_in_a_table_are_no_numbers(tmp_path: Path, caplog: Any) -> None
     run = make_run(tmp_path, "formula")
     (run / "metrics.csv").write_text('step,val_loss\n0,"=1+1"\n1,2.5\n')
     assert read_checked_csv(run / "metrics.csv", ("step",))["val_loss"].tolist()[1:] == [2.5]
-    assert "1 cells of column val_loss are no numbers" in caplog.text
+    assert "1 of 2 cells in column val_loss are not numbers" in caplog.text
 
 
 # ---- Secrets

@@ -1,4 +1,8 @@
-"""Arms of a comparison: runs that differ by nothing but the seed, and how they are laid out."""
+"""Arms of a comparison, and how they are laid out in a figure.
+
+An arm, as in a clinical trial, is a group of runs that got the same treatment: they share the
+values of all factors, which are the settings that vary, and differ in the seed alone.
+"""
 
 import itertools
 import logging
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 
 from experiments.analysis.histories import History
 from experiments.analysis.numbers import median
-from experiments.analysis.runs import Run, Value, sort_key, varying_settings
+from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
 from gpt import ConfigError
 from gpt.registry import choice_hint
 
@@ -18,15 +22,19 @@ log = logging.getLogger(__name__)
 Key = tuple[Value, ...]
 RATE = "optimizer.lr"
 
-# A section in --by stands for its choice.
-CHOICES = {"norm": "norm.placement", "init": "init.scheme", "data": "data.name"} | {
+# In --by, a section means the setting that names its choice.
+CHOICES = {"norm": PLACEMENT, "init": "init.scheme", "data": "data.name"} | {
     section: f"{section}.name" for section in ("tokenizer", "optimizer", "schedule")
 }
 
 
 @dataclass
 class Arm:
-    """Runs that share the value of every factor."""
+    """Runs that share the value of every factor.
+
+    key    these values, in the order of the factors
+    label  the values as text
+    """
 
     key: Key
     label: str
@@ -55,8 +63,8 @@ class Arm:
         losses = [history.capped_loss for history in self.histories]
         return [loss for loss in losses if loss is not None]
 
-    def pooled(self) -> list[str]:
-        """What differs between its runs beside the seed, as where `--by` names too little."""
+    def pooled_settings(self) -> list[str]:
+        """Settings that differ between its runs: `--by` may name fewer than vary."""
         return varying_settings([history.run for history in self.histories])
 
     def median(self, *path: str) -> float:
@@ -66,14 +74,14 @@ class Arm:
 
 
 def label_value(name: str, value: Value) -> str:
-    """A factor's value in a few words."""
-    if name in ("norm.placement", "runner", "activation"):
+    """A factor's value with its name, where it needs one."""
+    if name in (PLACEMENT, "runner", "activation"):
         return str(value)
     return f"{short_name(name)} {format_value(value)}"
 
 
 def format_value(value: Value) -> str:
-    """A value as a person writes it."""
+    """A value as text: on and off for booleans."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if value is None:
@@ -87,13 +95,13 @@ def numeric(values: Sequence[Value]) -> list[float]:
 
 
 def short_name(name: str) -> str:
-    """A setting's last name; its section's where the last says nothing."""
+    """The last part of a setting's name; the section where that is just `name` or `scheme`."""
     section, _, last = name.rpartition(".")
     return section if last in ("name", "scheme") else last
 
 
 def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
-    """What tells arms apart: `by`, or every setting that varies.
+    """The settings that separate arms: `by`, or all that vary.
 
     Raises ConfigError for a name that no setting has.
     """
@@ -110,7 +118,7 @@ def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
 
 
 def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]:
-    """Runs grouped by their factors' values, in the order of these values."""
+    """Runs grouped by the values of their factors, sorted by these values."""
     groups: dict[Key, list[History]] = {}
     for history in histories:
         key = tuple(history.run.setting(name) for name in factors)
@@ -122,76 +130,95 @@ def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]
 
 
 def label_of(names: Sequence[str], key: Key, histories: Sequence[History]) -> str:
-    """Values in words; without any, the placement that all runs share."""
+    """The values of an arm as text; without factors, the placement that all runs share."""
     label = ", ".join(label_value(n, v) for n, v in zip(names, key, strict=True))
-    placements = {str(history.run.setting("norm.placement")) for history in histories}
+    placements = {str(history.run.setting(PLACEMENT)) for history in histories}
     return label or (placements.pop() if len(placements) == 1 else "all runs")
 
 
 class Layout:
-    """Where arms stand in a figure: one factor is the colour, combinations of the rest are panels.
+    """Where arms stand in a figure: one factor is the colour, the other factors make the panels.
 
-    What varies most visibly for the project's question, the placement, is the colour where it
-    varies; else a factor of words, else one with few levels.
+    factors         names of the settings that vary
+    levels          the values of each factor, sorted
+    colour_factor   the factor whose values are colours; None without factors
+    colour_levels   its values
+    panel_factors   the other factors
+    panels          their combinations that have at least one arm
+    left_out        how many panels `thinned` has removed
     """
 
     def __init__(self, arms: Sequence[Arm], factors: Sequence[str]) -> None:
         self.factors, self.by_key = list(factors), {arm.key: arm for arm in arms}
-        levels = {
+        self.levels = {
             name: sorted({arm.key[index] for arm in arms}, key=sort_key)
             for index, name in enumerate(factors)
         }
-        self.levels = levels
-        self.hue = min(factors, key=self._rank, default=None)
-        self.hues: list[Value] = levels[self.hue] if self.hue else [None]
-        self.rest = [name for name in factors if name != self.hue]
-        combinations = itertools.product(*(levels[name] for name in self.rest))
-        self.panels = [p for p in combinations if any(self.arm(p, hue) for hue in self.hues)]
+        self.colour_factor = min(factors, key=self._colour_rank, default=None)
+        self.colour_levels: list[Value] = [None]
+        if self.colour_factor:
+            self.colour_levels = self.levels[self.colour_factor]
+        self.panel_factors = [name for name in factors if name != self.colour_factor]
+        combinations = itertools.product(*(self.levels[name] for name in self.panel_factors))
+        self.panels = [p for p in combinations if any(self.arm(p, c) for c in self.colour_levels)]
         self.left_out = 0
 
-    def thinned(self, most: int) -> "Layout":
-        """With no more than `most` panels: inner levels are left out first."""
+    def _colour_rank(self, name: str) -> tuple[bool, bool, bool, int]:
+        """Sort key of factors: the first becomes the colour.
+
+        The placement comes first, since it is the question of the project and lines in one panel
+        compare best. The learning rate comes last, since it is an axis in figures of its own. Then
+        text before numbers: categories need colours, numbers can be read from panel titles. Then
+        the factor with the fewest levels, since only about six colours can be told apart.
+        """
+        is_text = not any(isinstance(level, int | float) for level in self.levels[name])
+        return name != PLACEMENT, name == RATE, not is_text, len(self.levels[name])
+
+    def arm(self, panel: Key, level: Value) -> Arm | None:
+        """The arm of a panel and a colour; None where there are no such runs."""
+        values = dict(zip(self.panel_factors, panel, strict=True))
+        if self.colour_factor:
+            values[self.colour_factor] = level
+        return self.by_key.get(tuple(values[name] for name in self.factors))
+
+    def panel_title(self, panel: Key) -> str:
+        labels = zip(self.panel_factors, panel, strict=True)
+        return ", ".join(label_value(name, value) for name, value in labels)
+
+    def colour_label(self, level: Value) -> str:
+        if self.colour_factor:
+            return label_value(self.colour_factor, level)
+        return next(iter(self.by_key.values())).label
+
+    def without(self, *names: str) -> "Layout":
+        """The layout without `names` as panel factors, for figures that have them as an axis."""
         other = copy(self)
-        shown = {name: self.levels[name] for name in self.rest}
-        while len(other.panels) > most and max(map(len, shown.values())) > 2:
-            widest = max(shown, key=lambda name: len(shown[name]))
-            shown[widest] = drop_middle(shown[widest])
+        other.panel_factors = [name for name in self.panel_factors if name not in names]
+        indices = [self.panel_factors.index(name) for name in other.panel_factors]
+        other.panels = list(dict.fromkeys(tuple(p[i] for i in indices) for p in self.panels))
+        return other
+
+    def thinned(self, most: int) -> "Layout":
+        """The layout with at most `most` panels.
+
+        Inner levels are left out first: the ends of a range show a trend best.
+        """
+        other = copy(self)
+        levels = {name: self.levels[name] for name in self.panel_factors}
+        while len(other.panels) > most and max(map(len, levels.values())) > 2:
+            longest = max(levels, key=lambda name: len(levels[name]))
+            levels[longest] = drop_middle(levels[longest])
             other.panels = [
                 panel
                 for panel in self.panels
-                if all(v in shown[name] for name, v in zip(self.rest, panel, strict=True))
+                if all(v in levels[n] for n, v in zip(self.panel_factors, panel, strict=True))
             ]
         other.panels = other.panels[:most]
         other.left_out = len(self.panels) - len(other.panels)
         return other
 
-    def _rank(self, name: str) -> tuple[bool, bool, bool, int]:
-        words = not any(isinstance(level, int | float) for level in self.levels[name])
-        is_axis = name == RATE  # of its own figures
-        return name != "norm.placement", is_axis, not words, len(self.levels[name])
-
-    def arm(self, panel: Key, hue: Value) -> Arm | None:
-        values = dict(zip(self.rest, panel, strict=True))
-        if self.hue:
-            values[self.hue] = hue
-        return self.by_key.get(tuple(values[name] for name in self.factors))
-
-    def title(self, panel: Key) -> str:
-        return ", ".join(label_value(n, v) for n, v in zip(self.rest, panel, strict=True))
-
-    def hue_label(self, hue: Value) -> str:
-        return label_value(self.hue, hue) if self.hue else next(iter(self.by_key.values())).label
-
-    def without(self, *names: str) -> "Layout":
-        """Panels by the other factors alone: for figures that have `names` as an axis."""
-        other = copy(self)
-        other.rest = [name for name in self.rest if name not in names]
-        places = [self.rest.index(name) for name in other.rest]
-        other.panels = list(dict.fromkeys(tuple(p[i] for i in places) for p in self.panels))
-        return other
-
 
 def drop_middle(levels: list[Value]) -> list[Value]:
-    """All but one of the inner levels, both ends kept."""
-    middle_one = len(levels) // 2
-    return levels[:middle_one] + levels[middle_one + 1 :]
+    """`levels` without the one in the middle."""
+    middle = len(levels) // 2
+    return levels[:middle] + levels[middle + 1 :]

@@ -1,4 +1,4 @@
-"""What the report reads of a run: its CSV files, whole, torn or missing."""
+"""The CSV files of a run, which may be complete, cut off in the middle of a line, or missing."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
 
-# What is read of gradients.csv beside the blocks' gradient norms: stat and component.
+# Read from gradients.csv besides the gradient norms of blocks: stat and component.
 PROBED = {
     "activation_rms": "output",
     "update_ratio": "block",
@@ -25,7 +25,8 @@ PROBED = {
     "angular_distance": "block",
     "layer_drop": "block",
 }
-MOST_STEPS = 400  # of one run that are drawn; more would not be seen
+MOST_STEPS = 400  # drawn of one run; more could not be seen
+LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
 
 @dataclass
@@ -56,11 +57,11 @@ class History:
 
     @property
     def tokens(self) -> float | None:
-        """Tokens trained on; of older versions, until the last logged step."""
-        told = self.run.number("tokens")
-        if told is None and "tokens" in self.metrics and len(self.metrics):
+        """Tokens trained on; for runs of older versions, those until the last logged step."""
+        recorded = self.run.number("tokens")
+        if recorded is None and "tokens" in self.metrics and len(self.metrics):
             return float(self.metrics["tokens"].iloc[-1])
-        return told
+        return recorded
 
     def losses(self, name: str) -> pd.Series:
         """A loss by step, where it was measured."""
@@ -70,7 +71,7 @@ class History:
 
 
 def read_history(run: Run) -> History:
-    """Read a run's CSV files; what cannot be read is named in a warning and left out."""
+    """Read a run's CSV files. A file that cannot be read costs a warning and is left out."""
     metrics = read_checked_csv(run.directory / "metrics.csv", ("step",))
     columns = ("step", "layer", "component", "stat", "value")
     gradients = read_checked_csv(run.directory / "gradients.csv", columns)
@@ -92,10 +93,10 @@ def read_history(run: Run) -> History:
 
 
 def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:
-    """A CSV file that must have `columns`; empty where it is missing or not such a file.
+    """A CSV file that must have `columns`; an empty table where it is missing or has others.
 
-    A last line without its end is one that was being written: it is left out. A cell that should
-    be a number and is not becomes nan.
+    A last line without a line end was still being written, and is left out. A cell that should be a
+    number and is not becomes nan.
     """
     try:
         content = path.read_bytes()
@@ -104,48 +105,46 @@ def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:
     except OSError as error:
         log.warning("%s is left out: %s", path, one_line(error))
         return Frame()
-    whole, end, torn = content.rpartition(b"\n")
-    if torn:
-        log.warning("%s: its last line is torn and is left out", path)
+    complete, line_end, incomplete = content.rpartition(b"\n")
+    if incomplete:
+        log.warning("%s: its last line is incomplete and is left out", path)
     texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
     try:
-        frame = parse_csv(io.BytesIO(whole + end), dtype=texts)
+        frame = parse_csv(io.BytesIO(complete + line_end), dtype=texts)
     except (ValueError, pd.errors.ParserWarning) as error:  # its parser errors are ValueErrors
         log.warning("%s is left out: %s", path, one_line(error))
         return Frame()
-    absent = [name for name in columns if name not in frame]
-    if absent:
-        log.warning("%s is left out: it has no column %s", path, ", ".join(absent))
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        log.warning("%s is left out: it has no column %s", path, ", ".join(missing))
         return Frame()
     for name in frame.columns:
         if name not in texts and not pd.api.types.is_numeric_dtype(frame[name]):
             numbers = pd.to_numeric(frame[name], errors="coerce")
             bad = int((numbers.isna() & frame[name].notna()).sum())
             if bad:
-                log.warning("%s: %d cells of column %s are no numbers", path, bad, name)
+                counts = bad, len(frame), name
+                log.warning("%s: %d of %d cells in column %s are not numbers", path, *counts)
             frame[name] = numbers
     return frame.dropna(subset=[name for name in ("step", "layer") if name in columns])
 
 
 def by_layer(gradients: Frame, stat: str, component: str) -> Frame:
-    """Layers as columns and steps as rows, of one statistic; the last of equal rows counts."""
+    """One statistic with steps as rows and layers as columns; of repeated rows the last counts."""
     chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
     chosen = chosen.drop_duplicates(["step", "layer"], keep="last")
     return chosen.pivot(index="step", columns="layer", values="value").astype(np.float64)
 
 
 def thin_out(table: Frame) -> Frame:
-    """At most MOST_STEPS rows, evenly spread, the first and the last among them."""
+    """At most MOST_STEPS rows, evenly spread, including the first and the last."""
     if len(table) <= MOST_STEPS:
         return table
     return table.iloc[np.linspace(0, len(table) - 1, MOST_STEPS).round().astype(int)]
 
 
-LONGEST_LINE = 10_000  # bytes in a CSV file; ours have under 200
-
-
 def read_csv(path: Path) -> Frame:
-    """A CSV file; empty cells are nan, for they were not measured. Empty where there is none."""
+    """A CSV file, in which an empty cell (not measured) is nan; an empty table without a file."""
     try:
         with path.open("rb") as file:
             return parse_csv(file)
@@ -154,10 +153,10 @@ def read_csv(path: Path) -> Frame:
 
 
 def parse_csv(file: BinaryIO, **options: Any) -> Frame:
-    """A table from an open CSV file. ValueError for what no run of this project has written."""
-    if any(len(line) > LONGEST_LINE for line in file):  # a second for each 10^5 columns
+    """A table from an open CSV file. Raises ValueError for a file that no run can have written."""
+    if any(len(line) > LONGEST_LINE for line in file):  # pandas takes 1 s for 10^5 columns
         raise ValueError(f"one of its lines is longer than {LONGEST_LINE:,} bytes")
     file.seek(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows longer than the first
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         return pd.read_csv(file, encoding="utf-8", index_col=False, **options)

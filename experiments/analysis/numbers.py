@@ -21,7 +21,7 @@ class Fit:
     low: float  # nan with fewer than three points
     high: float
     constant: float
-    miss: float  # the factor by which the farthest point lies off the line
+    miss: float  # the factor by which the point farthest from the line differs from it
 
     def at(self, x: np.ndarray) -> np.ndarray:
         return self.constant * x**self.slope
@@ -56,40 +56,40 @@ def fit_power(x: Sequence[float], y: Sequence[float]) -> Fit | None:
 
 @dataclass(frozen=True)
 class Band:
-    """Median and range over seeds, by step."""
+    """Median, least and greatest value over seeds, by step."""
 
     median: pd.Series
     low: pd.Series
     high: pd.Series
 
-    def drawn(self, most: int = 400) -> "Band":
-        """Without what is not finite, and no more points than are seen."""
-        kept = self.median[np.isfinite(self.median)].index
-        if len(kept) > most:
-            kept = kept[np.linspace(0, len(kept) - 1, most).round().astype(int)]
-        return Band(self.median[kept], self.low[kept], self.high[kept])
+    def thinned(self, most: int = 400) -> "Band":
+        """The steps with a finite median, at most `most` of them, evenly spread."""
+        steps = self.median[np.isfinite(self.median)].index
+        if len(steps) > most:
+            steps = steps[np.linspace(0, len(steps) - 1, most).round().astype(int)]
+        return Band(self.median[steps], self.low[steps], self.high[steps])
 
 
-def band(series: Sequence[pd.Series], ended: Sequence[bool] | None = None) -> Band:
+def band(series: Sequence[pd.Series], diverged: Sequence[bool] | None = None) -> Band:
     """Median, least and greatest value over runs, at every step that any of them has.
 
-    ended   of each run, whether it diverged: from its last value on it then counts as infinite,
-            so that a median over seeds does not improve by losing its worst.
+    diverged  for each run. After its last value such a run counts as infinite: without it the
+              median over seeds would improve when the worst run ends.
     """
     table = pd.concat(list(series), axis=1, keys=range(len(series))).sort_index()
-    for column, gone in zip(table, ended or [], strict=False):
-        if gone:
+    for column, is_infinite in zip(table, diverged or [], strict=False):
+        if is_infinite:
             last = table[column].last_valid_index()
             after = table.index > last if last is not None else np.ones(len(table), dtype=bool)
             table.loc[after, column] = np.inf
     finite = table.where(np.isfinite(table))
-    with np.errstate(invalid="ignore"):  # half of the runs infinite: the median is nan
+    with np.errstate(invalid="ignore"):  # inf - inf, where half of the runs are infinite, is nan
         median = table.median(axis=1)
     return Band(median, finite.min(axis=1), finite.max(axis=1))
 
 
 def median(values: Sequence[float]) -> float:
-    """Median; infinite values count as such. nan without values."""
+    """Median, in which infinite values count as infinite; nan without values."""
     if not values:
         return math.nan
     with np.errstate(invalid="ignore"):
@@ -97,9 +97,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def sensitivity(losses: Sequence[float]) -> float:
-    """LR sensitivity: mean over a grid of learning rates of the final losses, less the best.
+    """LR sensitivity: the mean of the final losses over a grid of learning rates minus the best.
 
-    The losses are min(final, initial), and the initial one of a run that diverged. Wortsman et
-    al. 2023, arXiv 2309.14322.
+    A loss is min(final, initial), and the initial one for a run that diverged. Wortsman et al.
+    2023, arXiv 2309.14322.
     """
     return float(np.mean(losses)) - min(losses)

@@ -1,4 +1,4 @@
-"""Runs that were recorded: found and read by their JSON files, compared by their settings."""
+"""Recorded runs: found and read by their summary.json, compared by their settings."""
 
 import json
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 Value = str | float | int | bool | None
 UNKNOWN = "unknown"
 PLACEMENT = "norm.placement"
-TIED = ("norm", "init")  # sections of which a placement's YAML file may choose more
-DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # sizes go by depth and width
-COMPLETED = ("finished", "diverged")  # statuses of a run that need not run again
-STUCK_TOLERANCE = 0.01  # of the loss of token frequencies
+TIED = ("norm", "init")  # sections that a placement's YAML file may set
+DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # a size is named by its depth
+COMPLETED = ("finished", "diverged")  # statuses of a run that has its result
+STUCK_TOLERANCE = 0.01  # as a share of the loss of token frequencies
 
-# What the settings of runs without them are read from, in summaries of version 0.1.0.
+# Summaries of version 0.1.0 have no settings: which key has which setting.
 KEYS_BEFORE_0_2 = {
     "runner": "runner",
     "placement": "norm.placement",
@@ -46,9 +46,9 @@ class Run:
     settings: dict[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
-        told = self.summary.get("settings")
-        if isinstance(told, dict):
-            self.settings = dict(flatten(with_new_names(told)))
+        recorded = self.summary.get("settings")
+        if isinstance(recorded, dict):
+            self.settings = dict(flatten(with_new_names(recorded)))
         else:
             self.settings = {
                 name: self.summary[key]
@@ -70,12 +70,15 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """Why it ended before its time; empty where it did not."""
+        """Why it failed or diverged; empty where it did not."""
         return str(self.summary.get("error") or self.summary.get("reason") or "")
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it finished without learning; from its numbers, which every version recorded."""
+        """Whether it finished without learning.
+
+        Computed from its losses, since older versions did not record it.
+        """
         frequencies = self.number("corpus", "unigram_validation_loss")
         return self.status == "finished" and is_stuck(self.number("val_loss"), frequencies)
 
@@ -93,8 +96,8 @@ class Run:
 def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
     """Whether a final loss is that of a model that learned no more than token frequencies.
 
-    Within 1 % of the validation loss of token frequencies alone, or above it. False where either
-    was not measured.
+    That is above 99 % of `frequencies`, the validation loss of token frequencies alone. False where
+    either was not measured.
     """
     if val_loss is None or frequencies is None:
         return False
@@ -102,7 +105,7 @@ def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
-    """The run's summary.json; empty where there is none, and with a warning where it is torn."""
+    """The run's summary.json; empty where there is none or, with a warning, where it is damaged."""
     path = directory / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +120,7 @@ def read_summary(directory: Path) -> dict[str, Any]:
 
 
 def escape_strings(value: Any) -> Any:
-    """`value` with control characters in its words as escapes: it may come from anybody."""
+    """`value` with control characters in its strings as escapes: it may come from a stranger."""
     if isinstance(value, dict):
         return {escape_strings(key): escape_strings(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -127,23 +130,26 @@ def escape_strings(value: Any) -> Any:
 
 def find_runs(folder: Path) -> list[Run]:
     """Every run in `folder` or below it, in the order of their paths."""
-    found = [folder] if (folder / "summary.json").is_file() else []
-    found += sorted(
+    directories = [folder] if (folder / "summary.json").is_file() else []
+    directories += sorted(
         path.parent
         for path in folder.glob("*/**/summary.json")
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and "wandb" not in path.relative_to(folder).parts
     )
-    runs = [Run(directory, read_summary(directory)) for directory in found]
+    runs = [Run(directory, read_summary(directory)) for directory in directories]
     for run in runs:
         if run.summary and "settings" not in run.summary:
             path = run.directory / "summary.json"
-            log.warning("%s is of an older version: few of its settings are known", path)
+            log.warning("%s is from an older version: few of its settings are known", path)
     return [run for run in runs if run.summary]
 
 
 def needs_run(directory: Path, rerun: str | None) -> bool:
-    """Whether a job of a sweep is to run, given what its directory holds."""
+    """Whether a job of a sweep must run, by the status that its directory has.
+
+    rerun  sweep.rerun: None runs what has not finished or diverged; failed runs failed jobs only
+    """
     status = read_summary(directory).get("status")
     if rerun == "failed":
         return status == "failed"
@@ -151,28 +157,28 @@ def needs_run(directory: Path, rerun: str | None) -> bool:
 
 
 def varying_settings(runs: Sequence[Run]) -> list[str]:
-    """Names of the settings that differ between runs, seed and text generation aside.
+    """Names of the settings that differ between runs, without seed and text generation.
 
-    Within a section, a setting that follows from an earlier one is left out: with
-    optimizer=adamw,sgd the name, not what the choice sets besides. So is an initialisation that
-    follows from the placement.
+    Within a section, a setting that another one determines is left out: of optimizer=adamw,sgd only
+    the name is listed, not the learning rate that each sets. The same holds for an initialisation
+    that the placement determines.
     """
-    kept: list[str] = []
+    varying: list[str] = []
     names = differing_settings(runs)
     for name in sorted(names, key=lambda name: name in DERIVED_SIZES):
         section = name.rpartition(".")[0]
-        leaders = [other for other in kept if section and other.rpartition(".")[0] == section]
+        determining = [v for v in varying if section and v.rpartition(".")[0] == section]
         if section in TIED and PLACEMENT in names and name != PLACEMENT:
-            leaders.append(PLACEMENT)
-        if not any(is_determined_by(runs, name, leader) for leader in leaders):
-            kept.append(name)
-    return kept
+            determining.append(PLACEMENT)
+        if not any(is_determined_by(runs, name, other) for other in determining):
+            varying.append(name)
+    return varying
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:
-    """Names of all settings that differ between runs, seed and text generation aside.
+    """Names of all settings that differ between runs, without seed and text generation.
 
-    A setting that some runs did not record, as of older versions, differs only if the others do.
+    Runs that did not record a setting, as those of older versions, do not count as different.
     """
     return [
         name
@@ -184,13 +190,13 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
 
 
 def is_determined_by(runs: Sequence[Run], name: str, other: str) -> bool:
-    """Whether the value of `other` tells the value of `name` in all of `runs`."""
+    """Whether runs with the same value of `other` always have the same value of `name`."""
     pairs = {(run.setting(other), run.setting(name)) for run in runs}
     return len(pairs) == len({first for first, _ in pairs})
 
 
 def sort_key(value: Value) -> tuple[int, float, str]:
-    """A key that sorts numbers by size, then words; what is absent comes first."""
+    """A sort key: absent values first, then numbers by size, then text."""
     if value is None:
         return (0, 0.0, "")
     if isinstance(value, int | float):

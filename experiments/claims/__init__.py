@@ -1,6 +1,6 @@
 """Published claims about norm placement, and how each is measured.
 
-Importing this package enters each in `experiments.claims.claim.CLAIMS`.
+Importing this package fills `experiments.claims.claim.CLAIMS`.
 """
 
 from experiments.claims import theory, training

@@ -1,17 +1,17 @@
-"""What a claim is, and the rule by which its verdict is found.
+"""Claims, and the rule that gives each its verdict.
 
-A claim is a published statement, put as predictions: each says in which interval a number lies.
-The number is measured once per seed. Its mean has a 95 % confidence interval, Student's t over the
-seeds. A prediction is
+A claim is a published statement in the form of predictions: each is an interval for a number. The
+number is measured once per seed, and the mean over seeds has a 95 % confidence interval (Student's
+t). A prediction is
 
-    reproduced       where the confidence interval lies inside the predicted interval
-    not reproduced   where the two have no point in common
+    reproduced       if the confidence interval lies inside the predicted interval
+    not reproduced   if the two intervals do not overlap
     undecided        otherwise, and with fewer than three seeds or a number that is not finite
 
-and a claim is reproduced where all its predictions are, not reproduced where any is not, else
-undecided. Numbers shown for comparison, without a prediction, have no verdict. Where a prediction
-was put otherwise at first, and changed after a look at trial measurements, the claim's remark says
-what it was and how it came out; what is reported was measured on other seeds.
+A claim is reproduced if all its predictions are, not reproduced if any of them is not, and
+undecided otherwise. Numbers without a prediction are shown for comparison and have no verdict.
+Where a prediction was changed after trial measurements, the claim's remark has the earlier one and
+its result; the reported numbers were measured on other seeds.
 """
 
 import math
@@ -30,15 +30,15 @@ from gpt.registry import Registry
 LEAST_SEEDS = 3
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
-Arms = Mapping[str, Sequence[str]]  # names to overrides of the training runs
-# Of a lab and of its budget, which know claims: experiments/claims/lab.py.
+Arms = Mapping[str, Sequence[str]]  # overrides of an arm's training runs, by the arm's name
+# Of a Lab and of its Budget. Their module imports this one, so their types cannot be named here.
 Measure = Callable[[Any], "Evidence"]
 ArmsOf = Callable[[Any], Arms]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a statement stands: the paper, its arXiv number, and the place in it."""
+    """The source of a statement: the paper, its arXiv number, and the place in it."""
 
     paper: str
     arxiv: str
@@ -50,25 +50,25 @@ OWN = Source("this project", "", "")
 
 @dataclass(frozen=True)
 class Prediction:
-    """`low` <= number <= `high`. Without bounds the number is shown and not judged.
+    """`low` <= number <= `high`. A number without bounds is shown without a verdict.
 
-    name   of the number, with its unit
-    words  what is predicted, as the source says it
+    name  of the number, with its unit
+    text  the prediction in the words of the source
     """
 
     name: str
-    words: str = ""
+    text: str = ""
     low: float = -math.inf
     high: float = math.inf
 
     @property
-    def judged(self) -> bool:
+    def has_bounds(self) -> bool:
         return math.isfinite(self.low) or math.isfinite(self.high)
 
 
 @dataclass(frozen=True)
-class Axes:
-    """What a claim's points are drawn over: a number x, or the arms side by side without it."""
+class AxisLabels:
+    """Labels of a claim's figure. Without x the arms stand side by side."""
 
     y: str
     x: str = ""
@@ -86,9 +86,11 @@ class Point:
 
 @dataclass
 class Evidence:
-    """What a claim's measurement gives: values per seed for each prediction, points to draw.
+    """The result of a claim's measurement.
 
-    lines  heights that mean something, by name
+    values  for each prediction, by its name: a number per seed
+    points  to draw
+    lines   heights of horizontal lines to compare with, by name
     """
 
     values: dict[str, list[float]] = field(default_factory=partial(defaultdict, list))
@@ -96,7 +98,7 @@ class Evidence:
     lines: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: "Evidence") -> None:
-        """Join what another measurement gave, of other numbers."""
+        """Add the result of another measurement, which has other predictions."""
         self.values |= other.values
         self.points += other.points
         self.lines |= other.lines
@@ -104,10 +106,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: what is said and where, how it is measured, what is predicted.
+    """One claim: the statement and its source, the measurement, the predictions.
 
-    arms    of its training runs under a budget; None: it is theory, measured at initialisation
-    remark  on how it came out, written after it was measured: why, and what else was tried
+    setting  of the measurement, with {placeholders} for what the budget decides
+    arms     the arms of its training runs under a budget; None for a claim about initialisation
+    remark   written after the measurement: reasons for the result, and earlier predictions
     """
 
     name: str
@@ -116,7 +119,7 @@ class Claim:
     statement: str
     setting: str
     predictions: tuple[Prediction, ...]
-    axes: Axes
+    axes: AxisLabels
     measure: Measure
     arms: ArmsOf | None = None
     remark: str = ""
@@ -127,7 +130,7 @@ class Claim:
 
     @property
     def own(self) -> bool:
-        """Whether it is a finding of this project, published nowhere else."""
+        """Whether it is a finding of this project that no paper has."""
         return self.source is OWN
 
 
@@ -142,36 +145,46 @@ def claim(
     statement: str,
     setting: str,
     predictions: Iterable[Prediction],
-    axes: Axes,
+    axes: AxisLabels,
     arms: ArmsOf | None = None,
     remark: str = "",
 ) -> Callable[[Measure], Measure]:
-    """Decorator that enters a measurement as the claim `name`."""
+    """Decorator that makes a measurement the claim `name`, in CLAIMS."""
 
-    def enter(measure: Measure) -> Measure:
-        told = (name, title, source, statement, setting, tuple(predictions), axes)
-        CLAIMS[name] = Claim(*told, measure, arms, remark)
+    def register(measure: Measure) -> Measure:
+        CLAIMS[name] = Claim(
+            name=name,
+            title=title,
+            source=source,
+            statement=statement,
+            setting=setting,
+            predictions=tuple(predictions),
+            axes=axes,
+            measure=measure,
+            arms=arms,
+            remark=remark,
+        )
         return measure
 
-    return enter
+    return register
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A prediction beside what was measured."""
+class Result:
+    """A prediction with the measured number."""
 
     prediction: Prediction
     seeds: int
     mean: float
-    low: float  # of the mean's confidence interval
+    low: float  # bounds of the mean's confidence interval
     high: float
-    verdict: str  # empty where nothing was predicted
+    verdict: str  # empty for a number without bounds
 
 
-def judge(prediction: Prediction, values: Sequence[float]) -> Judged:
+def judge(prediction: Prediction, values: Sequence[float]) -> Result:
     """Apply the rule at the top of this module."""
     mean, low, high = confidence(values)
-    if not prediction.judged:
+    if not prediction.has_bounds:
         verdict = ""
     elif len(values) < LEAST_SEEDS or math.isnan(low):
         verdict = UNDECIDED
@@ -181,23 +194,26 @@ def judge(prediction: Prediction, values: Sequence[float]) -> Judged:
         verdict = NOT_REPRODUCED
     else:
         verdict = UNDECIDED
-    return Judged(prediction, len(values), mean, low, high, verdict)
+    return Result(prediction, len(values), mean, low, high, verdict)
 
 
 def confidence(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the bounds of its 95 % interval: mean -+ t s / sqrt(n), nan where not finite."""
+    """The mean and the bounds of its 95 % interval, mean -+ t s / sqrt(n).
+
+    The bounds are nan with fewer than two values, or where one is not finite.
+    """
     numbers = np.asarray(values, dtype=float)
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         return (float(numbers.mean()) if len(numbers) else math.nan), math.nan, math.nan
     mean = float(numbers.mean())
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1))
-    reach *= float(numbers.std(ddof=1)) / len(numbers) ** 0.5
-    return mean, mean - reach, mean + reach
+    half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1))
+    half_width *= float(numbers.std(ddof=1)) / len(numbers) ** 0.5
+    return mean, mean - half_width, mean + half_width
 
 
-def overall(judged: Iterable[Judged]) -> str:
+def overall(results: Iterable[Result]) -> str:
     """The verdict of a claim, from those of its predictions."""
-    verdicts = {one.verdict for one in judged}
+    verdicts = {result.verdict for result in results}
     for verdict in (NOT_REPRODUCED, UNDECIDED, REPRODUCED):
         if verdict in verdicts:
             return verdict
@@ -206,11 +222,11 @@ def overall(judged: Iterable[Judged]) -> str:
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Least-squares slope of ln y in ln x: the exponent of a power law."""
-    return per_unit(np.log(x).tolist(), y)
+    return log_slope(np.log(x).tolist(), y)
 
 
-def per_unit(x: Sequence[float], y: Sequence[float]) -> float:
+def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Least-squares slope of ln y in x: the rate of an exponential."""
-    with np.errstate(divide="ignore"):  # a zero has no slope: nan
+    with np.errstate(divide="ignore"):  # the logarithm of 0 makes the slope nan
         logs = np.log(y)
     return float(np.polyfit(x, logs, 1)[0]) if np.isfinite(logs).all() else math.nan

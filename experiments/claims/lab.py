@@ -1,4 +1,4 @@
-"""What a claim's measurement works with: models from the config, batches, and training runs."""
+"""What a claim's measurement uses: models from the config, batches, and training runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,19 +21,19 @@ from gpt import GPT, GPTConfig
 class Budget:
     """How much is measured.
 
-    seeds     at initialisation in the setting of the theory
-    few       at initialisation elsewhere
-    many      where one seed tells little
-    width     emb_dim in the setting of the theory
-    depths    n_layers there
-    blocks    n_layers of a GPT at initialisation
-    runs      seeds of each training arm; 0 leaves training claims out
-    steps     of a training run of the warm-up claim, and of the others; a third of them is the
-              warm-up, where there is one
-    rates     learning rates of the sensitivity's grid
-    grid      n_layers of that grid: the fewer, the more
-    inside    n_layers of trained models that are looked into
-    deep      n_layers without warm-up
+    seeds         number of seeds at initialisation in the theory's setting
+    few           the same in other settings
+    many          the same where seeds differ much
+    width         emb_dim in the theory's setting
+    depths        n_layers in the theory's setting
+    gpt_depths    n_layers of a GPT at initialisation
+    runs          number of seeds of each training arm; 0 leaves training claims out
+    steps         of a training run: for the warm-up claim, and for all others. Warm-up, where there
+                  is any, takes a third of them
+    rates         learning rates of the claim about sensitivity
+    rate_depths   n_layers of that claim: the fewer, the more
+    probed_depth  n_layers of the trained models that end probes measure
+    deep          n_layers of the claims about training without warm-up
     """
 
     seeds: int
@@ -41,25 +41,25 @@ class Budget:
     many: int
     width: int
     depths: tuple[int, ...]
-    blocks: tuple[int, ...]
+    gpt_depths: tuple[int, ...]
     runs: int
     steps: tuple[int, int]
     rates: tuple[str, ...]
-    grid: tuple[int, int]
-    inside: int
+    rate_depths: tuple[int, int]
+    probed_depth: int
     deep: int
 
-    def words(self) -> dict[str, object]:
-        """What the descriptions of settings name."""
+    def placeholders(self) -> dict[str, object]:
+        """Values of the {placeholders} in the settings of claims."""
         return {
             "width": self.width,
             "warm_up_steps": self.steps[0],
             "steps": self.steps[1],
             "rates": ", ".join(self.rates),
-            "fewer": self.grid[0],
-            "more": self.grid[1],
-            "inside": self.inside,
-            "third": self.inside // 3,
+            "fewer": self.rate_depths[0],
+            "more": self.rate_depths[1],
+            "inside": self.probed_depth,
+            "third": self.probed_depth // 3,
             "deep": self.deep,
         }
 
@@ -71,16 +71,16 @@ STANDARD = Budget(
     many=20,
     width=256,
     depths=DEPTHS,
-    blocks=DEPTHS,
+    gpt_depths=DEPTHS,
     runs=3,
     steps=(300, 200),
     rates=("3e-3", "1e-2", "3e-2", "1e-1"),
-    grid=(2, 4),
-    inside=8,
+    rate_depths=(2, 4),
+    probed_depth=8,
     deep=12,
 )
 BUDGETS = {
-    "quick": replace(STANDARD, many=10, width=128, blocks=DEPTHS[:-1], runs=0),
+    "quick": replace(STANDARD, many=10, width=128, gpt_depths=DEPTHS[:-1], runs=0),
     "standard": STANDARD,
     "full": Budget(
         seeds=30,
@@ -88,81 +88,86 @@ BUDGETS = {
         many=100,
         width=256,
         depths=(*DEPTHS, 64),
-        blocks=(*DEPTHS, 64),
+        gpt_depths=(*DEPTHS, 64),
         runs=5,
         steps=(1000, 1000),
         rates=("3e-4", "1e-3", *STANDARD.rates, "3e-1"),
-        grid=(6, 12),
-        inside=16,
+        rate_depths=(6, 12),
+        probed_depth=16,
         deep=24,
     ),
 }
 
 
 class Lab:
-    """A measurement's surroundings.
+    """Gives measurements their models, batches and training runs.
 
-    base  settings of the claims themselves: budget and seed
-    told  overrides of the command that hold for every model and run, such as device=cpu
-    runs  of the arms of training claims, by the arm's overrides; in the order of the seeds
+    base       settings of the command: budget and first seed of the claims
+    overrides  of the command that hold for every model and run, such as device=cpu
+    runs       of the arms of training claims, by the arm's overrides; in the order of the seeds
     """
 
-    def __init__(self, settings: Settings, told: Sequence[str] = ()) -> None:
-        self.base, self.told, self.first_seed = settings, list(told), settings.seed
+    def __init__(self, settings: Settings, overrides: Sequence[str] = ()) -> None:
+        self.base, self.overrides = settings, list(overrides)
         self.budget = BUDGETS[settings.claims.budget]
-        self.device = torch.device("cpu")  # for float64, which not every device has
+        self.device = torch.device("cpu")  # mps has no float64
         self.runs: Mapping[tuple[str, ...], list[Run]] = {}
         self.composed: dict[tuple[str, ...], Settings] = {}
         self.corpora: dict[str, Corpus] = {}
 
+    def first_seeds(self, count: int) -> range:
+        """`count` seeds from the command's seed on."""
+        return range(self.base.seed, self.base.seed + count)
+
     @property
     def seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.budget.seeds)
+        return self.first_seeds(self.budget.seeds)
 
     @property
     def few_seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.budget.few)
+        return self.first_seeds(self.budget.few)
 
     @property
     def many_seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.budget.many)
+        return self.first_seeds(self.budget.many)
 
     @property
     def run_seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.budget.runs)
+        return self.first_seeds(self.budget.runs)
 
     def arms(self, claim: str) -> dict[str, list[Run]]:
         """The runs of each arm of a claim, in the order of their seeds."""
-        of_budget = CLAIMS[claim].arms
-        assert of_budget is not None
-        return {arm: self.runs[tuple(told)] for arm, told in of_budget(self.budget).items()}
+        arms_of = CLAIMS[claim].arms
+        assert arms_of is not None
+        arms = arms_of(self.budget)
+        return {arm: self.runs[tuple(overrides)] for arm, overrides in arms.items()}
 
     def settings(self, *overrides: str) -> Settings:
-        """What `python run.py OVERRIDES` would run with."""
+        """The settings of `python run.py OVERRIDES`."""
         if overrides not in self.composed:
-            values = to_values(compose("config", [*self.told, *overrides]))
+            values = to_values(compose("config", [*self.overrides, *overrides]))
             self.composed[overrides] = checked_settings(values)
         return self.composed[overrides]
 
     def model(self, settings: Settings, seed: int, n_layers: int) -> GPT:
-        """The model of `settings` as initialised from `seed`, with `n_layers` blocks."""
+        """The model of `settings` with `n_layers` blocks, initialised from `seed`."""
         config = replace(self.config(settings), n_layers=n_layers)
         torch.manual_seed(seed)
         return build_model(config, settings, self.device)
 
     def corpus(self, settings: Settings) -> Corpus:
-        """The text, read once."""
-        key = settings.tokenizer.name
-        if key not in self.corpora:
-            self.corpora[key] = load_corpus(settings)
-        return self.corpora[key]
+        """The corpus under the tokenizer of `settings`, loaded once."""
+        name = settings.tokenizer.name
+        if name not in self.corpora:
+            self.corpora[name] = load_corpus(settings)
+        return self.corpora[name]
 
     def config(self, settings: Settings) -> GPTConfig:
-        """The model's description."""
-        room = settings.model.vocab_size
-        return settings.model_config(
-            self.corpus(settings).tokenizer.vocab_size if room is None else room
-        )
+        """The model's config, with the tokenizer's vocabulary size where none is set."""
+        vocab_size = settings.model.vocab_size
+        if vocab_size is None:
+            vocab_size = self.corpus(settings).tokenizer.vocab_size
+        return settings.model_config(vocab_size)
 
     def text_batch(
         self, settings: Settings, seed: int, windows: int, step: int = 0
@@ -173,10 +178,10 @@ class Lab:
         return tokens.to(self.device), targets.to(self.device)
 
     def random_batch(self, settings: Settings, seed: int, windows: int) -> tuple[Tensor, Tensor]:
-        """Tokens of which none stands twice in a window, and random targets, (windows, T).
+        """Random tokens, distinct within a window, and random targets, (windows, T).
 
-        Where position embeddings are 0 and token embeddings Gaussian, so are the inputs, and
-        independent within a window.
+        With Gaussian token embeddings and position embeddings of 0, distinct tokens make the
+        inputs of a window independent Gaussians, as the theory has them.
         """
         random = torch.Generator().manual_seed(seed)
         config = self.config(settings)

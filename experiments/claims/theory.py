@@ -1,4 +1,4 @@
-"""Claims that are decided at initialisation, in float64: seconds each."""
+"""Claims about models at initialisation, measured in float64: seconds each."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from experiments.claims.claim import (
     OWN,
-    Axes,
+    AxisLabels,
     Evidence,
     Point,
     Prediction,
     Source,
     claim,
-    per_unit,
+    log_slope,
     slope,
 )
 from experiments.claims.lab import Lab
@@ -35,14 +35,14 @@ XIONG = (
     "model.vocab_size=1024",
     "model.context_length=32",
 )
-XIONG_WORDS = (
+XIONG_SETTING = (
     "the paper's, section 3.3: one head, uniform attention over all positions, width-d "
     "feed-forward, ReLU, no biases, Xavier, d = {width}; 32 Gaussian inputs per sequence, 1,024 "
     "classes, random targets, one gradient per sequence, 4 sequences per seed; float64 "
     "(model=xiong init=xiong activation=relu)"
 )
 MICRO = ("model=micro", "tokenizer=char", "trainer.precision=float64")
-MICRO_WORDS = "GPT of width 64, 4 heads, GELU, characters of the King James Bible, float64"
+MICRO_SETTING = "GPT of width 64, 4 heads, GELU, characters of the King James Bible, float64"
 SEQUENCES, WINDOWS = 4, 2  # per seed: of Gaussian inputs, of text
 DEEP = 32
 
@@ -51,11 +51,11 @@ XIONG_2020 = "Xiong et al. 2020", "2002.04745"
 
 @contextmanager
 def outputs(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """Within: what the modules give is listed, in their order of use."""
-    seen: list[Tensor] = []
-    handles = [m.register_forward_hook(lambda _, __, out: seen.append(out)) for m in modules]
+    """Within: the outputs of the modules are collected, in the order of their calls."""
+    collected: list[Tensor] = []
+    handles = [m.register_forward_hook(lambda _, __, out: collected.append(out)) for m in modules]
     try:
-        yield seen
+        yield collected
     finally:
         for handle in handles:
             handle.remove()
@@ -69,7 +69,7 @@ def ff_weights(model: GPT) -> list[Tensor]:
 def in_xiongs_setting(
     lab: Lab, placement: str, seed: int, depth: int
 ) -> tuple[GPT, Tensor, Tensor]:
-    """Model, tokens and targets."""
+    """Model, tokens and targets in the setting of Xiong et al., section 3.3."""
     settings = lab.settings(f"norm={placement}", *XIONG, f"model.emb_dim={lab.budget.width}")
     model = lab.model(settings, seed, depth)
     return model, *lab.random_batch(settings, seed, SEQUENCES)
@@ -85,14 +85,14 @@ def in_xiongs_setting(
         "under Pre-LN. The bounds are taken here as the rates, log-log slopes 0 and -1/2 in L, as "
         "the paper's figure has them."
     ),
-    setting=XIONG_WORDS,
+    setting=XIONG_SETTING,
     predictions=[
         Prediction("post_ln: slope in L", "0, within 0.05", -0.05, 0.05),
         Prediction("pre_ln: slope in L", "minus 1/2, within 0.05", -0.55, -0.45),
         Prediction("post_ln: slope of the mean gradient's norm"),
         Prediction("pre_ln: slope of the mean gradient's norm"),
     ],
-    axes=Axes("gradient norm of W_2 in the last block", "blocks L"),
+    axes=AxisLabels("gradient norm of W_2 in the last block", "blocks L"),
     remark=(
         "Tried before the setting was fixed, with four seeds: one gradient of 8 or 16 sequences "
         "together, with as many classes as tokens, gives +0.09 to +0.12 under Post-LN and -0.45 "
@@ -103,7 +103,7 @@ def in_xiongs_setting(
 def depth_law(lab: Lab) -> Evidence:
     """Slope over all depths per seed, of the mean over sequences of the gradient's norm.
 
-    Beside it the norm of the mean gradient, which is another statistic.
+    For comparison, the norm of the mean gradient, which is another statistic.
     """
     evidence = Evidence()
     for placement in ("post_ln", "pre_ln"):
@@ -141,7 +141,7 @@ def depth_law(lab: Lab) -> Evidence:
         "At initialisation the expected squared norm before a block's last norm is 3d/2 under "
         "Post-LN; after block l it lies between (1 + l/2) d and (1 + 3l/2) d under Pre-LN."
     ),
-    setting=XIONG_WORDS,
+    setting=XIONG_SETTING,
     predictions=[
         Prediction("post_ln: squared norm / d, mean over blocks", "3/2, within 5 %", 1.425, 1.575),
         *(
@@ -154,11 +154,11 @@ def depth_law(lab: Lab) -> Evidence:
             for depth in (4, 8, 16, 32)
         ),
     ],
-    axes=Axes("squared norm / d", "block l"),
+    axes=AxisLabels("squared norm / d", "block l"),
 )
 @torch.no_grad()
 def hidden_norm(lab: Lab) -> Evidence:
-    """Mean over sequences and positions; the input's own is 1 in expectation."""
+    """Mean over sequences and positions; that of the input is 1 in expectation."""
     evidence = Evidence()
     for placement in ("post_ln", "pre_ln"):
         for seed in lab.seeds:
@@ -189,7 +189,7 @@ def hidden_norm(lab: Lab) -> Evidence:
         "to decay exponentially towards the first blocks; under Pre-LN it does not depend on l "
         "where l is large."
     ),
-    setting=XIONG_WORDS + "; L = 32",
+    setting=XIONG_SETTING + "; L = 32",
     predictions=[
         Prediction(
             "post_ln: rise of ln(norm) per block",
@@ -199,7 +199,7 @@ def hidden_norm(lab: Lab) -> Evidence:
         Prediction("pre_ln: exponent in l over the second half", "0, within 0.1", -0.1, 0.1),
         Prediction("pre_ln: first block / last block"),
     ],
-    axes=Axes("gradient norm of W_2", "block l"),
+    axes=AxisLabels("gradient norm of W_2", "block l"),
     remark=(
         "First put as a rise within a quarter of 0.203 and, at L = 16, as a change of under 2 % a "
         "block in the second half: 0.00 to 0.01 and -0.05 were measured. The appendix counts the "
@@ -208,7 +208,7 @@ def hidden_norm(lab: Lab) -> Evidence:
     ),
 )
 def gradient_by_layer(lab: Lab) -> Evidence:
-    """Least-squares slopes of ln(norm) in l, or in ln l; the norm a mean over sequences."""
+    """Least-squares slopes of ln(norm) in l, or in ln l; the norm is a mean over sequences."""
     evidence = Evidence()
     half = DEEP // 2
     for placement in ("post_ln", "pre_ln"):
@@ -225,7 +225,7 @@ def gradient_by_layer(lab: Lab) -> Evidence:
                 for layer, value in enumerate(norms.tolist(), start=1)
             ]
             if placement == "post_ln":
-                rise = per_unit(range(DEEP), norms.tolist())
+                rise = log_slope(range(DEEP), norms.tolist())
                 evidence.values["post_ln: rise of ln(norm) per block"].append(rise)
                 continue
             late = slope(range(half + 1, DEEP + 1), norms[half:].tolist())
@@ -248,7 +248,7 @@ def gradient_by_layer(lab: Lab) -> Evidence:
         "norms scaled by 1/sqrt(l) (by the lemma's bounds still at least linearly), and linearly "
         "with a norm on each branch's output."
     ),
-    setting=XIONG_WORDS + "; L = 32. Arms with init=gpt2 have N(0, 0.02) weights and inputs "
+    setting=XIONG_SETTING + "; L = 32. Arms with init=gpt2 have N(0, 0.02) weights and inputs "
     "instead, so that their attention is not uniform. The papers' own measurements are of training",
     predictions=[
         Prediction("pre_ln: exponent of growth", "at least 1, less 0.1", low=0.9),
@@ -262,7 +262,7 @@ def gradient_by_layer(lab: Lab) -> Evidence:
         Prediction("pre_ln / peri_ln: ratio of variances after block 32"),
         Prediction("init=gpt2, pre_ln / peri_ln: ratio of variances after block 32"),
     ],
-    axes=Axes("variance of the stream after the block", "block l"),
+    axes=AxisLabels("variance of the stream after the block", "block l"),
     remark=(
         "First put as the growth from block 16 to 32 over that from 8 to 16, which is noisy: 2.2 "
         "(pre_ln), 1.2 (ln_scaling), 2.2 (peri_ln). What does not come out is the lower bound of "
@@ -287,7 +287,8 @@ def variance_growth(lab: Lab) -> Evidence:
             ("gpt2", "pre_ln"),
             ("gpt2", "peri_ln"),
         ):
-            if init == "gpt2" and seed not in lab.few_seeds:  # shown, not judged
+            # Its ratio has no prediction: few seeds are enough.
+            if init == "gpt2" and seed not in lab.few_seeds:
                 continue
             width = f"model.emb_dim={lab.budget.width}"
             settings = lab.settings(f"norm={placement}", *XIONG, width, f"init={init}")
@@ -304,7 +305,7 @@ def variance_growth(lab: Lab) -> Evidence:
             if init == "xiong":
                 exponent = slope(range(4, DEEP + 1), [v - 1 for v in variances[3:]])
                 evidence.values[f"{placement}: exponent of growth"].append(exponent)
-        words = "ratio of variances after block 32"
+        quantity = "ratio of variances after block 32"
         for prefix, init, other in (
             ("", "xiong", "ln_scaling"),
             ("", "xiong", "peri_ln"),
@@ -313,7 +314,7 @@ def variance_growth(lab: Lab) -> Evidence:
             if (init, other) not in last:
                 continue
             ratio = last[init, "pre_ln"] / last[init, other]
-            evidence.values[f"{prefix}pre_ln / {other}: {words}"].append(ratio)
+            evidence.values[f"{prefix}pre_ln / {other}: {quantity}"].append(ratio)
     return evidence
 
 
@@ -343,7 +344,7 @@ def variance_growth(lab: Lab) -> Evidence:
         Prediction("without: first layer / last layer, log10, 5 layers"),
         Prediction("with: first layer / last layer, log10, 5 layers"),
     ],
-    axes=Axes("mean |gradient| of the first layer", "layers"),
+    axes=AxisLabels("mean |gradient| of the first layer", "layers"),
     remark=(
         "First put, beside the first number, as a ratio of first to last layer above and below a "
         "tenth at 5 layers, over 10 seeds: -1.9 without, with shortcuts -0.83 (-1.05 to -0.61), "
@@ -353,11 +354,11 @@ def variance_growth(lab: Lab) -> Evidence:
     ),
 )
 def shortcut(lab: Lab) -> Evidence:
-    """The book has 5 layers and seed 123; so small a network takes many seeds."""
+    """The book's network with 2 to 6 layers. Seeds of so small a network differ: many are taken."""
     evidence = Evidence()
     x = torch.tensor([[1.0, 0.0, -1.0]], dtype=torch.float64)
     depths = (2, 3, 4, 5, 6)
-    for seed in range(lab.first_seed, lab.first_seed + 10 * lab.budget.many):
+    for seed in lab.first_seeds(10 * lab.budget.many):
         for on, arm in ((True, "with"), (False, "without")):
 
             def gradients(depth: int, on: bool = on, seed: int = seed) -> list[float]:
@@ -374,7 +375,7 @@ def shortcut(lab: Lab) -> Evidence:
             name = f"{arm}: first layer / last layer, log10, 5 layers"
             evidence.values[name].append(math.log10(five[0] / five[-1]))
             name = f"{arm}: change of ln(gradient of the first layer) per layer"
-            evidence.values[name].append(per_unit(depths, first))
+            evidence.values[name].append(log_slope(depths, first))
     return evidence
 
 
@@ -387,7 +388,7 @@ def shortcut(lab: Lab) -> Evidence:
         "smaller, where under Xavier it is the larger; and scaling the output weights by "
         "1/sqrt(2L) removes the fall with depth under Pre-LN."
     ),
-    setting=f"{MICRO_WORDS}; 2 windows of 64; L = 16 for the order",
+    setting=f"{MICRO_SETTING}; 2 windows of 64; L = 16 for the order",
     predictions=[
         Prediction("init=xavier: ln(post_ln / pre_ln)", "above 0", low=0.0),
         Prediction("init=gpt2: ln(post_ln / pre_ln)", "below 0", high=0.0),
@@ -397,7 +398,7 @@ def shortcut(lab: Lab) -> Evidence:
         Prediction("init=xavier, post_ln: slope in L"),
         Prediction("init=gpt2, post_ln: slope in L"),
     ],
-    axes=Axes("gradient norm of W_2 in the last block", "blocks L"),
+    axes=AxisLabels("gradient norm of W_2 in the last block", "blocks L"),
     remark=(
         "First put with a slope of -1/2 within 0.1 for pre_ln under N(0, 0.02), as wider models "
         "have it: -0.35 here, where the embeddings are not small beside the branches."
@@ -418,15 +419,15 @@ def init_decides(lab: Lab) -> Evidence:
             settings = lab.settings(f"norm={placement}", f"init={init}", *MICRO)
             tokens, targets = lab.text_batch(settings, seed, WINDOWS)
             norms = []
-            for depth in lab.budget.blocks:
+            for depth in lab.budget.gpt_depths:
                 model = lab.model(settings, seed, depth)
                 loss = language_model_loss(model, tokens, targets, "float64")
                 (grad,) = torch.autograd.grad(loss, ff_weights(model)[-1])
                 norms.append(grad.norm().item())
                 evidence.points.append(Point(f"{placement}, init={init}", depth, seed, norms[-1]))
-            at_16[init, placement] = norms[lab.budget.blocks.index(16)]
+            at_16[init, placement] = norms[lab.budget.gpt_depths.index(16)]
             name = f"init={init}, {placement}: slope in L"
-            evidence.values[name].append(slope(lab.budget.blocks, norms))
+            evidence.values[name].append(slope(lab.budget.gpt_depths, norms))
         for init in ("xavier", "gpt2"):
             ratio = math.log(at_16[init, "post_ln"] / at_16[init, "pre_ln"])
             evidence.values[f"init={init}: ln(post_ln / pre_ln)"].append(ratio)
@@ -434,10 +435,10 @@ def init_decides(lab: Lab) -> Evidence:
 
 
 def output_of(model: GPT, tokens: Tensor) -> Tensor:
-    """What the head reads, (B, T, emb_dim)."""
-    with outputs([model.final_norm]) as seen, torch.no_grad():
+    """The input of the head, (B, T, emb_dim)."""
+    with outputs([model.final_norm]) as collected, torch.no_grad():
         model(tokens)
-    return seen[0]
+    return collected[0]
 
 
 def by_depth(
@@ -446,21 +447,21 @@ def by_depth(
     arms: dict[str, Settings],
     quantity: Callable[[Settings, int, int], float],
 ) -> Evidence:
-    """`quantity(settings, seed, depth)` of each arm, with its slope in L per seed."""
+    """`quantity(settings, seed, depth)` of each arm and its slope in L, per seed."""
     evidence = Evidence()
     for arm, settings in arms.items():
         for seed in seeds:
-            values = [quantity(settings, seed, depth) for depth in lab.budget.blocks]
+            values = [quantity(settings, seed, depth) for depth in lab.budget.gpt_depths]
             evidence.points += [
                 Point(arm, depth, seed, value)
-                for depth, value in zip(lab.budget.blocks, values, strict=True)
+                for depth, value in zip(lab.budget.gpt_depths, values, strict=True)
             ]
-            evidence.values[f"{arm}: slope in L"].append(slope(lab.budget.blocks, values))
+            evidence.values[f"{arm}: slope in L"].append(slope(lab.budget.gpt_depths, values))
     return evidence
 
 
 def fit_of_line(x: Sequence[float], y: Sequence[float]) -> float:
-    """R2 of a least-squares line."""
+    """R2 of the least-squares line through the points."""
     return float(np.corrcoef(x, y)[0, 1] ** 2)
 
 
@@ -478,7 +479,7 @@ PERTURBATION = 0.01
         "O(N) under Post-LN, N the number of sublayers, and O(ln N) under Pre-LN and with Admin."
     ),
     setting=(
-        f"{MICRO_WORDS}, Xavier; each matrix of the blocks plus Gaussian noise of {PERTURBATION} "
+        f"{MICRO_SETTING}, Xavier; each matrix of the blocks plus Gaussian noise of {PERTURBATION} "
         "times its root mean square; mean squared change of what the head reads, on 2 windows of "
         "64. As in the paper's figure, which of a + b N and a + b ln N fits better"
     ),
@@ -490,7 +491,7 @@ PERTURBATION = 0.01
         Prediction("pre_ln: slope in L"),
         Prediction("admin: slope in L"),
     ],
-    axes=Axes("mean squared change of the output", "blocks L"),
+    axes=AxisLabels("mean squared change of the output", "blocks L"),
     remark=(
         "First put as log-log slopes, 1 within a quarter and at most 0.49 for a logarithm: 1.15 "
         "(post_ln), 0.74 (pre_ln, not reproduced) and 0.54 (admin) over five seeds. How the "
@@ -517,7 +518,7 @@ def output_change(lab: Lab) -> Evidence:
         for placement in ("post_ln", "pre_ln", "admin")
     }
     evidence = by_depth(lab, lab.many_seeds, arms, change)
-    sublayers = [2 * depth for depth in lab.budget.blocks]
+    sublayers = [2 * depth for depth in lab.budget.gpt_depths]
     for arm in arms:
         for seed in lab.many_seeds:
             values = [p.value for p in evidence.points if (p.arm, p.seed) == (arm, seed)]
@@ -543,8 +544,8 @@ STEP, ADAM_STEPS = 1e-3, 2
         "Post-LN and is bounded, whatever the depth, with DeepNorm."
     ),
     setting=(
-        f"{MICRO_WORDS}, Xavier, with DeepNorm's gain where it is; root mean square change of what "
-        f"the head reads, on 2 windows of 64. Judged as in the theorem: one step of SGD, rate "
+        f"{MICRO_SETTING}, Xavier, with DeepNorm's gain where it is; root mean square change of "
+        f"what the head reads, on 2 windows of 64. Judged as in the theorem: one step of SGD, rate "
         f"{STEP:g}, of the value, output and feed-forward weights. Beside it {ADAM_STEPS} steps of "
         f"Adam at {STEP:g} on all parameters, the norms' and the biases among them"
     ),
@@ -554,7 +555,7 @@ STEP, ADAM_STEPS = 1e-3, 2
         Prediction("deepnorm, Adam: slope in L"),
         Prediction("post_ln, Adam: slope in L"),
     ],
-    axes=Axes("change of the output (RMS)", "blocks L"),
+    axes=AxisLabels("change of the output (RMS)", "blocks L"),
     remark=(
         "First judged by four steps of Adam on all parameters: slopes 0.57 with DeepNorm, not "
         "reproduced, and 0.24 under Post-LN, whose output cannot change by more than its norm "
@@ -604,7 +605,7 @@ def model_update(lab: Lab) -> Evidence:
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
-    """Its linear layers."""
+    """The linear layers of a module."""
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
@@ -622,7 +623,7 @@ def linears(module: nn.Module) -> list[nn.Linear]:
         "by, prevent it."
     ),
     setting=(
-        f"{MICRO_WORDS}, Xavier, L = 32; 2 windows of 64; gradient norm of all parameters of a "
+        f"{MICRO_SETTING}, Xavier, L = 32; 2 windows of 64; gradient norm of all parameters of a "
         "block. B2T's connection alone, without the authors' rescaling"
     ),
     predictions=[
@@ -636,7 +637,7 @@ def linears(module: nn.Module) -> list[nn.Linear]:
         Prediction("init=torch, post_ln: log10(first block / last block)"),
         Prediction("init=gpt2, post_ln: log10(first block / last block)"),
     ],
-    axes=Axes("gradient norm of the block / that of the last", "block l"),
+    axes=AxisLabels("gradient norm of the block / that of the last", "block l"),
     remark=(
         "B2T was first put as ten times Post-LN's first block over last; they do not differ. At "
         "initialisation a decoder of 32 blocks shows no vanishing under any of the three "

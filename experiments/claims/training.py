@@ -1,4 +1,4 @@
-"""Claims that training decides: runs of seconds to a minute each, shared between claims."""
+"""Claims about training, measured in short runs that several claims can share."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from experiments.analysis.runs import Run
 from experiments.claims.claim import (
     OWN,
     Arms,
-    Axes,
+    AxisLabels,
     Evidence,
     Point,
     Prediction,
@@ -20,16 +20,16 @@ from experiments.claims.claim import (
 )
 from experiments.claims.lab import Budget, Lab
 
-MICRO_WORDS = (
+MICRO_SETTING = (
     "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
     "windows of 64 per step, AdamW, cosine, Xavier unless said, no clipping; {steps} steps, a "
     "third of them warm-up where there is one"
 )
 
 
-def words(blocks: str, windows: int = 8, steps: str = "{steps}") -> str:
-    """The setting's description, with the names of what the budget decides in braces."""
-    return MICRO_WORDS.format(blocks=blocks, windows=windows, steps=steps)
+def setting_with(blocks: str, windows: int = 8, steps: str = "{steps}") -> str:
+    """The text of a claim's setting, with {placeholders} for what the budget decides."""
+    return MICRO_SETTING.format(blocks=blocks, windows=windows, steps=steps)
 
 
 LEARNT = (
@@ -39,7 +39,7 @@ LEARNT = (
 STUCK, LEARNS = 0.05, 0.8  # shares of Pre-LN's learning
 
 
-def arm(
+def arm_overrides(
     budget: Budget,
     placement: str,
     *,
@@ -50,13 +50,13 @@ def arm(
     warm: bool = False,
     init: str = "xavier",
     qk: bool = False,
-    inside: bool = False,
+    end_probes: bool = False,
 ) -> tuple[str, ...]:
-    """Overrides of one training run.
+    """Overrides of an arm's training runs.
 
-    steps    None: those of all claims but the one about warm-up
-    windows  in a batch
-    inside   whether what the end probes measure is needed
+    steps       None: as in all claims but the one about warm-up
+    windows     number in a batch
+    end_probes  whether the claim needs what they measure
     """
     steps = budget.steps[1] if steps is None else steps
     return (
@@ -69,8 +69,8 @@ def arm(
         f"trainer.steps={steps}",
         f"trainer.batch_size={windows}",
         "trainer.eval_every=100",
-        f"trainer.probe_every={steps // 4 if inside else 'null'}",
-        f"trainer.end_probes={'true' if inside else 'false'}",
+        f"trainer.probe_every={steps // 4 if end_probes else 'null'}",
+        f"trainer.end_probes={'true' if end_probes else 'false'}",
         "generate.tokens=0",
         "model=micro",
         "tokenizer=char",
@@ -78,13 +78,13 @@ def arm(
     )
 
 
-def only(arms: Callable[[Budget], Arms], *names: str) -> Callable[[Budget], Arms]:
-    """Some of the arms."""
+def select_arms(arms: Callable[[Budget], Arms], *names: str) -> Callable[[Budget], Arms]:
+    """The function that gives only the named arms."""
     return lambda budget: {name: arms(budget)[name] for name in names}
 
 
-def loss(run: Run) -> float:
-    """min(final, initial) validation loss, the initial one of a run that diverged; or nan."""
+def capped_loss(run: Run) -> float:
+    """min(final, initial) validation loss; the initial one of a run that diverged; nan without."""
     capped = History(run).capped_loss
     return math.nan if capped is None else capped
 
@@ -92,17 +92,17 @@ def loss(run: Run) -> float:
 def learnt(run: Run) -> float:
     """Nats below the loss of token frequencies alone."""
     frequencies = run.number("corpus", "unigram_validation_loss")
-    return math.nan if frequencies is None else frequencies - loss(run)
+    return math.nan if frequencies is None else frequencies - capped_loss(run)
 
 
 def shares(runs: Sequence[Run], reference: Sequence[Run]) -> list[float]:
-    """What each run learnt as a share of what the reference of the same seed did.
+    """Nats learnt by each run, as a share of those of the reference with the same seed.
 
     nan where the reference learnt nothing.
     """
     return [
-        learnt(run) / learnt(other) if learnt(other) > 0 else math.nan
-        for run, other in zip(runs, reference, strict=True)
+        learnt(run) / learnt(base) if learnt(base) > 0 else math.nan
+        for run, base in zip(runs, reference, strict=True)
     ]
 
 
@@ -112,7 +112,7 @@ def log_ratio(a: float, b: float) -> float:
 
 
 def seed_of(run: Run) -> int:
-    """Its seed."""
+    """The seed of a run."""
     return int(str(run.seed))
 
 
@@ -121,24 +121,24 @@ def by_block(name: str, run: Run, values: Sequence[float]) -> list[Point]:
     return [Point(name, layer, seed_of(run), value) for layer, value in enumerate(values, start=1)]
 
 
-def losses(evidence: Evidence, runs: Mapping[str, list[Run]]) -> None:
-    """A point for each run's loss, and the line of token frequencies alone."""
+def add_losses(evidence: Evidence, runs: Mapping[str, list[Run]]) -> None:
+    """Add a point for each run's loss, and a line for the loss of token frequencies alone."""
     for name, group in runs.items():
         for run in group:
-            evidence.points.append(Point(name, math.nan, seed_of(run), loss(run)))
+            evidence.points.append(Point(name, math.nan, seed_of(run), capped_loss(run)))
             frequencies = run.number("corpus", "unigram_validation_loss")
             if frequencies is not None:
                 evidence.lines["token frequencies alone"] = frequencies
 
 
-LOSS = Axes("final validation loss (nats)")
+LOSS = AxisLabels("final validation loss (nats)")
 XIONG_WHERE = "section 3.2 and Figure 2; section 4 and Figure 4"
 
 
 def warm_up_arms(budget: Budget) -> Arms:
     """Both placements with and without warm-up."""
     return {
-        f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm(
+        f"{placement}, {'warm-up' if warm else 'no warm-up'}": arm_overrides(
             budget, placement, n_layers=6, rate="3e-3", warm=warm, steps=budget.steps[0], windows=16
         )
         for placement in ("post_ln", "pre_ln")
@@ -154,7 +154,7 @@ def warm_up_arms(budget: Budget) -> Arms:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=words("6", 16, "{warm_up_steps}") + f", lr 3e-3. {LEARNT}, with warm-up",
+    setting=setting_with("6", 16, "{warm_up_steps}") + f", lr 3e-3. {LEARNT}, with warm-up",
     predictions=[
         Prediction("post_ln, no warm-up: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, warm-up: share learnt", "recovers: at least 0.8", low=LEARNS),
@@ -172,7 +172,7 @@ def warm_up(lab: Lab) -> Evidence:
     """Shares against pre_ln with warm-up."""
     runs = lab.arms("warm_up")
     evidence = Evidence()
-    losses(evidence, runs)
+    add_losses(evidence, runs)
     for name in ("post_ln, no warm-up", "post_ln, warm-up", "pre_ln, no warm-up"):
         evidence.values[f"{name}: share learnt"] = shares(runs[name], runs["pre_ln, warm-up"])
     return evidence
@@ -182,7 +182,7 @@ def deep_arms(budget: Budget) -> Arms:
     """Deep models without warm-up at lr 1e-3."""
 
     def deep(placement: str, init: str = "xavier") -> tuple[str, ...]:
-        return arm(budget, placement, n_layers=budget.deep, rate="1e-3", init=init)
+        return arm_overrides(budget, placement, n_layers=budget.deep, rate="1e-3", init=init)
 
     return {
         "pre_ln": deep("pre_ln"),
@@ -192,14 +192,14 @@ def deep_arms(budget: Budget) -> Arms:
     }
 
 
-DEEP_WORDS = words("{deep}") + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
+DEEP_SETTING = setting_with("{deep}") + f", lr 1e-3, no warm-up. {LEARNT}, without warm-up"
 
 
 def deep_shares(lab: Lab, claim: str) -> Evidence:
-    """What each arm learnt as a share of pre_ln's."""
+    """The share learnt of each arm, against pre_ln."""
     runs = lab.arms(claim)
     evidence = Evidence()
-    losses(evidence, runs)
+    add_losses(evidence, runs)
     for name, group in runs.items():
         if name != "pre_ln":
             evidence.values[f"{name}: share learnt"] = shares(group, runs["pre_ln"])
@@ -211,17 +211,17 @@ def deep_shares(lab: Lab, claim: str) -> Evidence:
     title="DeepNorm trains where Post-LN does not",
     source=Source("Wang et al. 2022 (DeepNet)", "2203.00555", "section 5; Figure 6"),
     statement="DeepNorm trains at depths at which Post-LN fails.",
-    setting=DEEP_WORDS + "; DeepNorm with its own initialisation. The paper's runs have warm-up "
+    setting=DEEP_SETTING + "; DeepNorm with its own initialisation. The paper's runs have warm-up "
     "and 20 to 1,000 layers",
     predictions=[
         Prediction("post_ln: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("deepnorm: share learnt", "trains: at least 0.8", low=LEARNS),
     ],
     axes=LOSS,
-    arms=only(deep_arms, "pre_ln", "post_ln", "deepnorm"),
+    arms=select_arms(deep_arms, "pre_ln", "post_ln", "deepnorm"),
 )
 def deepnorm_trains(lab: Lab) -> Evidence:
-    """The paper's depths are out of reach; what can be seen is who trains without warm-up."""
+    """Shares against pre_ln, without warm-up, since the paper's depths would cost too much."""
     return deep_shares(lab, "deepnorm_trains")
 
 
@@ -233,13 +233,13 @@ def deepnorm_trains(lab: Lab) -> Evidence:
         "Whether Post-LN needs warm-up depends on the initialisation: under Xavier it fails "
         "without at twelve blocks, under N(0, 0.02) it trains."
     ),
-    setting=DEEP_WORDS,
+    setting=DEEP_SETTING,
     predictions=[
         Prediction("post_ln: share learnt", "fails: at most 0.05", high=STUCK),
         Prediction("post_ln, init=gpt2: share learnt", "trains: at least 0.8", low=LEARNS),
     ],
     axes=LOSS,
-    arms=only(deep_arms, "pre_ln", "post_ln", "post_ln, init=gpt2"),
+    arms=select_arms(deep_arms, "pre_ln", "post_ln", "post_ln, init=gpt2"),
 )
 def init_trains(lab: Lab) -> Evidence:
     """Shares against pre_ln under Xavier."""
@@ -247,21 +247,21 @@ def init_trains(lab: Lab) -> Evidence:
 
 
 def inside_arms(budget: Budget) -> Arms:
-    """Trained models that are looked into."""
+    """Trained models that the end probes measure."""
     placements = ("pre_ln", "post_ln", "ln_scaling", "peri_ln", "normformer")
     return {
-        placement: arm(
-            budget, placement, n_layers=budget.inside, rate="1e-3", warm=True, inside=True
+        placement: arm_overrides(
+            budget, placement, n_layers=budget.probed_depth, rate="1e-3", warm=True, end_probes=True
         )
         for placement in placements
     }
 
 
-INSIDE_WORDS = words("{inside}") + ", lr 1e-3, with warm-up; at the last step"
+INSIDE_SETTING = setting_with("{inside}") + ", lr 1e-3, with warm-up; at the last step"
 
 
 def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
-    """A statistic of each block, as last recorded."""
+    """A statistic of each block at its last recorded step."""
     table = layers_of(run, stat, component)
     return [] if table.empty else [float(value) for value in table.iloc[-1]]
 
@@ -292,16 +292,16 @@ def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
         "In training the stream's variance in the last blocks grows under Pre-LN far beyond that "
         "with norms scaled by 1/sqrt(l) or with a norm on each branch's output."
     ),
-    setting=INSIDE_WORDS,
+    setting=INSIDE_SETTING,
     predictions=[
         Prediction("ln(pre_ln / ln_scaling), last block", "at least ln 2", low=math.log(2)),
         Prediction("ln(pre_ln / peri_ln), last block", "at least ln 2", low=math.log(2)),
     ],
-    axes=Axes("variance of the stream after the block", "block l"),
-    arms=only(inside_arms, "pre_ln", "ln_scaling", "peri_ln"),
+    axes=AxisLabels("variance of the stream after the block", "block l"),
+    arms=select_arms(inside_arms, "pre_ln", "ln_scaling", "peri_ln"),
 )
 def variance_training(lab: Lab) -> Evidence:
-    """From the last probe of each run."""
+    """Variances at the last probe of each run."""
     runs = lab.arms("variance_training")
     evidence = Evidence()
     last: dict[str, list[float]] = {}
@@ -329,7 +329,7 @@ def variance_training(lab: Lab) -> Evidence:
         "Under Pre-LN dropping a deep block costs less than dropping an early one, and deep blocks "
         "turn the representation less; under Post-LN it is the reverse."
     ),
-    setting=INSIDE_WORDS + ". Means over the first and the last {third} blocks",
+    setting=INSIDE_SETTING + ". Means over the first and the last {third} blocks",
     predictions=[
         Prediction("pre_ln: loss by dropping, first less last blocks (nats)", "above 0", low=0.0),
         Prediction("pre_ln: angular distance, first less last blocks", "above 0", low=0.0),
@@ -337,16 +337,16 @@ def variance_training(lab: Lab) -> Evidence:
         Prediction("post_ln: angular distance, first less last blocks", "below 0", high=0.0),
         Prediction("post_ln: nats learnt"),
     ],
-    axes=Axes("validation loss by dropping the block (nats)", "block l"),
-    arms=only(inside_arms, "pre_ln", "post_ln"),
+    axes=AxisLabels("validation loss by dropping the block (nats)", "block l"),
+    arms=select_arms(inside_arms, "pre_ln", "post_ln"),
 )
 def idle_layers(lab: Lab) -> Evidence:
-    """From the end probes of each run."""
+    """Differences of means over thirds of the blocks, from the end probes of each run."""
     runs = lab.arms("idle_layers")
     evidence = Evidence()
     for name, group in runs.items():
         for run in group:
-            for words, stat, component in (
+            for quantity, stat, component in (
                 ("loss by dropping, first less last blocks (nats)", "layer_drop", "block"),
                 ("angular distance, first less last blocks", "angular_distance", "block"),
             ):
@@ -357,7 +357,7 @@ def idle_layers(lab: Lab) -> Evidence:
                     if third
                     else math.nan
                 )
-                evidence.values[f"{name}: {words}"].append(difference)
+                evidence.values[f"{name}: {quantity}"].append(difference)
                 if stat == "layer_drop":
                     evidence.points += by_block(name, run, values)
         if name == "post_ln":
@@ -373,17 +373,17 @@ def idle_layers(lab: Lab) -> Evidence:
         "In training under Pre-LN the gradients of the first layers are larger than those of the "
         "last; NormFormer's additional norms reduce the mismatch."
     ),
-    setting=INSIDE_WORDS.replace("at the last step", "mean over the probed steps, every quarter")
+    setting=INSIDE_SETTING.replace("at the last step", "mean over the probed steps, every quarter")
     + ". Frobenius norm of the second feed-forward weight's gradient; the paper shows an L1 norm",
     predictions=[
         Prediction("pre_ln: ln(first block / last block)", "above 0", low=0.0),
         Prediction("pre_ln less normformer: |ln(first block / last block)|", "above 0", low=0.0),
     ],
-    axes=Axes("gradient norm of W_2, mean over steps", "block l"),
-    arms=only(inside_arms, "pre_ln", "normformer"),
+    axes=AxisLabels("gradient norm of W_2, mean over steps", "block l"),
+    arms=select_arms(inside_arms, "pre_ln", "normformer"),
 )
 def normformer(lab: Lab) -> Evidence:
-    """From the probes of each run."""
+    """Means over the probed steps of each run."""
     runs = lab.arms("normformer")
     evidence = Evidence()
     mismatch: dict[str, list[float]] = {}
@@ -407,7 +407,7 @@ def normformer(lab: Lab) -> Evidence:
 
 def rate_arms(budget: Budget) -> Arms:
     """Pre-LN over learning rates: by depth, by warm-up, and with QK-norm."""
-    few, more = budget.grid
+    few, more = budget.rate_depths
     arms: dict[str, Sequence[str]] = {}
     for rate in budget.rates:
         for name, n_layers, warm, qk in (
@@ -416,7 +416,7 @@ def rate_arms(budget: Budget) -> Arms:
             ("fewer blocks, warm-up", few, True, False),
             ("more blocks, warm-up, QK-norm", more, True, True),
         ):
-            arms[f"{name} @ {rate}"] = arm(
+            arms[f"{name} @ {rate}"] = arm_overrides(
                 budget, "pre_ln", n_layers=n_layers, rate=rate, warm=warm, qk=qk
             )
     return arms
@@ -430,7 +430,7 @@ def rate_arms(budget: Budget) -> Arms:
         "LR sensitivity, the mean over a logarithmic grid of learning rates of min(final, initial) "
         "loss less the best, grows with depth and falls with warm-up and with QK-norm."
     ),
-    setting=words("{more}")
+    setting=setting_with("{more}")
     + ", or {fewer}; Pre-LN, over the learning rates {rates}. Differences of sensitivities of the "
     "same seed, in nats",
     predictions=[
@@ -439,29 +439,29 @@ def rate_arms(budget: Budget) -> Arms:
         Prediction("QK-norm: without less with", "above 0", low=0.0),
         Prediction("sensitivity of more blocks with warm-up"),
     ],
-    axes=Axes("min(final, initial) validation loss (nats)", "learning rate"),
+    axes=AxisLabels("min(final, initial) validation loss (nats)", "learning rate"),
     arms=rate_arms,
 )
 def lr_sensitivity(lab: Lab) -> Evidence:
     """One sensitivity per arm and seed."""
     evidence = Evidence()
-    found: dict[str, dict[int, list[float]]] = {}
+    losses: dict[str, dict[int, list[float]]] = {}
     for name, group in lab.arms("lr_sensitivity").items():
-        grid, _, rate = name.partition(" @ ")
+        curve, _, rate = name.partition(" @ ")
         for run in group:
             seed = seed_of(run)
-            found.setdefault(grid, {}).setdefault(seed, []).append(loss(run))
-            evidence.points.append(Point(grid, float(rate), seed, loss(run)))
+            losses.setdefault(curve, {}).setdefault(seed, []).append(capped_loss(run))
+            evidence.points.append(Point(curve, float(rate), seed, capped_loss(run)))
     sensitivities = {
-        grid: [sensitivity(by_seed[seed]) for seed in sorted(by_seed)]
-        for grid, by_seed in found.items()
+        curve: [sensitivity(by_seed[seed]) for seed in sorted(by_seed)]
+        for curve, by_seed in losses.items()
     }
     base = sensitivities["more blocks, warm-up"]
     evidence.values["sensitivity of more blocks with warm-up"] = base
-    for words, more, less in (
+    for quantity, more, less in (
         ("depth: more blocks less fewer", base, sensitivities["fewer blocks, warm-up"]),
         ("warm-up: without less with", sensitivities["more blocks, no warm-up"], base),
         ("QK-norm: without less with", base, sensitivities["more blocks, warm-up, QK-norm"]),
     ):
-        evidence.values[words] = [a - b for a, b in zip(more, less, strict=True)]
+        evidence.values[quantity] = [a - b for a, b in zip(more, less, strict=True)]
     return evidence

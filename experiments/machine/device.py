@@ -6,15 +6,16 @@ from gpt import ConfigError
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The wanted device; `auto` takes cuda, else mps, else cpu. ConfigError where it is absent."""
-    present = {
+    """The wanted device; `auto` takes cuda, else mps, else cpu. ConfigError if it is absent."""
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if wanted == "auto":
-        wanted = next(name for name, here in present.items() if here)
-    if not present[wanted]:
-        here = ", ".join(["auto", *(name for name, there in present.items() if there)])
-        raise ConfigError("device", wanted, f"this machine has none; choose from: {here}")
+        wanted = next(name for name, is_available in available.items() if is_available)
+    if not available[wanted]:
+        usable = ["auto", *(name for name, is_available in available.items() if is_available)]
+        valid = f"this machine has none; choose from: {', '.join(usable)}"
+        raise ConfigError("device", wanted, valid)
     return torch.device(wanted)

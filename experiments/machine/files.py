@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are written whole or not at all, and their names."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-TEMPORARY = ".tmp"  # how the name of a file ends that is being written
+TEMPORARY = ".tmp"  # ending of the name of a file while it is being written
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Write to `path` so that readers see the old file or the whole new one, never a part.
 
-    What was written outlasts a crash of the machine once this ends.
+    After the block the content survives a crash of the machine.
     """
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY
@@ -25,8 +25,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
+            # The content must be on the disk before the name points to it: after a power cut
+            # some file systems would otherwise show the new name with an empty file.
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -36,7 +38,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_directory(directory: Path) -> None:
-    """Put the names in `directory` on the disk, where the system can do so."""
+    """Put the names in `directory` on the disk, where the system can do so.
+
+    A rename is only safe from a crash once the directory itself was synced.
+    """
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -46,19 +51,19 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole or not at all."""
+    """Write `content` to `path`, whole or not at all."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 def remove_temporary_files(directory: Path) -> None:
-    """Remove what writers that were killed have left; nobody else may be writing there."""
+    """Remove what killed writers left behind. No other process may be writing there."""
     for path in directory.glob(f".*{TEMPORARY}"):
         path.unlink()
 
 
 def line_end_offset(path: Path, count: int) -> int:
-    """Where line number `count` of a file ends, in bytes. ValueError where it has fewer."""
+    """Offset in bytes of the end of line number `count`. ValueError for a file with fewer."""
     with path.open("rb") as file:
         for number in range(count):
             if not file.readline().endswith(b"\n"):
@@ -72,7 +77,7 @@ def safe_file_name(text: str) -> str:
 
 
 def hide_home(value: Any) -> Any:
-    """`value` with ~ for the home directory, which records need not tell, wherever it stands."""
+    """Nested `value` with ~ for the home directory, so that records do not name the user."""
     if isinstance(value, dict):
         return {key: hide_home(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The process's memory, as the system tells it."""
+"""The memory of this process and of the machine, as the system reports it."""
 
 import contextlib
 import ctypes
@@ -14,11 +14,11 @@ MB = 2**20
 
 
 class PeakMeter:
-    """How high memory rises: of the GPU's allocator, or of the whole process on a CPU.
+    """Measures peak memory: of the GPU's allocator, or of the whole process on a CPU.
 
-    Made before the model, it takes the memory then as its ground, with what earlier jobs of the
-    process left given back and what the first step loads already there. A process's recorded peak
-    can be reset on Linux alone; elsewhere `rise` is None, for it was not measured.
+    Make it before the model: its baseline is the memory in use then, after earlier jobs' free
+    memory was returned to the system and with the libraries of the first step loaded. Only Linux
+    can reset a process's recorded peak; elsewhere `rise` is None, which means not measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,35 +26,36 @@ class PeakMeter:
         self.highest_before = 0
         load_kernels(device)
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # glibc alone
+        # Free memory that the C library keeps would be used again by the model without a rise.
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
-        self.ground = self._now()
+        self.baseline = self._current()
         self.restart()
         self.highest_before = 0
 
     def restart(self) -> None:
-        """Let `rise` forget what was before."""
+        """Measure `rise` from now on."""
         self.highest_before = self.highest()
         try:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             else:
-                Path("/proc/self/clear_refs").write_text("5")
-            self.restarted = self.ground is not None
+                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
+            self.restarted = self.baseline is not None
         except OSError:
             self.restarted = False
 
     def rise(self) -> int | None:
-        """Highest bytes above the ground since `restart`; None where they cannot be measured."""
-        if self.ground is None or not self.restarted:
+        """Peak bytes above the baseline since `restart`; None where they cannot be measured."""
+        if self.baseline is None or not self.restarted:
             return None
-        return self._peak() - self.ground
+        return self._peak() - self.baseline
 
     def highest(self) -> int:
-        """Highest bytes of the run so far, on a CPU with the libraries' own."""
+        """Peak bytes of the run so far; on a CPU they include the libraries."""
         return max(self.highest_before, self._peak())
 
-    def _now(self) -> int | None:
+    def _current(self) -> int | None:
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         return _proc_status().get("VmRSS")
@@ -68,18 +69,18 @@ class PeakMeter:
         if recorded is not None:
             return recorded
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kB
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that nobody uses; None where the system does not tell."""
+    """Free bytes of the device; None where the system does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return _meminfo().get("MemAvailable")
 
 
 def load_kernels(device: torch.device) -> None:
-    """One step of a model of three parameters, which loads what every first step loads."""
+    """One training step of three parameters, so that the libraries it loads are in memory."""
     layer = nn.Linear(2, 1, device=device)
     optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
     layer(torch.ones(1, 2, device=device)).sum().backward()
@@ -87,17 +88,17 @@ def load_kernels(device: torch.device) -> None:
 
 
 def _proc_status() -> dict[str, int]:
-    """Memory of this process in bytes; empty where the system does not tell."""
-    return _kilobytes(Path("/proc/self/status"))
+    """Memory of this process in bytes by name; empty where the system does not report it."""
+    return _read_sizes(Path("/proc/self/status"))
 
 
 def _meminfo() -> dict[str, int]:
-    """Memory of the machine in bytes; empty where the system does not tell."""
-    return _kilobytes(Path("/proc/meminfo"))
+    """Memory of the machine in bytes by name; empty where the system does not report it."""
+    return _read_sizes(Path("/proc/meminfo"))
 
 
-def _kilobytes(path: Path) -> dict[str, int]:
-    """The lines `name: count kB` of a file, in bytes."""
+def _read_sizes(path: Path) -> dict[str, int]:
+    """Bytes by name, from the lines `name: count kB` of a file; empty where it is absent."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

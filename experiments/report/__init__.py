@@ -1,6 +1,6 @@
 """Reads any number of runs and writes one page about them: `python -m experiments.report DIR`.
 
-It needs only the CSV and JSON files that runs leave.
+It needs only the CSV and JSON files of the runs.
 """
 
 import logging
@@ -30,11 +30,11 @@ def write_report(
 ) -> Path:
     """Write report.html and figures/ into `out`; returns the page's path.
 
-    by       settings that tell arms apart; None: all that vary, the seed aside
-    formats  of the figures beside the page, of FORMATS
+    by       settings that separate arms; None: all that vary, except for the seed
+    formats  file formats of the figures, from FORMATS
 
-    Raises ConfigError where there are no runs, or `by` names no setting. Anything that cannot be
-    read is named in a warning, on the page too.
+    Raises ConfigError where there are no runs, or `by` has a name that is no setting. A file that
+    cannot be read costs a warning, which the page shows too.
     """
     with collected_warnings() as warnings:
         runs: dict[Path, Run] = {}
@@ -45,24 +45,23 @@ def write_report(
             runs |= {run.directory.resolve(): run for run in found}
         if not runs:
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
-        chosen = once_each(list(runs.values()))
-        factors = factors_of(chosen, by)
+        distinct = once_each(list(runs.values()))
+        factors = factors_of(distinct, by)
         histories = []
-        with progress("reading runs", len(chosen), lines=False) as tell:
-            for run in chosen:
+        with progress("reading runs", len(distinct), lines=False) as report_progress:
+            for run in distinct:
                 histories.append(read_history(run))
-                tell(len(histories))
+                report_progress(len(histories))
         arms = form_arms(histories, factors)
         layout = Layout(arms, factors)
         pictures = []
         figures = makers(layout, arms)
-        with progress("drawing", len(figures), lines=False) as tell:
+        with progress("drawing", len(figures), lines=False) as report_progress:
             for done, make in enumerate(figures, start=1):
-                pictures.append(draw_picture(make, out / "figures", formats))
-                tell(done)
-    page = render(
-        folders, out, chosen, arms, layout, [p for p in pictures if p is not None], warnings
-    )
+                picture = draw_picture(make, out / "figures", formats)
+                pictures += [] if picture is None else [picture]
+                report_progress(done)
+    page = render(folders, out, distinct, arms, layout, pictures, warnings)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     write_atomically(path, hide_home(page).encode())
@@ -70,22 +69,22 @@ def write_report(
 
 
 def once_each(runs: Sequence[Run]) -> list[Run]:
-    """Each run once: one of equal settings and seed stands for all, lest it counts as two seeds.
+    """The runs without repetitions: two runs of equal settings and seed would count as two seeds.
 
-    The first that has an answer is taken; the others are named in a warning.
+    The first completed one is used; a warning names the others.
     """
-    kept: dict[object, Run] = {}
+    used: dict[object, Run] = {}
     for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
         key = run.summary.get("settings_sha256") or run.directory
-        first = kept.setdefault(key, run)
+        first = used.setdefault(key, run)
         if first is not run:
             log.warning("%s repeats %s and is left out", run.directory, first.directory)
-    return [run for run in runs if any(run is other for other in kept.values())]
+    return [run for run in runs if any(run is other for other in used.values())]
 
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Within: what the project's loggers warn of is listed too."""
+    """Within: the warnings of the project's loggers are also collected in a list."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

@@ -12,29 +12,30 @@ from gpt import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report; returns the exit code. Bad input costs one line on stderr."""
+    """Write the report; returns the exit code. Bad input gives one line on stderr."""
     show_warnings()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
-        description="One page about any number of runs and sweeps, beside its figures.",
+        description="Write one page, with figures, about any number of runs and sweeps.",
     )
     parser.add_argument(
         "folders",
         metavar="DIR",
         nargs="+",
         type=Path,
-        help="of a run or a sweep; of claims alone: their page again",
+        help="directory of a run, of a sweep, or of a run of experiment=claims",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="where report.html and figures/ go (default: the DIR; of several, outputs/report)",
+        help="directory for report.html and figures/ (default: DIR; for several, outputs/report)",
     )
     parser.add_argument(
-        "--by", help="settings that tell arms apart, such as norm,model.n_layers (default: all)"
+        "--by",
+        help="settings that separate arms, such as norm,model.n_layers (default: all that vary)",
     )
     parser.add_argument(
-        "--format", default="png,svg", help=f"of the figures: any of {', '.join(FORMATS)}"
+        "--format", default="png,svg", help=f"of the figures, from {', '.join(FORMATS)}"
     )
     options = parser.parse_args(arguments)
     formats = options.format.split(",")

@@ -1,4 +1,4 @@
-"""The page about claims, from claims.csv and measurements.csv alone."""
+"""The page about claims. It needs only claims.csv, measurements.csv and summary.json."""
 
 import math
 import textwrap
@@ -17,12 +17,19 @@ from experiments.analysis.histories import read_csv
 from experiments.analysis.numbers import Band, fit_power
 from experiments.analysis.runs import Run, read_summary
 from experiments.machine.files import hide_home, write_atomically
-from experiments.report.drawing import INK, ONE_PANEL, Drawn, draw_band, legend_key, lines_for
+from experiments.report.drawing import (
+    INK,
+    ONE_PANEL,
+    ReportFigure,
+    draw_band,
+    legend_key,
+    lines_for,
+)
 from experiments.report.page import Picture, draw_picture, provenance, render_template
-from experiments.report.style import log_if_wide, panels
+from experiments.report.style import COLOURS, log_if_wide, panels
 
 FORMATS = ("png", "svg")
-MANY_SEEDS, TAIL = 20, 0.05  # from so many on, a range leaves out this share at either end
+MANY_SEEDS, TAIL = 20, 0.05  # with so many seeds a band leaves out this share at each end
 GEOMETRIC = 1.4  # least ratio of neighbours on an axis that is drawn on a log scale
 
 Frame = pd.DataFrame
@@ -36,8 +43,8 @@ def write_claims_page(directory: Path) -> Path:
     pictures: dict[str, Picture] = {}
     for group in claims:
         first = group.iloc[0]
-        own = points if points.empty else points[points["claim"] == first["claim"]]
-        picture = draw_picture(partial(figure_of, first, own), directory / "figures", FORMATS)
+        measured = points if points.empty else points[points["claim"] == first["claim"]]
+        picture = draw_picture(partial(figure_of, first, measured), directory / "figures", FORMATS)
         if picture is not None:
             pictures[first["claim"]] = picture
     run = Run(directory, read_summary(directory))
@@ -57,13 +64,13 @@ def write_claims_page(directory: Path) -> Path:
 
 
 def count_verdicts(rows: Frame) -> str:
-    """How many claims came out how."""
+    """How many claims have each verdict."""
     verdicts = rows.drop_duplicates("claim")["claim_verdict"].value_counts()
     return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
 
 def claim_context(group: Frame, picture: Picture | None) -> dict[str, object]:
-    """What the template shows of a claim."""
+    """The values of a claim that the template shows."""
     first = {str(k): v for k, v in group.iloc[0].items()}
     numbers = [
         {
@@ -71,7 +78,7 @@ def claim_context(group: Frame, picture: Picture | None) -> dict[str, object]:
             "prediction": "" if is_absent(row["prediction"]) else row["prediction"],
             "measured": format_measured(row),
             "seeds": row["seeds"],
-            "verdict": "shown, not judged" if is_absent(row["verdict"]) else row["verdict"],
+            "verdict": "no prediction" if is_absent(row["verdict"]) else row["verdict"],
         }
         for _, row in group.iterrows()
     ]
@@ -81,8 +88,8 @@ def claim_context(group: Frame, picture: Picture | None) -> dict[str, object]:
 
 def sources(row: dict[str, object]) -> list[tuple[str, str]]:
     """arXiv numbers with their addresses."""
-    given = row["arxiv"]
-    numbers = [] if is_absent(given) else str(given).removeprefix("arXiv ").split("; ")
+    cell = row["arxiv"]
+    numbers = [] if is_absent(cell) else str(cell).removeprefix("arXiv ").split("; ")
     return [(number, f"https://arxiv.org/abs/{number}") for number in numbers]
 
 
@@ -92,7 +99,7 @@ def is_absent(value: object) -> bool:
 
 
 def format_measured(row: "pd.Series[float]") -> str:
-    """The mean with its confidence interval, to a tenth of the interval's half."""
+    """The mean with its confidence interval, rounded to a tenth of half the interval."""
     mean, low, high = (float(row[name]) for name in ("measured", "ci_low", "ci_high"))
     if math.isnan(mean):
         return "not measured"
@@ -103,15 +110,15 @@ def format_measured(row: "pd.Series[float]") -> str:
 
 
 def scoreboard(claims: list[Frame]) -> str:
-    """A Markdown table with a row per claim, and in it the numbers that were judged."""
+    """A Markdown table with a row per claim, and in it the numbers that were predicted."""
     lines = ["| claim | source | measured (95 % interval); predicted | seeds | verdict |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for group in claims:
-        judged = group[group["verdict"].notna()]
-        first = judged.iloc[0]
+        predicted = group[group["verdict"].notna()]
+        first = predicted.iloc[0]
         numbers = [
             f"{row['number']} {format_measured(row)}; {row['prediction']}"
-            for _, row in judged.iterrows()
+            for _, row in predicted.iterrows()
         ]
         source = ", ".join(str(first[n]) for n in ("paper", "where") if not is_absent(first[n]))
         cells = [f"`{first['claim']}`", source, "<br>".join(numbers)]
@@ -121,11 +128,11 @@ def scoreboard(claims: list[Frame]) -> str:
 
 
 def escaped(cell: str) -> str:
-    """`cell` for a Markdown table, in which a bar would end it."""
+    """`cell` for a Markdown table, where a bar would end the cell."""
     return cell.replace("|", r"\|")
 
 
-def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
+def figure_of(row: "pd.Series[str]", points: Frame) -> ReportFigure | None:
     """A claim's points: medians and ranges over seeds against x, or each seed by arm."""
     if points.empty:
         return None
@@ -135,9 +142,9 @@ def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
     arms = list(dict.fromkeys(points["arm"]))
     axis.set_ylabel(textwrap.fill(str(points["y_name"].iloc[0]), 40))
     if points["x"].isna().all():
-        by_arm(axis, points, arms)
+        draw_dots(axis, points, arms)
     else:
-        over_x(figure, axis, points, arms)
+        draw_lines(figure, axis, points, arms)
     for _, line in lines.iterrows():
         axis.axhline(line["value"], color=INK, linestyle=":", linewidth=1)
         axis.annotate(
@@ -149,44 +156,44 @@ def figure_of(row: "pd.Series[str]", points: Frame) -> Drawn | None:
             fontsize=8,
         )
     seeds = points["seed"].nunique()
-    shown = "central 90 %" if seeds >= MANY_SEEDS else "range"
-    caption = f"Setting: {row['setting']}. Each of {seeds} seeds, or their median and {shown}."
+    spread = "central 90 %" if seeds >= MANY_SEEDS else "range"
+    caption = f"Setting: {row['setting']}. Each of {seeds} seeds, or their median and {spread}."
     medians = "; ".join(f"{arm} {value:.3g}" for arm, value in last_medians(points, arms))
     alt = f"{row['title']}. {points['y_name'].iloc[0]}, median at the right end: {medians}."
-    return Drawn(str(row["claim"]), str(row["title"]), caption, alt, figure)
+    return ReportFigure(str(row["claim"]), str(row["title"]), caption, alt, figure)
 
 
 def last_medians(points: Frame, arms: list[str]) -> Iterator[tuple[str, float]]:
     """Each arm's median at its greatest x."""
     for arm in arms:
-        own = points[points["arm"] == arm]
-        end = own if own["x"].isna().all() else own[own["x"] == own["x"].max()]
-        yield arm, float(end["value"].median())
+        of_arm = points[points["arm"] == arm]
+        last = of_arm if of_arm["x"].isna().all() else of_arm[of_arm["x"] == of_arm["x"].max()]
+        yield arm, float(last["value"].median())
 
 
-def by_arm(axis: Axes, points: Frame, arms: list[str]) -> None:
-    """A column of dots for each arm, a dot for each seed."""
-    for place, arm in enumerate(arms):
+def draw_dots(axis: Axes, points: Frame, arms: list[str]) -> None:
+    """Draw a column of dots for each arm, with a dot for each seed and a line at the median."""
+    for x, arm in enumerate(arms):
         values = points.loc[points["arm"] == arm, "value"].to_numpy()
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axis.plot(place + offsets, values, "o", color="#0072B2", markersize=5, alpha=0.75)
-        axis.hlines(np.median(values), place - 0.25, place + 0.25, color=INK, linewidth=1.4)
+        axis.plot(x + offsets, values, "o", color=COLOURS[0], markersize=5, alpha=0.75)
+        axis.hlines(np.median(values), x - 0.25, x + 0.25, color=INK, linewidth=1.4)
     axis.set_xticks(
         range(len(arms)), [textwrap.fill(arm, 14, break_on_hyphens=False) for arm in arms]
     )
     axis.set_xlim(-0.6, len(arms) - 0.4)
 
 
-def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
-    """A line for each arm; where x is geometric and y wide, with the exponent of a power law."""
+def draw_lines(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
+    """Draw a line for each arm. On two log scales the legend has the exponent of a power law."""
     xs = np.array(sorted(points["x"].dropna().unique()))
     geometric = len(xs) > 1 and xs[0] > 0 and (xs[1:] / xs[:-1]).min() >= GEOMETRIC
     axis.set_xlabel(str(points["x_name"].iloc[0]))
     lines = lines_for(arms, arms)
     for line in lines:
-        own = points[points["arm"] == line.hue]
-        groups = own.groupby("x")["value"]
-        tail = TAIL if len(own["seed"].unique()) >= MANY_SEEDS else 0.0
+        of_arm = points[points["arm"] == line.level]
+        groups = of_arm.groupby("x")["value"]
+        tail = TAIL if len(of_arm["seed"].unique()) >= MANY_SEEDS else 0.0
         draw_band(
             axis, Band(groups.median(), groups.quantile(tail), groups.quantile(1 - tail)), line
         )
@@ -194,10 +201,12 @@ def over_x(figure: Figure, axis: Axes, points: Frame, arms: list[str]) -> None:
     log_y = axis.get_yscale() == "log"
     keys = []
     for line in lines:
-        own = points[points["arm"] == line.hue]
-        fit = fit_power(own["x"].tolist(), own["value"].tolist()) if geometric and log_y else None
-        told = line.label if fit is None else f"{line.label} ({fit.slope:+.2f})"
-        keys.append(legend_key(replace(line, label=told)))
+        of_arm = points[points["arm"] == line.level]
+        fit = None
+        if geometric and log_y:
+            fit = fit_power(of_arm["x"].tolist(), of_arm["value"].tolist())
+        label = line.label if fit is None else f"{line.label} ({fit.slope:+.2f})"
+        keys.append(legend_key(replace(line, label=label)))
     if geometric:
         axis.set_xscale("log")
         axis.set_xticks(xs, [f"{x:g}" for x in xs])

@@ -1,10 +1,11 @@
-"""How the report draws: colours, panels, legends, and the words beside a figure."""
+"""How the report draws: colours, panels, legends, and the text below a figure."""
 
+import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -14,13 +15,14 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis.arms import Arm, Key, Layout
+from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.numbers import Band
 from experiments.analysis.runs import Value
-from experiments.analysis.tuning import at_best, tune
+from experiments.analysis.tuning import layout_at_best, tune
 from experiments.report.style import COLOURS, DASHES, LEGEND, MARKS, panels
 
-INK, PAPER = "#1b1e23", "#fffffe"  # stand for nothing else, so that a dark page can replace them
+# Used for nothing else: the dark variant of a figure replaces these two colours in its SVG.
+INK, PAPER = "#1b1e23", "#fffffe"
 STYLE: Any = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
@@ -32,19 +34,22 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
-    "svg.hashsalt": "normscope",
+    "svg.hashsalt": "normscope",  # the same ids in every run, so that files can be compared
 }
 ONE_PANEL, MANY_PANELS = (6.6, 4.0), (3.3, 2.7)
 ONE_CROWDED, MANY_CROWDED = (8.6, 5.4), (4.6, 3.6)
 MOST_COLUMNS = 4
-HUES = COLOURS[:-1]  # without black, which stands for what is no arm
-MOST_PANELS, MOST_ARMS = 12, 48  # of a figure with a panel for several arms, for each arm
-MOST_TOLD = 8  # arms in a figure's words
+ARM_COLOURS = COLOURS[:-1]  # without black, which is for lines that are no arm
+MOST_PANELS = 12  # of a figure whose panels have several arms each
+MOST_ARMS = 48  # of a figure with a panel for each arm
+MOST_DESCRIBED = 8  # arms in the text of a figure
+
+T = TypeVar("T")
 
 
 @dataclass
-class Drawn:
-    """A figure with its name as a file, its title, and what it shows in words."""
+class ReportFigure:
+    """A figure with its file name, its title, its caption, and its text for readers without it."""
 
     name: str
     title: str
@@ -53,18 +58,19 @@ class Drawn:
     figure: Figure
 
 
-def colours(hues: Sequence[Value]) -> list[Any]:
-    """A colour for each level: a scale for many numbers, else distinct ones."""
-    if len(hues) > 4 and all(isinstance(hue, int | float) for hue in hues):
-        return [mpl.colormaps["viridis"](place) for place in np.linspace(0.05, 0.85, len(hues))]
-    return [HUES[index % len(HUES)] for index in range(len(hues))]
+def colours(levels: Sequence[Value]) -> list[Any]:
+    """A colour for each level: a colour scale for many numbers, else distinct colours."""
+    if len(levels) > 4 and all(isinstance(level, int | float) for level in levels):
+        # The ends of the map are left out: they are too close to the page, dark or light.
+        return [mpl.colormaps["viridis"](x) for x in np.linspace(0.05, 0.85, len(levels))]
+    return [ARM_COLOURS[index % len(ARM_COLOURS)] for index in range(len(levels))]
 
 
 @dataclass(frozen=True)
 class Line:
-    """How the runs of one level are drawn."""
+    """How the runs of one level of the colour factor are drawn."""
 
-    hue: Value
+    level: Value
     label: str
     colour: Any
     mark: str
@@ -83,38 +89,43 @@ class Line:
 
 
 def lines_of(layout: Layout) -> list[Line]:
-    """One line style for each level: where colours come again, dashes and hollow marks differ.
+    """One line style for each level of the colour factor."""
+    levels = layout.colour_levels
+    return lines_for(levels, [layout.colour_label(level) for level in levels])
 
-    Six colours and seven marks make 42 pairs.
+
+def lines_for(levels: Sequence[Value], labels: Sequence[str]) -> list[Line]:
+    """One line style for each level.
+
+    Six colours with seven marks make 42 different pairs; where colours repeat, the dashes differ
+    too, and every second time the marks are hollow.
     """
-    return lines_for(layout.hues, [layout.hue_label(hue) for hue in layout.hues])
-
-
-def lines_for(hues: Sequence[Value], labels: Sequence[str]) -> list[Line]:
-    """One line style for each level, as above."""
     lines = []
-    for index, (hue, colour) in enumerate(zip(hues, colours(hues), strict=True)):
-        turn = index // len(HUES) if colour in HUES else 0
+    for index, (level, colour) in enumerate(zip(levels, colours(levels), strict=True)):
+        repeat = index // len(ARM_COLOURS) if colour in ARM_COLOURS else 0
         line = Line(
-            hue,
+            level,
             labels[index],
             colour,
             MARKS[index % len(MARKS)],
-            DASHES[turn % len(DASHES)],
-            PAPER if turn % 2 else None,
-            0.06 if len(hues) > len(HUES) else 0.18,
+            DASHES[repeat % len(DASHES)],
+            PAPER if repeat % 2 else None,
+            0.06 if len(levels) > len(ARM_COLOURS) else 0.18,
         )
         lines.append(line)
     return lines
 
 
 def is_crowded(layout: Layout) -> bool:
-    """Whether a panel holds more lines than there are colours: it is larger and shows less each."""
-    return len(layout.hues) > len(HUES)
+    """Whether a panel has more lines than there are colours.
+
+    Then panels are drawn larger, and each line with fewer details.
+    """
+    return len(layout.colour_levels) > len(ARM_COLOURS)
 
 
 def small_multiples(layout: Layout) -> tuple[Figure, list[Axes]]:
-    """Axes for the panels, on one scale; those left over are hidden."""
+    """A figure with one axis for each panel; axes without a panel are hidden."""
     count = len(layout.panels)
     if is_crowded(layout):
         columns = min(count, 2 if count <= 4 else 3)
@@ -130,84 +141,84 @@ def small_multiples(layout: Layout) -> tuple[Figure, list[Axes]]:
 
 
 def side_by_side(layout: Layout) -> tuple[Figure, list[tuple[Axes, Arm]]]:
-    """A panel for each arm: one colour's arms below each other, where there are few colours."""
+    """A panel for each arm; with few colours, the arms of one colour form a column."""
     arms = [
-        (panel, line, layout.arm(panel, line.hue))
+        (panel, line, layout.arm(panel, line.level))
         for panel in layout.panels
         for line in lines_of(layout)
     ]
-    in_rows = len(layout.panels) > 1 and len(layout.hues) <= MOST_COLUMNS
-    columns = len(layout.hues) if in_rows else min(len(arms), MOST_COLUMNS)
-    if in_rows and 2 * columns <= MOST_COLUMNS:  # two rows of the grid beside each other
+    in_rows = len(layout.panels) > 1 and len(layout.colour_levels) <= MOST_COLUMNS
+    columns = len(layout.colour_levels) if in_rows else min(len(arms), MOST_COLUMNS)
+    if in_rows and 2 * columns <= MOST_COLUMNS:  # two panels of the layout in one row
         columns *= 2
     rows = math.ceil(len(arms) / columns)
     figure, axes = panels(rows, columns, ONE_PANEL if len(arms) == 1 else MANY_PANELS)
-    placed = []
+    axes_with_arms = []
     for axis, (_, _, arm) in zip(axes, arms, strict=False):
         if arm is None:
             axis.set_visible(False)
         else:
             axis.set_title(arm.label, fontsize=8.5)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            placed.append((axis, arm))
+            axes_with_arms.append((axis, arm))
     for axis in axes[len(arms) :]:
         axis.set_visible(False)
-    return figure, placed
+    return figure, axes_with_arms
 
 
 def fit_for_panels(layout: Layout) -> tuple[Layout, str]:
-    """For a figure with a panel for each arm: what it shows of the layout, and what it leaves out.
+    """The part of a layout that a figure with a panel for each arm can show, and a note about it.
 
-    Of too many arms that have several learning rates, each is shown at its best.
+    Where there are too many arms, each is shown at its best learning rate alone.
     """
-    many = is_crowded(layout) or len(layout.by_key) > MOST_ARMS
+    is_large = is_crowded(layout) or len(layout.by_key) > MOST_ARMS
     note = ""
-    if many and len(tune(layout)) > 1:
-        shown = at_best(layout)
-        note = f" Each arm at its best learning rate alone, {len(shown.by_key)} of "
+    if is_large and len(tune(layout)) > 1:
+        best = layout_at_best(layout)
+        note = f" Only the best learning rate of each arm, {len(best.by_key)} of "
         note += f"{len(layout.by_key)}."
-        layout = shown
-    layout = layout.thinned(max(1, MOST_ARMS // len(layout.hues)))
+        layout = best
+    layout = layout.thinned(max(1, MOST_ARMS // len(layout.colour_levels)))
     return layout, note + left_out_note(layout)
 
 
 def share_scales(axes: Sequence[Axes], x: bool = False) -> None:
-    """One scale for all panels; numbers at the left of each row alone."""
+    """Give all panels one y scale, and with `x` one x scale; numbers stand left of each row."""
     for axis in axes[1:]:
         axis.sharey(axes[0])
         if x:
             axis.sharex(axes[0])
-        if not place_of(axis).is_first_col():
+        if not grid_cell(axis).is_first_col():
             axis.tick_params(which="both", labelleft=False)
 
 
-def place_of(axis: Axes) -> SubplotSpec:
-    """Where a panel stands in its figure."""
-    place = axis.get_subplotspec()
-    assert place is not None
-    return place
+def grid_cell(axis: Axes) -> SubplotSpec:
+    """The cell of a panel in the grid of its figure."""
+    cell = axis.get_subplotspec()
+    assert cell is not None
+    return cell
 
 
 def label_axes(axes: Sequence[Axes], x: str, y: str) -> None:
-    """Labels at the left of each row and below each column."""
-    shown = [axis for axis in axes if axis.get_visible()]
-    lowest = {place_of(axis).colspan.start: axis for axis in shown}  # rows come in order
-    for axis in shown:
-        if place_of(axis).is_first_col():
+    """Label the y axis at the left of each row and the x axis below each column."""
+    visible = [axis for axis in axes if axis.get_visible()]
+    lowest = {grid_cell(axis).colspan.start: axis for axis in visible}  # the last row wins
+    for axis in visible:
+        if grid_cell(axis).is_first_col():
             axis.set_ylabel(textwrap.fill(y, 27))
     for axis in lowest.values():
         axis.set_xlabel(x)
 
 
 def title_panels(axes: Sequence[Axes], layout: Layout, x: str, y: str) -> None:
-    """Titles of panels, and labels for all of them."""
+    """Give each panel its title, and label the axes."""
     for axis, panel in zip(axes, layout.panels, strict=False):
-        axis.set_title(layout.title(panel))
+        axis.set_title(layout.panel_title(panel))
     label_axes(axes, x, y)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend above all panels, at the left, where a narrow screen starts."""
+    """One legend above all panels, at the left: a narrow screen shows that part first."""
     columns = legend_columns(figure, handles)
     figure.legend(
         handles=list(handles), loc="outside upper left", ncols=columns, handlelength=3, **LEGEND
@@ -215,13 +226,16 @@ def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 
 def legend_columns(figure: Figure, handles: Sequence[Any]) -> int:
-    """As many as fit beside each other: four at most, in a narrow figure three."""
+    """As many columns as fit side by side: four at most, in a narrow figure three.
+
+    A letter is taken as 0.6 em wide, and a key with its spaces as 6.5 em.
+    """
     lengths = [len(str(handle.get_label())) for handle in handles]
-    em = STYLE["legend.fontsize"] / 72
+    em = STYLE["legend.fontsize"] / 72  # in inches
     for columns in range(4 if figure.get_figwidth() > 8 else 3, 1, -1):
-        parts = np.array_split(lengths, columns)  # as matplotlib fills them
-        letters = sum(0.6 * max(part, default=0) for part in parts)
-        if (letters + 6.5 * columns) * em < figure.get_figwidth():
+        parts = np.array_split(lengths, columns)  # matplotlib fills column after column
+        label_width = sum(0.6 * max(part, default=0) for part in parts)
+        if (label_width + 6.5 * columns) * em < figure.get_figwidth():
             return columns
     return 1
 
@@ -232,72 +246,75 @@ def legend_key(line: Line) -> Line2D:
 
 
 def draw_band(axis: Axes, values: Band, line: Line, most_marks: int = 20, **style: Any) -> None:
-    """Median as a line and the range over seeds as a band."""
-    kept = values.drawn()
-    if kept.median.empty:
+    """Draw the median as a line and the range over seeds as a band."""
+    values = values.thinned()
+    if values.median.empty:
         return
-    steps = kept.median.index.to_numpy(dtype=float)
-    every = max(1, len(steps) // most_marks)
+    steps = values.median.index.to_numpy(dtype=float)
     axis.plot(
         steps,
-        kept.median,
+        values.median,
         markersize=3.5,
-        markevery=every,
+        markevery=max(1, len(steps) // most_marks),
         linewidth=1.4,
         **line.style | style,
     )
-    if (kept.low < kept.high).any():
+    if (values.low < values.high).any():
         axis.fill_between(
             steps,
-            kept.low.to_numpy(),
-            kept.high.to_numpy(),
+            values.low.to_numpy(),
+            values.high.to_numpy(),
             color=line.colour,
             alpha=line.band,
             lw=0,
         )
 
 
-def cells(layout: Layout) -> Iterator[tuple[int, Key, Line, Arm]]:
-    """Each arm with the number of its panel."""
-    for place, panel in enumerate(layout.panels):
-        for line in lines_of(layout):
-            arm = layout.arm(panel, line.hue)
-            if arm is not None:
-                yield place, panel, line, arm
+def arms_with_data(
+    layout: Layout, data_of: Callable[[Arm], list[T]]
+) -> list[tuple[int, Line, Arm, list[T]]]:
+    """Each arm with data: the index of its panel, its line style, the arm, and its runs' data."""
+    cells = itertools.product(enumerate(layout.panels), lines_of(layout))
+    arms = [(index, line, layout.arm(panel, line.level)) for (index, panel), line in cells]
+    return [
+        (index, line, arm, data)
+        for index, line, arm in arms
+        if arm is not None and (data := data_of(arm))
+    ]
 
 
 def seeds_note(arms: Sequence[Arm]) -> str:
-    """How many runs a median is over."""
+    """A sentence about how many runs a median is over."""
     counts = sorted({len(arm.histories) for arm in arms})
     if counts == [1]:
         return "One run per arm."
-    many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Median and range over {many} runs per arm."
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Median and range over {number} runs per arm."
 
 
 def left_out_note(layout: Layout) -> str:
-    """What a figure with too many panels does not show."""
+    """A sentence about the panels that a figure does not show."""
     if not layout.left_out:
         return ""
-    return f" {layout.left_out} of {layout.left_out + len(layout.panels)} panels are left out."
+    return f" {layout.left_out} of {layout.left_out + len(layout.panels)} panels are not shown."
 
 
-def name_extremes(said: Sequence[tuple[float, str]]) -> str:
-    """What a figure shows of each arm, in words; of many, the least and the greatest."""
-    if len(said) <= MOST_TOLD:
-        return "; ".join(words for _, words in said)
-    ordered = sorted(said, key=lambda item: (math.isnan(item[0]), item[0]))
-    known = [words for number, words in ordered if not math.isnan(number)] or [ordered[0][1]]
-    return f"of {len(said)}, the least is {known[0]}; the greatest {known[-1]}"
+def name_extremes(described: Sequence[tuple[float, str]]) -> str:
+    """The descriptions of arms; of many, those with the least and the greatest number."""
+    if len(described) <= MOST_DESCRIBED:
+        return "; ".join(text for _, text in described)
+    ordered = sorted(described, key=lambda item: (math.isnan(item[0]), item[0]))
+    measured = [text for number, text in ordered if not math.isnan(number)] or [ordered[0][1]]
+    return f"of {len(described)}, the least is {measured[0]}; the greatest {measured[-1]}"
 
 
 def format_number(value: float) -> str:
-    """A number in words."""
+    """A number with three digits, or why there is none."""
     if math.isnan(value):
         return "not measured"
     return "infinite" if math.isinf(value) else f"{value:.3g}"
 
 
 def plural(count: int, word: str) -> str:
-    """A count with its word."""
+    """A count with its noun."""
     return f"{count} {word}" if count == 1 else f"{'no' if count == 0 else count} {word}s"

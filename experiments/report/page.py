@@ -16,9 +16,9 @@ from markupsafe import Markup
 
 from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.runs import Run, differing_settings, sort_key
-from experiments.analysis.tuning import budget, tune
+from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import one_line, printable
-from experiments.report.drawing import INK, PAPER, STYLE, Drawn, plural
+from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural
 from experiments.report.figures import Maker
 from experiments.report.style import DPI
 from experiments.report.tables import (
@@ -37,7 +37,7 @@ DARK_INK, DARK_PAPER = "#e8eaed", "#16191d"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page holds it: two data addresses, for light and dark."""
+    """A figure on the page, as two data: addresses of its SVG, for light and dark."""
 
     name: str
     title: str
@@ -52,30 +52,33 @@ class Picture:
 def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture | None:
     """Draw a figure and write it in each format; returns it for the page.
 
-    None where its numbers are missing. What nobody foresaw in a file costs the figure and a
-    warning, not the report.
+    None where its data is missing, or, with a warning, where drawing it fails: unforeseen content
+    of a file should cost one figure and not the report.
     """
     try:
         with mpl.rc_context(STYLE):
-            drawn = make()
-            return None if drawn is None else save_picture(drawn, folder, formats)
+            figure = make()
+            return None if figure is None else save_picture(figure, folder, formats)
     except OSError:
         raise
     except Exception as error:
         name = getattr(make, "func", make).__name__
-        log.warning("figure %s is not drawn: %s", name, one_line(error))
+        log.warning("figure %s was not drawn: %s", name, one_line(error))
         return None
 
 
-def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
-    """Write a figure in each format, under the report's style; returns it for the page."""
+def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> Picture:
+    """Write a figure in each format; returns it for the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn.figure.set_dpi(DPI)
-    drawn.figure.draw_without_rendering()
-    drawn.figure.set_layout_engine("none")  # laid out once, for all formats
+    figure = drawn.figure
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout takes long: compute it once for all formats
     buffer = io.BytesIO()
-    drawn.figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
     light = buffer.getvalue()
+    dark = light.replace(INK.encode(), DARK_INK.encode())
+    dark = dark.replace(PAPER.encode(), DARK_PAPER.encode())
     files = []
     for kind in formats:
         path = folder / f"{drawn.name}.{kind}"
@@ -83,31 +86,27 @@ def save_picture(drawn: Drawn, folder: Path, formats: Sequence[str]) -> Picture:
             path.write_bytes(light)
         else:
             metadata = {"CreationDate": None} if kind == "pdf" else None
-            drawn.figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
+            figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
         files.append(f"{folder.name}/{path.name}")
-    dark = light.replace(INK.encode(), DARK_INK.encode()).replace(
-        PAPER.encode(), DARK_PAPER.encode()
-    )
-    width = round(drawn.figure.get_figwidth() * 96)
     return Picture(
-        drawn.name,
-        drawn.title,
-        drawn.caption,
-        drawn.alt,
-        data_address(light),
-        data_address(dark),
-        width,
-        files,
+        name=drawn.name,
+        title=drawn.title,
+        caption=drawn.caption,
+        alt=drawn.alt,
+        light=data_address(light),
+        dark=data_address(dark),
+        width=round(figure.get_figwidth() * 96),  # CSS pixels per inch
+        files=files,
     )
 
 
 def data_address(svg: bytes) -> str:
-    """A picture as an address that holds it."""
+    """An SVG as a data: address."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def count_distinct(values: Iterable[object]) -> str:
-    """Distinct values, each with its number where there are several."""
+    """The distinct values; where there are several, each with the number of its runs."""
     counts = Counter("not recorded" if value is None else str(value) for value in values)
     if len(counts) == 1:
         return next(iter(counts))
@@ -115,7 +114,7 @@ def count_distinct(values: Iterable[object]) -> str:
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Versions, device and corpus: name and value, with counts where runs disagree."""
+    """Names and values of device, corpus and versions, with counts where runs differ."""
     rows = [
         ("device", count_distinct(run.summary.get("device") for run in runs)),
         ("corpus", count_distinct(summary_part(run, "corpus", "name") for run in runs)),
@@ -132,13 +131,13 @@ def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """Settings that differ between runs: name, values, and whether it tells arms apart."""
+    """Settings that differ between runs: name, values, and whether it separates arms."""
     seeds = sorted({run.seed for run in runs}, key=sort_key)
     rows = [("seed", ", ".join("none" if seed is None else str(seed) for seed in seeds), False)]
     for name in differing_settings(runs):
         values = sorted({run.setting(name) for run in runs}, key=sort_key)
-        shown = ["null" if value is None else str(value) for value in values]
-        rows.append((name, ", ".join(shown), name in factors))
+        texts = ["null" if value is None else str(value) for value in values]
+        rows.append((name, ", ".join(texts), name in factors))
     return rows
 
 
@@ -151,7 +150,7 @@ def render(
     pictures: Sequence[Picture],
     warnings: Sequence[str],
 ) -> str:
-    """The page. Everything that comes from a run is escaped by the template engine."""
+    """The page. The template engine escapes everything that comes from a run."""
     tuned = tune(layout)
     columns, rows = runs_table(runs, layout.factors, out)
     return render_template(
@@ -163,7 +162,7 @@ def render(
         unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
         has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
         best=best_table(tuned) if tuned else None,
-        budget=budget(tuned) if tuned else "",
+        grids=describe_grids(tuned) if tuned else "",
         results=results_table(arms),
         costs=costs_table(arms),
         pictures=pictures,
@@ -176,7 +175,7 @@ def render(
 
 
 def render_template(template: str, **values: object) -> str:
-    """A page: the template with its values, the style and the script that all pages share."""
+    """A page: the template with its values, and with the style and the script of all pages."""
     environment = Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
@@ -197,12 +196,12 @@ def render_template(template: str, **values: object) -> str:
 
 
 def read_part(environment: Environment, name: str) -> str:
-    """A file beside the template, as it stands."""
+    """A file of the template folder, unchanged."""
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
 def content_hash(text: str) -> str:
-    """What a content security policy calls this inline text by."""
+    """The hash by which a content security policy allows this inline text."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

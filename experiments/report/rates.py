@@ -1,7 +1,7 @@
 """The report's figures over learning rates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from experiments.analysis.arms import RATE, Arm, Key, Layout, label_value, numeric
 from experiments.analysis.numbers import Band, median
 from experiments.analysis.runs import Value
-from experiments.analysis.tuning import Tuned, tune
+from experiments.analysis.tuning import TunedArm, tune
 from experiments.report.drawing import (
-    HUES,
+    ARM_COLOURS,
     INK,
     MOST_PANELS,
     PAPER,
-    Drawn,
     Line,
+    ReportFigure,
     add_legend,
     draw_band,
     fit_for_panels,
@@ -41,135 +42,159 @@ MOST_MAPS = 15
 WARMUP = "schedule.warmup_steps"
 
 
-def rate_maps(layout: Layout) -> Drawn | None:
-    """Final validation loss over learning rate and warm-up, an arm a map, on one scale."""
+Cells = dict[tuple[Value, Value], Arm]  # arms by learning rate and warm-up
+
+
+def rate_maps(layout: Layout) -> ReportFigure | None:
+    """Final validation loss over learning rate and warm-up: a map for each arm, on one scale."""
     rates = numeric(layout.levels.get(RATE, []))
     warmups = numeric(layout.levels.get(WARMUP, []))
     if len(rates) < 2 or len(warmups) < 2:
         return None
-    others = [name for name in layout.factors if name not in (RATE, WARMUP)]
-    place = [layout.factors.index(name) for name in others]
-    maps: dict[Key, dict[tuple[Value, Value], Arm]] = {}
-    for arm in layout.by_key.values():
-        values = dict(zip(layout.factors, arm.key, strict=True))
-        key = tuple(arm.key[index] for index in place)
-        maps.setdefault(key, {})[values[RATE], values[WARMUP]] = arm
-    keys = list(maps)[:MOST_MAPS]
-    medians = {
-        key: np.array(
-            [
-                [
-                    median(maps[key][r, w].capped_losses()) if (r, w) in maps[key] else np.nan
-                    for w in warmups
-                ]
-                for r in rates
-            ]
-        )
-        for key in keys
-    }
-    finite = np.concatenate([table[np.isfinite(table)] for table in medians.values()])
+    all_maps = cells_by_map(layout)
+    maps = all_maps[:MOST_MAPS]
+    tables = [median_losses(cells, rates, warmups) for _, cells in maps]
+    finite = np.concatenate([table[np.isfinite(table)] for table in tables])
     if not finite.size:
         return None
     norm = Normalize(finite.min(), finite.max())
-    columns = min(len(keys), 3)
+    columns = min(len(maps), 3)
     size = (max(3.4, 0.95 * len(warmups) + 0.9), max(2.8, 0.5 * len(rates) + 1.0))
-    figure, axes = panels(math.ceil(len(keys) / columns), columns, size)
-    notes, mesh = [], None
-    for axis in axes[len(keys) :]:
+    figure, axes = panels(math.ceil(len(maps) / columns), columns, size)
+    for axis in axes[len(maps) :]:
         axis.set_visible(False)
-    for axis, key in zip(axes, keys, strict=False):
-        table = medians[key]
-        axis.grid(False)
-        axis.set_facecolor("0.6")
-        mesh = axis.imshow(
-            np.ma.masked_invalid(table), norm=norm, cmap="viridis", aspect="auto", origin="lower"
-        )
-        axis.set_xticks(range(len(warmups)), [f"{w:g}" for w in warmups])
-        axis.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
-        name = ", ".join(label_value(n, v) for n, v in zip(others, key, strict=True)) or "all runs"
+    axes = axes[: len(maps)]
+    best = []
+    for axis, (name, cells), table in zip(axes, maps, tables, strict=True):
+        mesh = draw_map(axis, table, norm, rates, warmups)
         axis.set_title(name)
-        best = None if np.isnan(table).all() else np.unravel_index(np.nanargmin(table), table.shape)
+        best_cell = find_least(table)
         for row, column in np.ndindex(table.shape):
-            cell = maps[key].get((rates[row], warmups[column]))
-            if cell is None:
-                continue
-            value = float(table[row, column])
-            dark = np.isnan(value) or norm(value) < 0.55
-            star = "*" if best == (row, column) else ""
-            axis.text(
-                column,
-                row,
-                cell_words(cell, value) + star,
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color="#ffffff" if dark else "#000000",
-            )
-        if best is not None:
-            rate = rates[best[0]]
-            edge = " (at the grid's edge)" if best[0] in (0, len(rates) - 1) else ""
-            warm = f"{warmups[best[1]]} steps of warm-up"
-            words = f"{name}: {table[best]:.3f} at lr {rate:g}{edge}, {warm}"
-            notes.append((float(table[best]), words))
-    if mesh is not None:
-        figure.colorbar(mesh, ax=axes[: len(keys)], label="final validation loss (nats)")
-    label_axes(axes[: len(keys)], "steps of warm-up", "learning rate")
-    best_words = name_extremes(notes)
+            arm = cells.get((rates[row], warmups[column]))
+            if arm is not None:
+                loss = float(table[row, column])
+                text = cell_text(arm, loss) + ("*" if best_cell == (row, column) else "")
+                is_dark = math.isnan(loss) or norm(loss) < 0.55  # grey, or low on the colour map
+                write_in_cell(axis, row, column, text, "#ffffff" if is_dark else "#000000")
+        if best_cell is not None:
+            row, column = best_cell
+            edge = " (at the grid's edge)" if row in (0, len(rates) - 1) else ""
+            setting = f"lr {rates[row]:g}{edge}, {warmups[column]} steps of warm-up"
+            best.append((float(table[best_cell]), f"{name}: {table[best_cell]:.3f} at {setting}"))
+    figure.colorbar(mesh, ax=axes, label="final validation loss (nats)")
+    label_axes(axes, "steps of warm-up", "learning rate")
+    extremes = name_extremes(best)
     caption = (
         "Seed median of min(final, initial) validation loss; a run that diverged counts with its "
-        "initial loss. Shares of runs that diverged, failed or are stuck (no better than token "
-        f"frequencies) stand in the cell. Best of each arm (*): {best_words}."
+        "initial loss. Below it the shares of runs that diverged, failed or are stuck (no better "
+        f"than token frequencies). Best of each arm (*): {extremes}."
     )
-    if len(maps) > len(keys):
-        caption += f" {len(maps) - len(keys)} of {len(maps)} maps are left out."
-    alt = f"Maps of the final validation loss over learning rate and warm-up. Best: {best_words}."
-    return Drawn("lr_warmup_maps", "Learning rate and warm-up", caption, alt, figure)
+    if len(all_maps) > len(maps):
+        caption += f" {len(all_maps) - len(maps)} of {len(all_maps)} maps are not shown."
+    alt = f"Maps of the final validation loss over learning rate and warm-up. Best: {extremes}."
+    return ReportFigure("lr_warmup_maps", "Learning rate and warm-up", caption, alt, figure)
 
 
-def cell_words(arm: Arm, value: float) -> str:
-    """A cell's median, and the share of runs that did not learn."""
-    words = ["no loss" if math.isnan(value) else f"{value:.2f}"]
+def cells_by_map(layout: Layout) -> list[tuple[str, Cells]]:
+    """The arms of each combination of the other factors, with its name."""
+    others = [name for name in layout.factors if name not in (RATE, WARMUP)]
+    maps: dict[Key, Cells] = {}
+    for arm in layout.by_key.values():
+        values = dict(zip(layout.factors, arm.key, strict=True))
+        key = tuple(values[name] for name in others)
+        maps.setdefault(key, {})[values[RATE], values[WARMUP]] = arm
+    return [
+        (", ".join(map(label_value, others, key)) or "all runs", cells)
+        for key, cells in maps.items()
+    ]
+
+
+def median_losses(cells: Cells, rates: Sequence[float], warmups: Sequence[float]) -> np.ndarray:
+    """Median losses (learning rates, warm-ups); nan where there are none."""
+    return np.array(
+        [
+            [median(cells[r, w].capped_losses()) if (r, w) in cells else np.nan for w in warmups]
+            for r in rates
+        ]
+    )
+
+
+def find_least(table: np.ndarray) -> tuple[int, int] | None:
+    """Row and column of the least number; None without numbers."""
+    if np.isnan(table).all():
+        return None
+    row, column = np.unravel_index(np.nanargmin(table), table.shape)
+    return int(row), int(column)
+
+
+def draw_map(
+    axis: Axes,
+    table: np.ndarray,
+    norm: Normalize,
+    rates: Sequence[float],
+    warmups: Sequence[float],
+) -> AxesImage:
+    """Draw one map; cells without a number are grey."""
+    axis.grid(False)
+    axis.set_facecolor("0.6")
+    axis.set_xticks(range(len(warmups)), [f"{w:g}" for w in warmups])
+    axis.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
+    return axis.imshow(
+        np.ma.masked_invalid(table), norm=norm, cmap="viridis", aspect="auto", origin="lower"
+    )
+
+
+def write_in_cell(axis: Axes, row: int, column: int, text: str, colour: str) -> None:
+    """Write into the middle of a cell."""
+    axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+
+
+def cell_text(arm: Arm, value: float) -> str:
+    """A cell's median, and the shares of runs that did not learn."""
+    lines = ["no loss" if math.isnan(value) else f"{value:.2f}"]
     counts = {
         "diverged": arm.count("diverged"),
         "failed": arm.count("failed"),
         "stuck": arm.stuck,
     }
-    words += [f"{count}/{len(arm.histories)} {name}" for name, count in counts.items() if count]
-    return "\n".join(words)
+    lines += [f"{count}/{len(arm.histories)} {name}" for name, count in counts.items() if count]
+    return "\n".join(lines)
 
 
-def rate_sensitivity(layout: Layout) -> Drawn | None:
+def rate_sensitivity(layout: Layout) -> ReportFigure | None:
     """Final validation loss against the learning rate, the best and the LR sensitivity of each arm.
 
-    A star is the best, hollow where it lies at the edge of the arm's own learning rates.
+    A star marks the best; a hollow one is at the edge of the arm's own learning rates.
     """
-    tuned = {one.key: one for one in tune(layout) if one.losses}
-    if not tuned:
+    tuned_by_key = {tuned.key: tuned for tuned in tune(layout) if tuned.losses}
+    if not tuned_by_key:
         return None
     rates = numeric(layout.levels[RATE])
-    crowded = is_crowded(layout) and layout.hue != RATE
-    place = own_panels if crowded else common_panels
-    figure, placed, left_out = place(layout, tuned)
-    axes = list(dict.fromkeys(axis for axis, *_ in placed))
+    crowded = is_crowded(layout) and layout.colour_factor != RATE
+    draw_panels = own_panels if crowded else common_panels
+    figure, curves, note = draw_panels(layout, tuned_by_key)
+    axes = list(dict.fromkeys(axis for axis, *_ in curves))
     share_scales(axes, x=True)
-    notes = []
-    for axis, one, line in placed:
-        for other in tuned.values() if crowded else ():
-            axis.plot(list(other.medians), list(other.medians.values()), color="0.6", linewidth=0.5)
-        low, high = ({rate: end(v) for rate, v in one.losses.items()} for end in (min, max))
-        draw_band(axis, Band(*map(pd.Series, (one.medians, low, high))), line)
-        if one.best is not None:
-            mark = best_mark(line.colour, one.at_edge)
-            axis.plot(one.best, one.medians[one.best], zorder=4, **mark)
-        value = one.sensitivity(rates)
+    described = []
+    for axis, tuned, line in curves:
+        if crowded:
+            draw_all_medians(axis, tuned_by_key.values())
+        low = {rate: min(losses) for rate, losses in tuned.losses.items()}
+        high = {rate: max(losses) for rate, losses in tuned.losses.items()}
+        draw_band(axis, Band(*map(pd.Series, (tuned.medians, low, high))), line)
+        if tuned.best is not None:
+            mark = best_mark(line.colour, tuned.at_edge)
+            axis.plot(tuned.best, tuned.medians[tuned.best], zorder=4, **mark)
+        value = tuned.sensitivity(rates)
         entry = line.label
         if value is not None:
-            notes.append((value, f"{one.label} {value:.2f}, best at {one.where()}"))
+            best = tuned.describe_best()
+            described.append((value, f"{tuned.label} {value:.2f}, best at {best}"))
             entry += f": {value:.2f}"
         if crowded:
-            axis.set_title(one.label, fontsize=8.5)
-            words = "" if value is None else f"sensitivity {value:.2f}"
-            axis.text(0.04, 0.96, words, transform=axis.transAxes, va="top", fontsize=8)
+            axis.set_title(tuned.label, fontsize=8.5)
+            text = "" if value is None else f"sensitivity {value:.2f}"
+            axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=8)
         else:
             axis.plot([], [], markersize=4, label=entry, **line.style)
     for axis in axes:
@@ -180,55 +205,67 @@ def rate_sensitivity(layout: Layout) -> Drawn | None:
             axis.legend(title="LR sensitivity", title_fontsize=8, fontsize=8, **LEGEND)
     label_axes(axes, "learning rate", "final validation loss (nats)")
     stars = [
-        Line2D([], [], label=words, **best_mark(INK, at_edge))
-        for at_edge, words in ((False, "best"), (True, "best, at the grid's edge"))
-        if any(one.at_edge == at_edge for one in tuned.values())
+        Line2D([], [], label=label, **best_mark(INK, at_edge))
+        for at_edge, label in ((False, "best"), (True, "best, at the grid's edge"))
+        if any(tuned.at_edge == at_edge for tuned in tuned_by_key.values())
     ]
     add_legend(figure, stars)
-    words = name_extremes(notes) or "the grid is not complete"
+    extremes = name_extremes(described) or "not known, since runs are missing"
     caption = (
         "Median and range over seeds of min(final, initial) validation loss; a star marks the "
         "least median, hollow at the grid's edge. LR sensitivity: its mean over the learning "
-        "rates, less its best (Wortsman et al. 2023, arXiv 2309.14322)."
-        f"{' Grey: the other arms.' if crowded else ''}{left_out}"
+        "rates, minus the best (Wortsman et al. 2023, arXiv 2309.14322)."
+        f"{' Grey: the other arms.' if crowded else ''}{note}"
     )
-    alt = f"Final validation loss against the learning rate. LR sensitivity: {words}."
-    return Drawn("lr_sensitivity", "Sensitivity to the learning rate", caption, alt, figure)
+    alt = f"Final validation loss against the learning rate. LR sensitivity: {extremes}."
+    return ReportFigure("lr_sensitivity", "Sensitivity to the learning rate", caption, alt, figure)
 
 
-Placed = tuple[Figure, list[tuple[Axes, Tuned, Line]], str]
+def draw_all_medians(axis: Axes, tuned_arms: Iterable[TunedArm]) -> None:
+    """Draw the medians of all arms as thin grey lines, to compare one with."""
+    for tuned in tuned_arms:
+        axis.plot(list(tuned.medians), list(tuned.medians.values()), color="0.6", linewidth=0.5)
 
 
-def common_panels(layout: Layout, tuned: Mapping[Key, Tuned]) -> Placed:
-    """A figure in which arms of all colours share a panel: where each stands, what is left out."""
+# A figure, its curves (the panel, the arm, how it is drawn), and a note on what is not shown.
+RateFigure = tuple[Figure, list[tuple[Axes, TunedArm, Line]], str]
+
+
+def common_panels(layout: Layout, tuned_by_key: Mapping[Key, TunedArm]) -> RateFigure:
+    """A figure in which arms of all colours share a panel."""
     inner = layout.without(RATE).thinned(MOST_PANELS)
     figure, axes = small_multiples(inner)
     names = [name for name in layout.factors if name != RATE]
-    one_line = layout.hue == RATE
-    lines = [Line(None, "all runs", HUES[0], MARKS[0])] if one_line else lines_of(layout)
-    placed = []
+    colour_factor = layout.colour_factor
+    lines = lines_of(layout)
+    if colour_factor == RATE:
+        lines = [Line(None, "all runs", ARM_COLOURS[0], MARKS[0])]
+    curves = []
     for axis, panel in zip(axes, inner.panels, strict=True):
-        axis.set_title(inner.title(panel))
+        axis.set_title(inner.panel_title(panel))
         for line in lines:
-            values = dict(zip(inner.rest, panel, strict=True)) | {layout.hue: line.hue}
-            one = tuned.get(tuple(values[name] for name in names))
-            if one is not None:
-                placed.append((axis, one, line))
-    return figure, placed, left_out_note(inner)
+            values = dict(zip(inner.panel_factors, panel, strict=True))
+            values |= {layout.colour_factor: line.level} if layout.colour_factor else {}
+            tuned = tuned_by_key.get(tuple(values[name] for name in names))
+            if tuned is not None:
+                curves.append((axis, tuned, line))
+    return figure, curves, left_out_note(inner)
 
 
-def own_panels(layout: Layout, tuned: Mapping[Key, Tuned]) -> Placed:
+def own_panels(layout: Layout, tuned_by_key: Mapping[Key, TunedArm]) -> RateFigure:
     """A figure with a panel for each arm."""
-    shown, _ = fit_for_panels(layout)
-    figure, axes = side_by_side(shown)
-    place = shown.factors.index(layout.hue or "")
-    lines = {line.hue: replace(line, band=0.18) for line in lines_of(layout)}
-    placed = [(axis, tuned[arm.key], lines[arm.key[place]]) for axis, arm in axes]
-    return figure, placed, left_out_note(shown)
+    best, _ = fit_for_panels(layout)
+    figure, panels_of_arms = side_by_side(best)
+    colour_index = best.factors.index(layout.colour_factor or "")
+    lines = {line.level: replace(line, band=0.18) for line in lines_of(layout)}
+    curves = [
+        (axis, tuned_by_key[arm.key], lines[arm.key[colour_index]]) for axis, arm in panels_of_arms
+    ]
+    return figure, curves, left_out_note(best)
 
 
 def best_mark(colour: Any, at_edge: bool) -> dict[str, Any]:
-    """A star; hollow at the grid's edge."""
+    """The style of a star; a hollow one at the grid's edge."""
     return {
         "marker": "*",
         "markersize": 13,

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; each with its own mark too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; each has its own mark, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "osD^vPX"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable over lines
+LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable on top of lines
 DPI = 150
 
 
@@ -24,7 +24,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, styled as every picture here."""
+    """A figure and its axes in the style of a run's pictures."""
     return panels(rows, columns, (width * (1 if columns == 1 else 0.8), 4.2))
 
 
@@ -40,7 +40,7 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, 
 
 
 def log_if_wide(*axes: Axes) -> None:
-    """One log scale for all axes where what is drawn in them spans more than a factor of five."""
+    """Give all axes a log scale where their data spans more than a factor of five."""
     low = min(axis.dataLim.minposy for axis in axes)
     high = max(axis.dataLim.ymax for axis in axes)
     if not (math.isfinite(high) and 5 * low < high):

@@ -1,4 +1,4 @@
-"""The report's tables: what came out of each arm and run, and what it cost."""
+"""The report's tables: results and costs of each arm and each run."""
 
 import math
 import os
@@ -12,14 +12,14 @@ from urllib.parse import quote
 from experiments.analysis.arms import Arm, short_name
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import Run, Value, sort_key
-from experiments.analysis.tuning import Tuned
+from experiments.analysis.tuning import TunedArm
 
 MB = 2**20
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: what is shown, and what it is sorted by."""
+    """A table's cell: the text that is shown, and the key that the page sorts by."""
 
     shown: str
     order: str
@@ -33,33 +33,33 @@ def number_cell(value: float | None, form: str = ",.4g") -> Cell:
 
 
 def spread_cell(values: Sequence[float]) -> Cell:
-    """Median, and the range over seeds."""
-    middle = median(values)
-    if math.isnan(middle):
+    """The median and the range of values over seeds."""
+    centre = median(values)
+    if math.isnan(centre):
         return Cell("", "")
-    words = f"{middle:.3f}"
+    text = f"{centre:.3f}"
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) > 1 and min(finite) < max(finite):
-        words += f" ({min(finite):.3f} to {max(finite):.3f})"
-    return Cell(words, repr(middle))
+        text += f" ({min(finite):.3f} to {max(finite):.3f})"
+    return Cell(text, repr(centre))
 
 
 def text_cell(value: Value) -> Cell:
     """A setting's value."""
-    shown = f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(shown, repr(float(value)) if number else shown)  # type: ignore[arg-type]
+    text = f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(text, repr(float(value)) if is_number else text)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Column names and rows of cells; the first column heads its row."""
+    """Column names and rows of cells; the first cell of a row is its heading."""
 
     columns: list[str]
     rows: list[list[Cell]]
 
 
-# Beside every loss: what it cost, and what its placement fixes; medians over runs.
+# Columns beside every loss: its costs, as medians over runs, and what its placement chooses.
 COSTS = ["parameters", "tokens", "training (s)", "peak memory (MB)"]
 FIXED = {"init": "init", "final_norm": "final norm"}
 
@@ -81,7 +81,7 @@ def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
     """The cells of FIXED for each arm; empty where they are the same in all."""
     columns = []
     for name in FIXED:
-        words = [
+        texts = [
             ", ".join(
                 dict.fromkeys(
                     format_summary_value(h.run.summary[name])
@@ -91,16 +91,16 @@ def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
             )
             for arm in arms
         ]
-        columns.append(words if len(set(words)) > 1 else [""] * len(arms))
-    return [[Cell(word, word) for word in row] for row in zip(*columns, strict=True)]
+        columns.append(texts if len(set(texts)) > 1 else [""] * len(arms))
+    return [[Cell(text, text) for text in row] for row in zip(*columns, strict=True)]
 
 
 def format_summary_value(value: object) -> str:
-    """A value of a summary; whether something is there as a word."""
+    """A value of a summary as text: yes and no for booleans."""
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
-def best_table(tuned: Sequence[Tuned]) -> Table:
+def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
     """Each arm at its best learning rate, the least loss first; counts are of all its runs."""
     columns = [
         "arm",
@@ -116,26 +116,26 @@ def best_table(tuned: Sequence[Tuned]) -> Table:
         *COSTS,
         *FIXED.values(),
     ]
-    rates = sorted({rate for one in tuned for rate in one.arms})
-    fixed = fixed_cells([one.together() for one in tuned])
+    rates = sorted({rate for tuned in tuned_arms for rate in tuned.arms})
+    fixed = fixed_cells([tuned.all_runs() for tuned in tuned_arms])
     rows = []
-    for one, choices in zip(tuned, fixed, strict=True):
-        losses = [] if one.best is None else one.losses[one.best]
-        edge = "yes" if one.at_edge else ""
-        every = one.together()
+    for tuned, choices in zip(tuned_arms, fixed, strict=True):
+        losses = [] if tuned.best is None else tuned.losses[tuned.best]
+        edge = "yes" if tuned.at_edge else ""
+        all_runs = tuned.all_runs()
         rows.append(
             [
-                Cell(one.label, one.label),
+                Cell(tuned.label, tuned.label),
                 spread_cell(losses),
-                text_cell(one.best),
+                text_cell(tuned.best),
                 Cell(edge, edge),
                 number_cell(len(losses), "d"),
-                number_cell(one.sensitivity(rates), ".3f"),
-                number_cell(len(every.histories), "d"),
-                number_cell(every.count("diverged"), "d"),
-                number_cell(every.count("failed"), "d"),
-                number_cell(every.stuck, "d"),
-                *cost_cells(None if one.best is None else one.arms[one.best]),
+                number_cell(tuned.sensitivity(rates), ".3f"),
+                number_cell(len(all_runs.histories), "d"),
+                number_cell(all_runs.count("diverged"), "d"),
+                number_cell(all_runs.count("failed"), "d"),
+                number_cell(all_runs.stuck, "d"),
+                *cost_cells(None if tuned.best is None else tuned.arms[tuned.best]),
                 *choices,
             ]
         )
@@ -144,7 +144,7 @@ def best_table(tuned: Sequence[Tuned]) -> Table:
 
 
 def results_table(arms: Sequence[Arm]) -> Table:
-    """How each arm ended."""
+    """The results of each arm."""
     columns = [
         "arm",
         "runs",
@@ -192,15 +192,15 @@ def results_table(arms: Sequence[Arm]) -> Table:
 
 def final_ratios(arm: Arm) -> list[float]:
     """Last block's gradient norm over the first's, at the last logged step of each run."""
-    ends = [
-        [h.run.number("grad_norm", "last_step", f"{end}_block") for end in ("last", "first")]
+    norms = [
+        [h.run.number("grad_norm", "last_step", block) for block in ("last_block", "first_block")]
         for h in arm.histories
     ]
-    return [last / first for last, first in ends if last is not None and first]
+    return [last / first for last, first in norms if last is not None and first]
 
 
 def costs_table(arms: Sequence[Arm]) -> Table:
-    """What each arm costs besides what stands beside its loss: medians over its runs."""
+    """The costs of each arm that the table of results does not have: medians over its runs."""
     columns = [
         "arm",
         "peak memory predicted (MB)",
@@ -232,14 +232,14 @@ def peak_memory(arm: Arm, column: str) -> float:
 
 
 def without_empty(table: Table) -> Table:
-    """Without columns in which nothing was measured."""
-    kept = [
+    """The table without columns in which nothing was measured."""
+    filled = [
         index
         for index in range(len(table.columns))
         if index == 0 or any(row[index].shown for row in table.rows)
     ]
-    columns = [table.columns[index] for index in kept]
-    return Table(columns, [[row[index] for index in kept] for row in table.rows])
+    columns = [table.columns[index] for index in filled]
+    return Table(columns, [[row[index] for index in filled] for row in table.rows])
 
 
 @dataclass(frozen=True)
@@ -301,20 +301,20 @@ def runs_table(
 
 
 def status_of(run: Run) -> str:
-    """How a run ended."""
+    """A run's status, and whether it is stuck."""
     return "finished, stuck" if run.is_stuck else run.status
 
 
 def rerun_command(run: Run) -> str:
-    """What runs it again; empty where that was not recorded."""
+    """The command that repeats a run; empty where its overrides were not recorded."""
     overrides = run.summary.get("overrides")
     if not isinstance(overrides, list):
         return ""
-    kept = [str(item) for item in overrides if not str(item).startswith("sweep.")]
+    arguments = [str(item) for item in overrides if not str(item).startswith("sweep.")]
     threads = summary_part(run, "versions", "threads")
-    if threads and not any(item.startswith("threads=") for item in kept):
-        kept.append(f"threads={threads}")  # without which the last bits may differ
-    return shlex.join(["python", "run.py", *kept])
+    if threads and not any(item.startswith("threads=") for item in arguments):
+        arguments.append(f"threads={threads}")  # with another number the last bits can differ
+    return shlex.join(["python", "run.py", *arguments])
 
 
 def summary_part(run: Run, section: str, name: str) -> Any:

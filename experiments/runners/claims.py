@@ -1,4 +1,4 @@
-"""Published claims, measured again and judged by a rule that was stated before."""
+"""Published claims, measured again, with verdicts by a rule that was stated before."""
 
 from experiments.claims.measuring import measure_claims
 from experiments.records.recorder import Recorder
@@ -7,10 +7,10 @@ from experiments.settings.schema import Settings
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
-    """Measure the claims that the budget allows, or those named.
+    """Measure the claims that the budget allows, or those of claims.only.
 
-    claims.csv has a row per prediction, with its verdict; measurements.csv every measured value;
-    claims.html shows both, and claims.md the scoreboard. Training runs are kept in `claims.runs`
-    and skipped where they are there already.
+    claims.csv has a row per prediction, with its verdict; measurements.csv has every measured
+    value; claims.html shows both, and claims.md is the scoreboard. Training runs are stored in
+    claims.runs, where finished ones are found again.
     """
     return measure_claims(settings, recorder)

@@ -1,5 +1,5 @@
 "use strict";
-// Sort a table by a column: numbers by size, words by letter, empty cells last.
+// Sort a table by a column: numbers by size, text by letter, empty cells last.
 function orderOf(row, index) {
   return row.cells[index].dataset.order ?? row.cells[index].textContent.trim();
 }
@@ -26,7 +26,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
-// Show the runs that hold every word of the filter, where there is one.
+// Show the runs that contain every word of the filter, on pages that have one.
 const filter = document.getElementById("filter");
 if (filter) {
   const shown = document.getElementById("shown");
@@ -44,7 +44,7 @@ if (filter) {
   filter.addEventListener("input", apply);
   apply();
 }
-// Copy a command; where the browser does not allow it, show the command instead.
+// Copy a command; if the browser does not allow that, show the command.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
     const code = button.nextElementSibling;

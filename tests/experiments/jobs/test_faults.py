@@ -65,9 +65,9 @@ def test_killed_at_random_moments(
             else:
                 moment = draw.randrange(1, calls)
                 child = Child(tmp_path, *arguments, fault=Fault("calls", moment))
-            code, said = child.wait()
-            assert code in (0, -signal.SIGKILL), said
-            assert "Traceback" not in said
+            code, output = child.wait()
+            assert code in (0, -signal.SIGKILL), output
+            assert "Traceback" not in output
             if code == 0:
                 break
             killed += 1
@@ -83,14 +83,14 @@ CHECKPOINTED = ("trainer.steps=6", "trainer.checkpoint_every=2")
 
 
 def killed_by(fault: Fault, toy: tuple[str, ...], folder: Path) -> tuple[str, Path, Path]:
-    """What a run said that `fault` ended, its directory, and that of a whole run."""
+    """The output of a run that `fault` ended, its directory, and that of a whole run."""
     whole, run = folder / "whole", folder / "run"
     assert call(folder, *toy, *CHECKPOINTED, f"hydra.run.dir={whole}")[0] == 0
-    code, said = call(folder, *toy, *CHECKPOINTED, f"hydra.run.dir={run}", fault=fault)
-    assert code == 1, said
-    assert "Traceback" not in said
-    assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
-    return said, run, whole
+    code, output = call(folder, *toy, *CHECKPOINTED, f"hydra.run.dir={run}", fault=fault)
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1
+    return output, run, whole
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def killed_by(fault: Fault, toy: tuple[str, ...], folder: Path) -> tuple[str, Pa
 def test_a_full_disk_keeps_the_last_sound_checkpoint(
     toy: tuple[str, ...], tmp_path: Path, step: int, more: dict[str, Any]
 ) -> None:
-    said, run, whole = killed_by(Fault("full_disk", step, more), toy, tmp_path)
-    assert "File too large" in said  # of a limit; of a disk "No space left on device"
+    output, run, whole = killed_by(Fault("full_disk", step, more), toy, tmp_path)
+    assert "File too large" in output  # of a limit; of a disk "No space left on device"
     assert state_of(run)["step"] == (4 if step == 5 else 2)
     assert not list(run.glob(".checkpoint*"))
-    code, said = call(tmp_path, f"resume={run}")
-    assert code == 0, said
+    code, output = call(tmp_path, f"resume={run}")
+    assert code == 0, output
     assert_same_run(run, whole)
 
 
@@ -140,15 +140,15 @@ def test_a_disk_that_fills_up_and_is_cleared(toy: tuple[str, ...], tmp_path: Pat
     with small_disk(tmp_path / "disk", size // 2 + 64) as disk:
         run, filler = disk / "run", disk / "filler"
         filler.write_bytes(b"x" * (64 << 10))
-        code, said = call(tmp_path, *options, f"hydra.run.dir={run}")
+        code, output = call(tmp_path, *options, f"hydra.run.dir={run}")
         assert code == 1
-        assert "No space left on device" in said
-        assert "Traceback" not in said
+        assert "No space left on device" in output
+        assert "Traceback" not in output
         assert state_of(run)["step"] >= 10
         filler.unlink()
         subprocess.run(["mount", "-o", f"remount,size={size * 2}k", str(disk)], check=True)
-        code, said = call(tmp_path, f"resume={run}")
-        assert code == 0, said
+        code, output = call(tmp_path, f"resume={run}")
+        assert code == 0, output
         assert_same_run(run, whole)
 
 
@@ -186,8 +186,8 @@ def test_no_room_for_the_token_cache_costs_a_warning(
 
 
 def test_a_directory_made_read_only(toy: tuple[str, ...], tmp_path: Path) -> None:
-    said, run, whole = killed_by(Fault("no_permissions", 3), toy, tmp_path)
-    assert "Permission denied" in said
+    output, run, whole = killed_by(Fault("no_permissions", 3), toy, tmp_path)
+    assert "Permission denied" in output
     assert state_of(run)["step"] == 2
     run.chmod(0o755)
     assert call(tmp_path, f"resume={run}")[0] == 0
@@ -195,8 +195,8 @@ def test_a_directory_made_read_only(toy: tuple[str, ...], tmp_path: Path) -> Non
 
 
 def test_a_directory_removed(toy: tuple[str, ...], tmp_path: Path) -> None:
-    said, run, _ = killed_by(Fault("removed", 3), toy, tmp_path)
-    assert "was removed while the run went on" in said
+    output, run, _ = killed_by(Fault("removed", 3), toy, tmp_path)
+    assert "was removed while the run went on" in output
     assert not run.exists()
 
 
@@ -205,10 +205,10 @@ def test_out_of_memory_says_what_to_lower(toy: tuple[str, ...], tmp_path: Path) 
     sizes = ("trainer.batch_size=2600", "model.emb_dim=64", "model.n_layers=1")
     options = (*toy, *sizes, "trainer.probe_every=null")
     fault = Fault("little_memory", 1, {"room": 4 << 20})
-    code, said = call(tmp_path, *options, f"hydra.run.dir={tmp_path / 'run'}", fault=fault)
+    code, output = call(tmp_path, *options, f"hydra.run.dir={tmp_path / 'run'}", fault=fault)
     assert code == 1
-    assert "Traceback" not in said
-    (line,) = (line for line in said.splitlines() if line.startswith("error: "))
+    assert "Traceback" not in output
+    (line,) = (line for line in output.splitlines() if line.startswith("error: "))
     assert "predicted for a step: parameters" in line
     assert "peak" in line
     assert "Lower trainer.batch_size" in line
@@ -252,22 +252,22 @@ def test_two_processes_in_one_directory(
     """The second is refused, and the first does not notice."""
     _, whole = cli(*toy, *CHECKPOINTED)
     original = Trainer._step
-    told: list[tuple[int, str]] = []
+    refusals: list[tuple[int, str]] = []
 
     def step(self: Trainer, number: int) -> None:
         if number == 3:
             directory = self.recorder.directory
-            told.append(call(tmp_path, f"resume={directory}"))
-            told.append(call(tmp_path, *toy, *CHECKPOINTED, f"hydra.run.dir={directory}"))
+            refusals.append(call(tmp_path, f"resume={directory}"))
+            refusals.append(call(tmp_path, *toy, *CHECKPOINTED, f"hydra.run.dir={directory}"))
         original(self, number)
 
     monkeypatch.setattr(Trainer, "_step", step)
     code, run = cli(*toy, *CHECKPOINTED)
     assert code == 0
     assert_same_run(run, whole)
-    assert [code for code, _ in told] == [1, 1]
-    assert "another process runs in it" in told[0][1]
-    assert "must be a new or empty directory" in told[1][1]
+    assert [code for code, _ in refusals] == [1, 1]
+    assert "another process runs in it" in refusals[0][1]
+    assert "must be a new or empty directory" in refusals[1][1]
 
 
 def test_a_lock_dies_with_its_owner(toy: tuple[str, ...], tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_two_processes_make_the_same_token_cache(toy: tuple[str, ...], tmp_path:
     ]
     ended = [child.wait() for child in both]
     assert [code for code, _ in ended] == [0, 0]
-    assert not any("damaged" in said for _, said in ended)
+    assert not any("damaged" in output for _, output in ended)
     assert_same_run(tmp_path / "one", tmp_path / "other")
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -309,7 +309,7 @@ def test_a_spoilt_token_cache_is_made_again(
     with caplog.at_level(logging.WARNING):
         code, run = cli(*toy)
     assert code == 0
-    assert "is damaged and is made again" in caplog.text
+    assert "is damaged and is replaced" in caplog.text
     assert cache.read_bytes() == content
     assert_same_run(run, whole)
 
@@ -477,9 +477,9 @@ def test_a_sweep_with_one_job_of_each_kind(
     assert "File too large" in reasons["disk"]
     assert "Lower trainer.batch_size" in reasons["memory"]
     assert "ZeroDivisionError: not mine" in reasons["bug"]
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err + told.out
-    outcomes = told.out[told.out.rindex("outcome") :]
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err + output.out
+    outcomes = output.out[output.out.rindex("outcome") :]
     for words in ("finished", "diverged", "failed", "interrupted", "not started"):
         assert words in outcomes
     healthy = True

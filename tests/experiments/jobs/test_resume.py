@@ -69,10 +69,10 @@ def runs(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     def make(*options: str) -> Path:
         if options not in made:
             run = folder / f"whole{len(made)}"
-            told = [*common, f"data.cache_dir={folder}/cache", f"hydra.run.dir={run}", *options]
+            places = (f"data.cache_dir={folder}/cache", f"hydra.run.dir={run}")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(launch, "draw_pictures", lambda directory: [])
-                assert cli_module.main(told) == 0
+                assert cli_module.main([*common, *places, *options]) == 0
             made[options] = run
         return made[options]
 
@@ -95,8 +95,8 @@ def cut(tmp_path: Path, runs: Callable[..., Path]) -> Callable[..., Path]:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Trainer, "_step", step)
-            told = [o for o in stored if not o.startswith("hydra.")]
-            assert cli_module.main([*told, f"hydra.run.dir={run}"]) == 143
+            arguments = [o for o in stored if not o.startswith("hydra.")]
+            assert cli_module.main([*arguments, f"hydra.run.dir={run}"]) == 143
         return run
 
     return make
@@ -188,7 +188,7 @@ def test_a_run_cut_before_its_first_checkpoint_starts_again(
     assert code == 1
     assert not (run / "checkpoint.pt").exists()
     assert cli_module.main([f"resume={run}"]) == 0
-    assert "starts again" in capsys.readouterr().out
+    assert "no checkpoint: starting from the beginning" in capsys.readouterr().out
     assert_same_run(run, whole)
 
 
@@ -199,12 +199,12 @@ def test_signals_finish_the_step_and_tell_how_to_go_on(
     number = signal.Signals[name]
     run = tmp_path / "run"
     fault = Fault("signals", 2, {"signals": [number]})
-    code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
+    code, output = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
     assert code == 128 + number
-    assert f"{name}: finishing what is in hand" in told
-    (place,) = re.findall(r"interrupted: python run.py resume=(\S+) goes on", told)
+    assert f"{name}: stopping after the current step" in output
+    (place,) = re.findall(r"interrupted: continue with python run.py resume=(\S+)", output)
     assert Path(place).resolve() == run
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert pd.read_csv(run / "metrics.csv")["step"].tolist() == [0, 1, 2]
     assert state_of(run)["step"] == 3
     assert call(tmp_path, f"resume={place}")[0] == 0
@@ -214,18 +214,18 @@ def test_signals_finish_the_step_and_tell_how_to_go_on(
 def test_a_second_signal_stops_at_once(toy: tuple[str, ...], tmp_path: Path) -> None:
     run = tmp_path / "run"
     fault = Fault("signals", 3, {"signals": [signal.SIGINT, signal.SIGINT]})
-    code, told = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
+    code, output = call(tmp_path, *toy, *SIX, f"hydra.run.dir={run}", fault=fault)
     assert code == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert summary_of(run)["status"] == "interrupted"
     assert state_of(run)["step"] == 2  # no other than the one that was due
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(cli: Cli, toy: tuple[str, ...]) -> None:
-    told = ("trainer.steps=8", "trainer.checkpoint_every=1", "trainer.keep=3")
+    arguments = ("trainer.steps=8", "trainer.checkpoint_every=1", "trainer.keep=3")
     # A rate so high that the loss rises again.
     high = ("trainer.keep_best=true", "optimizer.lr=1.0", "trainer.eval_every=1")
-    _, run = cli(*toy, *told, *high)
+    _, run = cli(*toy, *arguments, *high)
     kept = {path.name: state_of(run, path.name)["step"] for path in run.glob("*.pt")}
     best = kept.pop("best.pt")
     assert kept == {"checkpoint.pt": 8, "checkpoint-7.pt": 7, "checkpoint-6.pt": 6}
@@ -285,16 +285,16 @@ def test_what_affects_results_cannot_change(
         ("norm=post_ln", "norm.placement"),
         ("seed=3", "seed"),
         ("model.drop_rate=0.5", "model.drop_rate"),
-        ("trainer.steps=7", "cannot change under schedule=cosine, whose rates depend on it"),
-        ("trainer.steps=2", "5 are done already"),
-        ("trainer.batch_size=4", "was 2 in this run and cannot change"),
-        *([("wandb.name=x", "model.emb_dim=32 is not valid: was 16 in this run")] * altered),
+        ("trainer.steps=7", "schedule=cosine its learning rates depend on the number of steps"),
+        ("trainer.steps=2", "was started with 6, and it has made 5 steps already"),
+        ("trainer.batch_size=4", "was started with 2, and a different value would change"),
+        *([("wandb.name=x", "emb_dim=32 is not valid: the run was started with 16")] * altered),
     ):
         capsys.readouterr()
         assert cli_module.main([f"resume={run}", change]) == 1
         error = capsys.readouterr().err
         assert words in error
-        assert "was " in error
+        assert "the run was started with " in error
         assert error.count("\n") == 1
         assert snapshot(run) == before
 
@@ -387,7 +387,7 @@ def test_a_run_with_an_answer_is_left_as_it_is(cli: Cli, toy: tuple[str, ...], c
     _, run = cli(*toy)
     before = snapshot(run)
     assert cli_module.main([f"resume={run}"]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert f"nothing to do: the run in {run} has already finished" in capsys.readouterr().out
     assert snapshot(run) == before
 
 
@@ -407,14 +407,14 @@ def test_resume_goes_on_where_the_run_is(
 ) -> None:
     run = cut()
     before = snapshot(tmp_path)
-    for told, words in (
-        ((f"resume={run}", f"hydra.run.dir={tmp_path}/other"), "cannot be given with resume"),
+    for arguments, words in (
+        ((f"resume={run}", f"hydra.run.dir={tmp_path}/other"), "cannot be combined with resume"),
         ((f"resume={run}/metrics.csv",), "must be a directory"),
-        (("-m", f"resume={run},{run}"), "is for one run"),
-        (("-m", f"resume={run}"), "is for one run"),
+        (("-m", f"resume={run},{run}"), f"resume='{run},{run}' is not valid: resumes a single run"),
+        (("-m", f"resume={run}"), f"resume='{run}' is not valid: resumes a single run"),
     ):
         capsys.readouterr()
-        assert cli_module.main(told) == 1
+        assert cli_module.main(arguments) == 1
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
@@ -469,9 +469,9 @@ def test_a_sweep_goes_on_with_its_unfinished_job(
     before_step(3, in_the_second_job)
     code, folder = sweep("seed=0,1,2")
     assert code == 128 + signal.SIGUSR1
-    told = capsys.readouterr().out
-    assert "not started" in told  # of the table
-    assert "the same command goes on" in told
+    output = capsys.readouterr().out
+    assert "not started" in output  # of the table
+    assert "run the same command again to continue" in output
     assert statuses(folder) == ["finished", "interrupted"]
     first = snapshot(next(folder.glob("*seed0*")))
     assert sweep("seed=0,1,2")[0] == 0
@@ -493,7 +493,7 @@ def test_a_job_whose_checkpoints_are_damaged_starts_again(
         flip_a_bit(path)
     with caplog.at_level(logging.WARNING):
         assert sweep("seed=0")[0] == 0
-    assert "starts again" in caplog.text
+    assert "cannot be resumed and starts from the beginning" in caplog.text
     assert_same_run(job, next(whole.glob("*seed0*")))
 
 
@@ -501,10 +501,10 @@ def test_a_job_whose_checkpoints_are_damaged_starts_again(
 def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path) -> None:
     """SIGTERM to the sweep's own process alone, as `kill` sends it: its workers learn of it."""
     folder = tmp_path / "sweep"
-    told = ("-m", *toy, "seed=0,1", "trainer.steps=4000", "trainer.log_every=100")
-    told = (*told, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}")
+    arguments = ("-m", *toy, "seed=0,1", "trainer.steps=4000", "trainer.log_every=100")
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={folder}")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *told],
+        [sys.executable, str(ROOT / "run.py"), *arguments, *parallel],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -512,11 +512,11 @@ def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path
     while len(list(folder.glob("*/gradients.csv"))) < 2:  # until both are at work
         assert process.poll() is None
     process.terminate()
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143, said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, output
+    assert "Traceback" not in output
     assert statuses(folder) == ["interrupted", "interrupted"]
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in output
     for job in folder.glob("*seed*"):
         step = state_of(job)["step"]
         assert 0 < step < 4000

@@ -15,14 +15,13 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
-from experiments.analysis.histories import read_checked_csv, read_history
-from experiments.analysis.numbers import band, fit_power, median, sensitivity
-from experiments.analysis.runs import Run, find_runs, is_stuck
-from experiments.analysis.tuning import budget, tune
+from experiments.analysis.histories import read_history
+from experiments.analysis.runs import Run, find_runs
+from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.report import drawing, figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.drawing import Drawn, lines_of
+from experiments.report.drawing import ReportFigure, lines_of
 from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.rates import rate_sensitivity
@@ -41,7 +40,7 @@ def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list
     return Layout(arms, factors), arms
 
 
-def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, Drawn]:
+def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, ReportFigure]:
     """Every figure by its name."""
     return {drawn.name: drawn for make in makers(layout, arms) if (drawn := make()) is not None}
 
@@ -97,52 +96,6 @@ def tables_of(page: Path) -> list[pd.DataFrame]:
     return found
 
 
-def test_a_power_law_is_found_with_its_interval() -> None:
-    x = [2.0, 4.0, 8.0, 16.0]
-    exact = fit_power(x, [3 * a**-0.5 for a in x])
-    assert exact is not None
-    assert (exact.slope, exact.constant) == pytest.approx((-0.5, 3.0))
-    assert exact.high - exact.low == pytest.approx(0, abs=1e-7)
-    noise = np.array([0.1, -0.2, 0.15, -0.05])
-    fit = fit_power(x, [3 * a**-0.5 * math.exp(e) for a, e in zip(x, noise, strict=True)])
-    assert fit is not None
-    # The textbook formula: 4.302653 is the 97.5 % point of Student's t with 2 degrees of freedom.
-    log_x = np.log(x) - np.mean(np.log(x))
-    slope = -0.5 + (log_x @ noise) / (log_x @ log_x)
-    residuals = noise - noise.mean() - (slope + 0.5) * log_x
-    half = 4.302653 * math.sqrt(residuals @ residuals / 2 / (log_x @ log_x))
-    assert (fit.slope, fit.low, fit.high) == pytest.approx(
-        (slope, slope - half, slope + half),
-        abs=1e-6,  # seven digits of t
-    )
-    assert fit.miss == pytest.approx(math.exp(np.abs(residuals).max()))
-    assert fit_power([2, 2], [1, 3]) is None
-    two = fit_power([2, 4], [1, 2])
-    assert two is not None
-    assert math.isnan(two.low)
-    bad = [1.0, math.nan, -1.0, math.inf]
-    assert fit_power([1, 2, 3, 4], bad) is None
-
-
-def test_medians_over_seeds_and_what_a_diverged_run_does_to_them() -> None:
-    runs = [pd.Series(values) for values in ([4.0, 2.0, 1.0], [4.0, 3.0, 5.0], [4.0, 9.0])]
-    plain = band(runs)
-    assert plain.median.tolist() == [4.0, 3.0, 3.0]
-    assert (plain.low.tolist(), plain.high.tolist()) == ([4.0, 2.0, 1.0], [4.0, 9.0, 5.0])
-    ended = band(runs, [False, False, True])
-    assert ended.median.tolist() == [4.0, 3.0, 5.0]  # the median of 1, 5 and infinity
-    assert ended.high.tolist() == [4.0, 9.0, 5.0]
-    both = band(runs, [True, False, True])
-    assert both.median.tolist() == [4.0, 3.0, 5.0]
-    most = band([pd.Series([1.0]), pd.Series([1.0]), pd.Series([1.0, 2.0])], [True, True, False])
-    assert most.median.tolist() == [1.0, math.inf]
-    assert most.drawn().median.tolist() == [1.0]
-    assert median([1.0, math.inf, 2.0]) == 2.0
-    assert median([1.0, math.inf, math.inf]) == math.inf
-    assert math.isnan(median([]))
-    assert sensitivity([3.0, 1.0, 2.0]) == pytest.approx(1.0)
-
-
 def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     for seed, loss in enumerate((1.0, 2.0, 9.0)):
         make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
@@ -175,26 +128,6 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
 
 
-@pytest.mark.parametrize(
-    ("loss", "status", "stuck"),
-    [
-        (3.0, "finished", True),
-        (2.971, "finished", True),
-        (2.969, "finished", False),
-        (3.5, "finished", True),
-        (3.0, "diverged", False),
-    ],
-)
-def test_stuck_is_within_one_percent_of_token_frequencies(
-    loss: float, status: str, stuck: bool
-) -> None:
-    corpus = {"unigram_validation_loss": 3.0}
-    run = Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})
-    assert run.is_stuck == stuck
-    assert is_stuck(loss, 3.0) == (loss > 2.97)
-    assert not is_stuck(loss, None)
-
-
 def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
     for depth in (2, 4, 8):
         for seed in (0, 1):
@@ -205,7 +138,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
             )
     layout, arms = arms_of(tmp_path)
     assert len(arms) == 6
-    found = {(s.quantity, s.hue): s for s in scalings(layout, "model.n_layers")}
+    found = {(s.quantity, s.level): s for s in scalings(layout, "model.n_layers")}
     pre = found["last block, at initialisation", "pre_ln"]
     assert pre.fit is not None
     assert pre.fit.slope == pytest.approx(-0.5)
@@ -216,7 +149,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
     page = write_report([tmp_path], tmp_path)
     words = Page(page.read_text()).words
     assert (
-        "from n_layers 2 to 8 the last block's gradient norm at initialisation goes from 3 to 3 "
+        "from n_layers 2 to 8 the last block's gradient norm at initialisation changes from 3 to 3 "
         "under post_ln" in words
     )
     assert "from 1.41 to 0.707 under pre_ln (slope -0.50, 95% interval -0.50 to -0.50)" in words
@@ -275,7 +208,7 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
                 **gone,
             )
     layout, _ = arms_of(tmp_path)
-    assert budget(tune(layout)) == "Every arm had seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01."
+    assert describe_grids(tune(layout)) == "Every arm had seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01."
     best = frame(best_table(tune(layout)))
     assert best.index.tolist() == ["pre_ln", "post_ln"]  # the lower loss first
     assert best.loc["pre_ln"].to_dict() == {
@@ -301,22 +234,23 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert drawn is not None
     stars = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "*"]
     places = {tuple(np.ravel(star.get_data())): star.get_markerfacecolor() for star in stars}
-    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.HUES[1]}
+    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.ARM_COLOURS[1]}
 
     broken = {"status": "failed", "error": "it broke"}
     make_run(tmp_path, "more", lr=1e-1, val_losses=(4.0, 3.0))
     make_run(tmp_path, "failed", lr=1e-3, seed=3, placement="post_ln", **broken)
     layout, arms = arms_of(tmp_path)
-    assert budget(tune(layout)) == (
-        "The arms did not have equal budgets: seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 (1 of 2 "
-        "arms), but seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 and seed 0 at lr 0.1 (pre_ln)."
+    assert describe_grids(tune(layout)) == (
+        "The arms did not have the same learning rates and seeds: "
+        "seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 (1 of 2 arms), but "
+        "seeds 0, 1, 2 at lr 0.0001, 0.001, 0.01 and seed 0 at lr 0.1 (pre_ln)."
     )
     best = frame(best_table(tune(layout)))
     assert best["failed"].to_dict() == {"pre_ln": "0", "post_ln": "1"}
     assert best["LR sensitivity"].to_dict() == {"pre_ln": "0.425", "post_ln": ""}
     words = Page(render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
     assert "Best of each arm" in words
-    assert "The arms did not have equal budgets" in words
+    assert "The arms did not have the same learning rates and seeds" in words
     assert (
         "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
         "at lr 0.001) and 2.4 nats (post_ln at lr 0.0001, the grid's edge)" in words
@@ -367,7 +301,7 @@ def test_fifteen_placements_over_four_learning_rates_can_be_told_apart(tmp_path:
     lines = lines_of(layout)
     assert len({(line.colour, line.mark) for line in lines}) == 15
     assert len({(line.colour, str(line.dash)) for line in lines}) == 15
-    assert [line.hue for line in lines] == sorted(PLACEMENTS)
+    assert [line.level for line in lines] == sorted(PLACEMENTS)
     assert headline(layout, arms) == (
         "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
         "with the best learning rate of each arm, the median validation loss lies between 2.02 "
@@ -425,8 +359,8 @@ def test_what_a_placement_chooses_besides_is_no_arm_of_its_own(tmp_path: Path) -
         make_run(tied, f"mix{seed}", placement="mix_ln", norm=options, seed=seed)
     layout, arms = arms_of(tied)
     assert [arm.label for arm in arms] == ["deepnorm", "mix_ln", "pre_ln"]
-    told = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
-    assert told == {
+    separates = {name: used for name, _, used in differences(find_runs(tied), layout.factors)}
+    assert separates == {
         "seed": False,
         "norm.placement": True,
         "init.scheme": False,
@@ -486,8 +420,8 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     assert len(thinned.panels) <= 12
     assert {(0.001, 0), (0.005, 4)} <= set(thinned.panels)
     figures = drawings(layout, arms)
-    assert f"{thinned.left_out} of 25 panels are left out" in figures["loss"].caption
-    alone = "Each arm at its best learning rate alone, 10 of 50."
+    assert f"{thinned.left_out} of 25 panels are not shown" in figures["loss"].caption
+    alone = "Only the best learning rate of each arm, 10 of 50."
     assert alone in figures["gradient_maps"].caption
     assert alone in figures["gradients_by_layer"].caption
 
@@ -564,17 +498,8 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
     monkeypatch.setattr(figures, "gradient_maps", broken)
     make_run(tmp_path, "a")
     page = write_report([tmp_path], tmp_path)
-    assert "figure broken is not drawn: no such thing" in caplog.messages
+    assert "figure broken was not drawn: no such thing" in caplog.messages
     assert len(Page(page.read_text()).all("img")) == 6
-
-
-def test_a_table_without_its_last_line_end(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("step,value\n0,1\n1,23")
-    assert read_checked_csv(path, ("step",))["value"].tolist() == [1]
-    path.write_text("step,value\n0,1\n1,23\n")
-    assert read_checked_csv(path, ("step",))["value"].tolist() == [1, 23]
-    assert read_checked_csv(tmp_path / "absent.csv", ("step",)).empty
 
 
 def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:

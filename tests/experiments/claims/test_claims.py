@@ -23,12 +23,12 @@ from experiments.claims.claim import (
     REPRODUCED,
     UNDECIDED,
     Evidence,
-    Judged,
     Prediction,
+    Result,
     confidence,
     judge,
+    log_slope,
     overall,
-    per_unit,
     slope,
 )
 from experiments.claims.lab import Budget, Lab
@@ -60,8 +60,8 @@ def test_the_rule(low: float, high: float, values: list[float], verdict: str) ->
 
 
 def test_a_claim_is_as_good_as_its_worst_prediction() -> None:
-    def made(*verdicts: str) -> list[Judged]:
-        return [Judged(Prediction("x"), 3, 0.0, 0.0, 0.0, verdict) for verdict in verdicts]
+    def made(*verdicts: str) -> list[Result]:
+        return [Result(Prediction("x"), 3, 0.0, 0.0, 0.0, verdict) for verdict in verdicts]
 
     assert overall(made(REPRODUCED, "")) == REPRODUCED
     assert overall(made(REPRODUCED, UNDECIDED)) == UNDECIDED
@@ -79,21 +79,21 @@ def test_confidence_is_students() -> None:
 def test_slopes() -> None:
     x = [1.0, 2.0, 4.0, 8.0]
     assert slope(x, [3 * a**-0.5 for a in x]) == pytest.approx(-0.5)
-    assert per_unit(x, [3 * math.exp(0.2 * a) for a in x]) == pytest.approx(0.2)
-    assert math.isnan(per_unit(x, [1.0, 1.0, 0.0, 1.0]))
+    assert log_slope(x, [3 * math.exp(0.2 * a) for a in x]) == pytest.approx(0.2)
+    assert math.isnan(log_slope(x, [1.0, 1.0, 0.0, 1.0]))
 
 
 def test_each_claim_says_what_it_is() -> None:
     for claim in CLAIMS.values():
-        assert any(prediction.judged for prediction in claim.predictions), claim.name
+        assert any(prediction.has_bounds for prediction in claim.predictions), claim.name
         assert len({p.name for p in claim.predictions}) == len(claim.predictions)
         named = claim.source.arxiv + claim.source.where
         assert claim.own or re.search(r"\d{4}\.\d{4,5}", named)
         assert claim.own or claim.source.where
-        assert all(p.words for p in claim.predictions if p.judged)
+        assert all(p.text for p in claim.predictions if p.has_bounds)
         assert all(p.low < p.high for p in claim.predictions)
         for budget in lab.BUDGETS.values():
-            assert "{" not in claim.setting.format(**budget.words()).replace("W^{", "")
+            assert "{" not in claim.setting.format(**budget.placeholders()).replace("W^{", "")
 
 
 @pytest.fixture
@@ -124,8 +124,8 @@ def test_theory_claims_are_measured_and_written(
     cli: Cli, toy: tuple[str, ...], little: None
 ) -> None:
     """Every number that is predicted is measured, for each seed, and stands in the files."""
-    told = [o for o in toy if o.startswith(("data", "wandb", "device"))]
-    code, directory = cli("experiment=claims", f"claims.only='{','.join(THEORY)}'", *told)
+    arguments = [o for o in toy if o.startswith(("data", "wandb", "device"))]
+    code, directory = cli("experiment=claims", f"claims.only='{','.join(THEORY)}'", *arguments)
     assert code == 0
     rows = pd.read_csv(directory / "claims.csv")
     assert list(dict.fromkeys(rows["claim"])) == THEORY
@@ -175,12 +175,14 @@ def test_training_claims_share_runs_and_skip_them(
     cli: Cli, toy: tuple[str, ...], little: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = ("model", "trainer.steps", "schedule", "init", "tokenizer")
-    told = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
-    told = [*told, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
-    code, first = cli("experiment=claims", "claims.only=idle_layers", *told)
+    arguments = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
+    arguments = [*arguments, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
+    code, first = cli("experiment=claims", "claims.only=idle_layers", *arguments)
     assert code == 0
     assert "4 jobs" in capsys.readouterr().out
-    code, second = cli("experiment=claims", "claims.only='idle_layers,variance_training'", *told)
+    code, second = cli(
+        "experiment=claims", "claims.only='idle_layers,variance_training'", *arguments
+    )
     assert code == 0
     assert re.search(r"8 jobs .*4 to run, 4 skipped", capsys.readouterr().out)
     rows = [pd.read_csv(d / "claims.csv").query("claim == 'idle_layers'") for d in (first, second)]
@@ -241,7 +243,7 @@ def test_losses_become_verdicts(
 ) -> None:
     made_runs(surroundings, name, lambda arm: loss_of.get(arm, 2.2))
     evidence = CLAIMS[name].measure(surroundings)
-    assert overall(measuring.judged(CLAIMS[name], evidence)) == verdict
+    assert overall(measuring.results_of(CLAIMS[name], evidence)) == verdict
 
 
 def test_sensitivities(surroundings: Lab) -> None:
@@ -268,12 +270,12 @@ def test_a_failed_run_leaves_its_claim_undecided(surroundings: Lab) -> None:
     made_runs(surroundings, "warm_up", lambda arm: 3.0 if arm == "post_ln, no warm-up" else 2.2)
     next(iter(surroundings.runs.values()))[0].summary = {"status": "failed", "seed": 0}
     evidence = CLAIMS["warm_up"].measure(surroundings)
-    assert overall(measuring.judged(CLAIMS["warm_up"], evidence)) == UNDECIDED
+    assert overall(measuring.results_of(CLAIMS["warm_up"], evidence)) == UNDECIDED
 
 
 def test_what_is_read_of_a_run(surroundings: Lab, tmp_path: Path) -> None:
     """Thirds, ratios and signs, from a made gradients.csv with known answers."""
-    layers = range(surroundings.budget.inside)
+    layers = range(surroundings.budget.probed_depth)
 
     def made(name: str, values: dict[tuple[str, str], list[float]], status: str) -> Run:
         folder = tmp_path / name
@@ -325,7 +327,7 @@ def test_what_is_read_of_a_run(surroundings: Lab, tmp_path: Path) -> None:
 def test_a_reference_that_learnt_nothing_leaves_its_claim_undecided(surroundings: Lab) -> None:
     made_runs(surroundings, "deepnorm_trains", lambda arm: {"deepnorm": 2.2}.get(arm, 4.0))
     evidence = CLAIMS["deepnorm_trains"].measure(surroundings)
-    assert overall(measuring.judged(CLAIMS["deepnorm_trains"], evidence)) == UNDECIDED
+    assert overall(measuring.results_of(CLAIMS["deepnorm_trains"], evidence)) == UNDECIDED
 
 
 def test_a_claim_that_cannot_be_measured_costs_no_other(
@@ -340,7 +342,7 @@ def test_a_claim_that_cannot_be_measured_costs_no_other(
     only = "claims.only='depth_law,shortcut'"
     code, directory = cli("experiment=claims", only, "wandb.mode=disabled")
     assert code == 0
-    assert "depth_law is not measured: made to fail" in caplog.text
+    assert "depth_law was not measured: made to fail" in caplog.text
     rows = pd.read_csv(directory / "claims.csv")
     verdicts = dict(zip(rows["claim"], rows["claim_verdict"], strict=True))
     assert verdicts["depth_law"] == UNDECIDED
@@ -387,13 +389,13 @@ def test_runs_in_processes_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Two workers: all jobs end, nothing is said to be lost, and the environment is as before."""
+    """Two workers: all jobs end, no process is reported lost, and the environment is as before."""
     monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
     before = dict(os.environ)
     own = ("model", "trainer.steps", "schedule", "init", "tokenizer")
-    told = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
-    told = [*told, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
-    code, directory = cli("experiment=claims", "claims.only=warm_up", *told)
+    arguments = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
+    arguments = [*arguments, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
+    code, directory = cli("experiment=claims", "claims.only=warm_up", *arguments)
     assert code == 0
     assert "lost" not in caplog.text
     assert len(pd.read_csv(directory / "claims.csv")) == 3

@@ -1,4 +1,4 @@
-"""Sweeps: what runs, what is skipped, what is told, and that jobs do not touch each other."""
+"""Sweeps: what runs, what is skipped, what is printed, and that jobs do not touch each other."""
 
 import json
 import os
@@ -17,8 +17,6 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from conftest import ROOT
-from experiments.analysis import runs as runs_module
-from experiments.analysis.runs import Run, sort_key, varying_settings
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
@@ -102,9 +100,9 @@ def test_the_same_command_skips_what_has_an_answer(
     code, _ = sweep("seed=0,1", *silent)
     assert code == 0
     assert written(folder) == before
-    told = capsys.readouterr().out
-    assert "2 skipped" in told
-    assert "skipped, finished before     2" in told
+    output = capsys.readouterr().out
+    assert "2 skipped" in output
+    assert "skipped, finished before     2" in output
     assert not Path("elsewhere").exists()
     sweep("seed=0,1,2")
     assert before.items() < written(folder).items()
@@ -252,11 +250,11 @@ def test_two_sweeps_at_once_in_one_folder_share_the_work(
     folder = tmp_path / "shared"
     grid = ("seed=0,1,2,3", "trainer.steps=50")
     barrier = CONTEXT.Barrier(2)
-    told = command(toy, folder, *grid)
-    both = [Child(tmp_path, *told, barrier=barrier, pictures=True) for _ in range(2)]
+    arguments = command(toy, folder, *grid)
+    both = [Child(tmp_path, *arguments, barrier=barrier, pictures=True) for _ in range(2)]
     ended = [child.wait() for child in both]
     assert [code for code, _ in ended] == [0, 0], ended
-    assert all("Traceback" not in said for _, said in ended)
+    assert all("Traceback" not in output for _, output in ended)
     assert (folder / "report.html").is_file()
     assert len(list(folder.glob("*/plots/loss.png"))) == 4
     rows = table(folder)
@@ -300,8 +298,8 @@ def test_ctrl_c_stops_the_sweep_with_its_table(
     code, folder = sweep("seed=0,1,2")
     assert code == 130
     assert table(folder)["status"].tolist() == ["finished", "interrupted"]
-    told = capsys.readouterr().out
-    assert "not started     1" in told
+    output = capsys.readouterr().out
+    assert "not started     1" in output
     monkeypatch.undo()
 
 
@@ -312,13 +310,13 @@ def test_a_lost_worker_costs_its_own_job_alone(
     folder = tmp_path / "lost"
     jobs = [sweep_module.Job((f"seed={n}",), folder / f"job-seed{n}-{n:08}") for n in range(3)]
     folder.mkdir()
-    asked: list[list[str]] = []
+    launched: list[list[str]] = []
 
     def launch(chosen: Sequence[sweep_module.Job]) -> None:
-        asked.append([job.name for job in chosen])
+        launched.append([job.name for job in chosen])
         for job in chosen:
             job.directory.mkdir(exist_ok=True)
-            dies = job is jobs[1] and len(asked) == 1
+            dies = job is jobs[1] and len(launched) == 1
             status = {"status": "running" if dies else "finished"}
             (job.directory / "summary.json").write_text(json.dumps(status))
             if dies:
@@ -326,7 +324,7 @@ def test_a_lost_worker_costs_its_own_job_alone(
 
     code = sweep_module.Sweep(folder, jobs, None, parallel=True, threads=1).run(launch)
     assert code == 1
-    assert asked == [[job.name for job in jobs], [jobs[2].name]]
+    assert launched == [[job.name for job in jobs], [jobs[2].name]]
     assert [status_of(job.directory) for job in jobs] == ["finished", "failed", "finished"]
 
 
@@ -388,48 +386,6 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
 
 
-def test_names_of_directories_hold_nothing_but_names() -> None:
-    assert sweep_module.safe_file_name("../../etc/x y\n<b>") == "__.._etc_x_y_b_"
-    assert sweep_module.safe_file_name("train-post_ln-nano-seed0") == "train-post_ln-nano-seed0"
-
-
-def made(**settings: object) -> Run:
-    nested: dict[str, object] = {}
-    for name, value in settings.items():
-        section, _, key = name.partition("__")
-        if key:
-            nested.setdefault(section, {})[key] = value  # type: ignore[index]
-        else:
-            nested[section] = value
-    return Run(Path("x"), {"settings": nested})
-
-
-def test_what_varies_between_runs() -> None:
-    pair = [
-        made(seed=0, optimizer__name="adamw", optimizer__lr=1e-3, norm__placement="a"),
-        made(seed=1, optimizer__name="sgd", optimizer__lr=0.1, norm__placement="b"),
-    ]
-    assert varying_settings(pair) == [
-        "optimizer.name",
-        "norm.placement",
-    ]  # the lr follows from the name
-    third = made(seed=1, optimizer__name="sgd", optimizer__lr=0.2, norm__placement="b")
-    assert varying_settings([*pair, third]) == ["optimizer.name", "optimizer.lr", "norm.placement"]
-    assert varying_settings(pair[:1]) == []
-    sizes = [made(model__vocab_size=v, model__n_layers=n) for v, n in ((None, 2), (50257, 12))]
-    assert varying_settings(sizes) == ["model.n_layers"]
-    assert runs_module.differing_settings(pair) == [
-        "optimizer.name",
-        "optimizer.lr",
-        "norm.placement",
-    ]
-
-
-def test_values_are_ordered_as_people_do() -> None:
-    values = ["b", 10, None, 9.5, "a", True]
-    assert sorted(values, key=sort_key) == [None, True, 9.5, 10, "a", "b"]
-
-
 def test_time_left_is_told_in_few_words() -> None:
-    told = [sweep_module.duration(seconds) for seconds in (5, 89, 600, 7200)]
-    assert told == ["5 s", "89 s", "10 min", "2.0 h"]
+    texts = [sweep_module.duration(seconds) for seconds in (5, 89, 600, 7200)]
+    assert texts == ["5 s", "89 s", "10 min", "2.0 h"]

@@ -16,7 +16,7 @@ from experiments.settings.schema import DataSettings
 from gpt import ConfigError
 
 SAMPLE = "Bread, wine and 3 figs;\nthe wine was d\u00e9j\u00e0 vu \U0001f347.\n" * 3
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 def settings(path: Path | None) -> DataSettings:
