@@ -55,7 +55,8 @@ class GridSweeper(Sweeper):
         base = self._compose(fixed)
         check_sweep(base, swept)
         threads = base["threads"] or THREADS_IN_A_SWEEP
-        folder = self._set_folder(name_sweep(self._experiment(), self._swept_besides(swept), base))
+        name = name_sweep(self._experiment(), self._swept_by_command(swept), base)
+        folder = self._set_folder(name)
         parallel = self._is_parallel()
         self._set_workers(threads)
         jobs = plan_jobs(grid, list(swept), folder, self._compose)
@@ -84,8 +85,8 @@ class GridSweeper(Sweeper):
     def _experiment(self) -> str:
         return str(self.master.hydra.runtime.choices.experiment)
 
-    def _swept_besides(self, swept: Iterable[str]) -> list[str]:
-        """Names that the command sweeps and the experiment does not."""
+    def _swept_by_command(self, swept: Iterable[str]) -> list[str]:
+        """Names that the command sweeps in addition to the experiment."""
         return [key for key in swept if key not in self.params]
 
     def _set_folder(self, name: str) -> Path:

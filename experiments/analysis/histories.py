@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
 
-# Read from gradients.csv besides the gradient norms of blocks: stat and component.
+# Read from gradients.csv in addition to the gradient norms of blocks: stat and component.
 PROBED = {
     "activation_rms": "output",
     "update_ratio": "block",

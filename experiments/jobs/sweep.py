@@ -325,7 +325,8 @@ class Sweep:
 
     def _report(self) -> None:
         """Write the sweep's report. A sweep without one still has its CSV files."""
-        from experiments.report import write_report  # loads matplotlib: workers need none
+        # Loads matplotlib, which would delay the first job.
+        from experiments.report import write_report
 
         try:
             self.report = write_report([self.folder], self.folder)
