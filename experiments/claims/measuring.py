@@ -293,7 +293,7 @@ def record_claims(
     print_table("Claims", scoreboard)
     print_line(f"\nReport: {page}")
     counts = Counter(verdicts.values())
-    return Outcome(shown={verdict: str(count) for verdict, count in sorted(counts.items())})
+    return Outcome(results={verdict: str(count) for verdict, count in sorted(counts.items())})
 
 
 def row_of(

@@ -269,7 +269,7 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
     status = outcome.status
     if outcome.status == "diverged":
         status += f": {summary['reason']}"
-    results = {"status": status, **outcome.shown, "time": f"{summary['seconds']:.1f} s"}
+    results = {"status": status, **outcome.results, "time": f"{summary['seconds']:.1f} s"}
     placement = f" ({summary['placement']})" if "placement" in summary else ""
     print_values(summary["runner"] + placement, results)
     for title, text in (("Prompt", outcome.prompt), ("The model continued", outcome.sample)):

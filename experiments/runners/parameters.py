@@ -42,4 +42,4 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for component, count in [*components.items(), ("total", total)]
         ],
     )
-    return Outcome(shown={"parameters": f"{total:,}"})
+    return Outcome(results={"parameters": f"{total:,}"})

@@ -1,6 +1,7 @@
-"""What comes before and after the loop: model and trainer set up, the ending told."""
+"""What comes before and after the loop: model and trainer set up, the outcome recorded."""
 
 import logging
+from typing import Any
 
 import torch
 
@@ -14,8 +15,15 @@ from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.checkpoint import warn_of_other_versions
+from experiments.training.engine import Engine
 from experiments.training.loop import Diverged, Trainer
-from experiments.training.memory import explain_out_of_memory, predict, warn_of_little_memory
+from experiments.training.memory import (
+    StepMemory,
+    explain_out_of_memory,
+    predict,
+    warn_of_little_memory,
+)
+from experiments.training.tally import Tally
 from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
 from gpt.init import init_gain
 
@@ -86,14 +94,21 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     parameters = record_parameters(model, recorder)
     recorder.write_summary()
     print_setup(settings, corpus, parameters, device)
-    trainer = Trainer(model, corpus, settings, recorder, device, meter, predicted)
-    if recorder.checkpoint is not None:
-        warn_of_other_versions(recorder.checkpoint)
-        trainer.restore(recorder.checkpoint)
-        recorder.checkpoint = None  # as large as the model and its optimizer
-        print_line(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+    state = recorder.checkpoint
+    if state is None:
+        tally = Tally(log_every=settings.trainer.log_every)
     else:
-        trainer.profile()
+        tally = Tally.from_state(state["progress"])
+    memory = StepMemory(meter, predicted, tally.measured_bytes)
+    engine = Engine(model, corpus, settings, device, memory)
+    trainer = Trainer(engine, recorder, tally)
+    if state is None:
+        engine.profile()
+        return trainer
+    warn_of_other_versions(state)
+    trainer.restore(state)
+    recorder.checkpoint = None  # as large as the model and its optimizer
+    print_line(f"goes on after step {trainer.done} of {settings.trainer.steps}")
     return trainer
 
 
@@ -109,48 +124,66 @@ def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: tor
 
 def run_trainer(trainer: Trainer) -> Outcome:
     """Train; record how it ended, memory and the final figures."""
-    outcome, recorder = Outcome(), trainer.recorder
+    outcome, recorder, memory = Outcome(), trainer.recorder, trainer.engine.memory
     try:
-        with explain_out_of_memory(trainer.predicted):
+        with explain_out_of_memory(memory.predicted):
             trainer.run()
     except Diverged as diverged:
         outcome.status = "diverged"
         recorder.summary |= {"diverged_at_step": diverged.step, "reason": str(diverged)}
-    recorder.table("memory", trainer.memory_table())
-    summary = recorder.summary
-    val_loss = list(trainer.val_losses.values())[-1]
-    frequencies = summary["corpus"]["unigram_validation_loss"]
-    counts = trainer.counts()
-    summary |= {
-        "steps": trainer.options.steps,
-        "log_every": trainer.log_every,
-        "train_loss": trainer.train_loss,
+    recorder.table("memory", memory.table())
+    recorder.summary |= final_figures(trainer, outcome.status == "finished")
+    outcome.results = closing_table(trainer)
+    return outcome
+
+
+def final_figures(trainer: Trainer, finished: bool) -> dict[str, Any]:
+    """What the summary says of a run once it has ended."""
+    tally, options = trainer.tally, trainer.options
+    val_loss = list(tally.val_losses.values())[-1]
+    frequencies = trainer.recorder.summary["corpus"]["unigram_validation_loss"]
+    figures = {
+        "steps": options.steps,
+        "log_every": tally.log_every,
+        "train_loss": tally.train_loss,
         "val_loss": val_loss,
-        "initial_val_loss": trainer.val_losses[0],
-        "stuck": outcome.status == "finished" and is_stuck(val_loss, frequencies),
-        **counts,
-        "training_seconds": round(trainer.training_seconds, 3),
-        "tokens_per_s": trainer.tokens_per_s(),
-        "peak_memory_mb": round(trainer.meter.highest() / MB, 1),
-        "grad_norm": trainer.block_norms,
+        "initial_val_loss": tally.val_losses[0],
+        "stuck": finished and is_stuck(val_loss, frequencies),
+        "tokens": tally.checked_steps * trainer.engine.step_tokens,
+        "spikes": tally.spikes,
+        "spike_steps": tally.spike_steps,
     }
-    outcome.shown = {
-        "train loss": format_loss(trainer.train_loss),
-        "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
+    if options.clip is not None and tally.clip_share is not None:
+        figures["clip_share"] = tally.clip_share
+    return figures | {
+        "training_seconds": round(tally.training_seconds, 3),
+        "tokens_per_s": tally.mean_speed(trainer.engine.step_tokens),
+        "peak_memory_mb": round(trainer.engine.memory.meter.highest() / MB, 1),
+        "grad_norm": tally.block_norms,
+    }
+
+
+def closing_table(trainer: Trainer) -> dict[str, str]:
+    """Names and values that a person reads when a run has ended."""
+    tally, summary = trainer.tally, trainer.recorder.summary
+    frequencies = summary["corpus"]["unigram_validation_loss"]
+    results = {
+        "train loss": format_loss(tally.train_loss),
+        "validation loss": f"{summary['val_loss']:.3f} nats "
+        f"(token frequencies alone: {frequencies:.3f})",
         "parameters": f"{summary['parameters']:,}",
-        "peak memory, whole process": megabytes(trainer.meter.highest()),
+        "peak memory, whole process": megabytes(trainer.engine.memory.meter.highest()),
     }
-    if trainer.spikes:
-        first = trainer.spike_steps[0]
-        outcome.shown["loss spikes"] = f"{trainer.spikes}, the first at step {first}"
-    if trainer.clipped:
-        outcome.shown["clipped"] = f"{counts['clip_share']:.0%} of the steps"
-    for when, blocks in trainer.block_norms.items():
+    if tally.spikes:
+        results["loss spikes"] = f"{tally.spikes}, the first at step {tally.spike_steps[0]}"
+    if tally.clipped:
+        results["clipped"] = f"{tally.clip_share:.0%} of the steps"
+    for when, blocks in tally.block_norms.items():
         if blocks:
-            outcome.shown[f"gradient norm, {when.replace('_', ' ')}"] = (
+            results[f"gradient norm, {when.replace('_', ' ')}"] = (
                 f"first block {blocks['first_block']:.4g}, last block {blocks['last_block']:.4g}"
             )
-    return outcome
+    return results
 
 
 def format_loss(value: float | None) -> str:

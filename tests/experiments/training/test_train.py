@@ -25,7 +25,10 @@ from experiments.report import run_pictures as plots
 from experiments.settings.compose import build_dataclass
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import load_model, model_state, write_checkpoint
-from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
+from experiments.training.engine import Engine
+from experiments.training.log_interval import automatic_log_every, csv_bytes
+from experiments.training.loop import Trainer
+from experiments.training.tally import is_spike
 from gpt import GPT, GPTConfig, NormConfig
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
@@ -218,13 +221,13 @@ def test_spikes_by_hand() -> None:
 def test_spikes_are_counted_on_every_step(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    original = Trainer._gradients
+    original = Engine.gradients
     jumps = (3, 40, 60)  # the first comes too early to tell
 
-    def gradients(self: Trainer, step: int) -> torch.Tensor:
+    def gradients(self: Engine, step: int) -> torch.Tensor:
         return original(self, step) + 50.0 * (step in jumps)
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     rare = ("trainer.log_every=50", "trainer.eval_every=80", "trainer.probe_every=null")
     code, run = cli(*toy, "trainer.steps=80", *rare)
     assert code == 0
@@ -301,13 +304,7 @@ def test_divergence_is_recorded_with_its_step(
 
 def defer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loop look at its numbers only where it must, as it does on a GPU."""
-    start = Trainer.__init__
-
-    def started(self: Trainer, *args: Any) -> None:
-        start(self, *args)
-        self.defers = True
-
-    monkeypatch.setattr(Trainer, "__init__", started)
+    monkeypatch.setattr(Engine, "defers", True)
 
 
 @pytest.mark.parametrize("at", [0, 4])
@@ -319,11 +316,11 @@ def test_one_infinite_gradient_is_seen(
 
     Nothing that was computed after the step is recorded or saved, wherever it is looked at.
     """
-    original = Trainer._gradients
+    original = Engine.gradients
     if defers:
         defer(monkeypatch)
 
-    def gradients(self: Trainer, step: int) -> torch.Tensor:
+    def gradients(self: Engine, step: int) -> torch.Tensor:
         loss = original(self, step)
         if step == at:
             grad = self.model.blocks[1].attention.out_proj.weight.grad
@@ -331,7 +328,7 @@ def test_one_infinite_gradient_is_seen(
             grad[0, 0] = float("inf")
         return loss
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     coarse = ("trainer.log_every=3", "trainer.eval_every=5", "trainer.probe_every=5")
     code, run = cli(*toy, "trainer.steps=8", "trainer.checkpoint_every=6", *coarse)
     summary = summary_of(run)
@@ -479,10 +476,10 @@ def test_interruption_keeps_the_rows(
 def test_failure_is_recorded_and_exits_with_one(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    def broken(self: Trainer, step: int) -> torch.Tensor:
+    def broken(self: Engine, step: int) -> torch.Tensor:
         raise RuntimeError("the kernel\nhas gone")
 
-    monkeypatch.setattr(Trainer, "_gradients", broken)
+    monkeypatch.setattr(Engine, "gradients", broken)
     code, run = cli(*toy)
     assert code == 1
     assert summary_of(run)["status"] == "failed"
