@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.machine.files import write_atomically
 from experiments.machine.versions import versions
+from experiments.machine.world import ALONE, World
 from experiments.records.csv_files import CsvSink
 from experiments.records.sink import Metrics, Sink, Table
 from experiments.records.summary import write_summary
@@ -21,6 +22,7 @@ class Recorder:
     """Everything that a runner records goes through here, to every sink alike.
 
     state  of the checkpoint from which the run goes on; its records after that are cut off
+    world  of the process; only its first process writes
     """
 
     def __init__(
@@ -29,13 +31,14 @@ class Recorder:
         settings: Settings,
         overrides: Sequence[str] = (),
         state: dict[str, Any] | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.directory = directory
+        self.directory, self.world = directory, world
         self.settings = settings
         self.started = time.monotonic()  # which no change of the clock touches
         self.tables: dict[str, Table] = {}
         self.csv = CsvSink(directory)
-        self.sinks: list[Sink] = [self.csv]
+        self.sinks: list[Sink] = [self.csv] if world.is_first else []
         self.wandb_id: str | None = None
         self.resumed_at: list[int] = []
         self.checkpoint = state
@@ -58,7 +61,7 @@ class Recorder:
 
     def open_wandb(self) -> None:
         """Start W&B, when it is wanted: late, so that a run refused early leaves none."""
-        if self.settings.wandb.mode != "disabled":
+        if self.settings.wandb.mode != "disabled" and self.world.is_first:
             config = dataclasses.asdict(self.settings)
             settings = self.settings
             sink = WandbSink(settings.wandb, self.directory, settings.runner, config, self.wandb_id)
@@ -87,7 +90,8 @@ class Recorder:
 
     def text(self, name: str, text: str) -> None:
         """Record a text file."""
-        write_atomically(self.directory / name, text.encode())
+        if self.world.is_first:
+            write_atomically(self.directory / name, text.encode())
 
     def close(self, status: str, pictures: Sequence[Path], **more: Any) -> None:
         """End the run: summary, then every sink, whatever the status."""
@@ -105,7 +109,8 @@ class Recorder:
                 sink.finish(self.summary, pictures)
 
     def write_summary(self) -> None:
-        write_summary(self.directory, self.summary)
+        if self.world.is_first:
+            write_summary(self.directory, self.summary)
 
 
 def block_summary(rows: Sequence[Row]) -> dict[str, float]:

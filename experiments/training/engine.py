@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.data.corpus import Corpus
+from experiments.machine.world import ALONE, World
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import State, model_state
 from experiments.training.loss import language_model_loss
@@ -66,9 +67,10 @@ class Engine:
         settings: Settings,
         device: torch.device,
         memory: StepMemory,
+        world: World = ALONE,
     ) -> None:
         self.model, self.corpus, self.settings, self.device = model, corpus, settings, device
-        self.memory = memory
+        self.memory, self.world = memory, world
         self.optimizer = make_optimizer(model, settings.optimizer)
         self.norms = ParameterNorms(model)
         self.pending: list[OnDevice] = []
@@ -106,9 +108,9 @@ class Engine:
         return values
 
     def gradients(self, step: int) -> Tensor:
-        """Accumulate the gradients of one step; returns its mean loss, on the device."""
+        """Accumulate the gradients of one step; gives its mean loss, on the device."""
         parts = self.settings.trainer.accumulate
-        tokens, targets = self._batch(step)
+        tokens, targets = map(self.world.share, self._batch(step))
         total = torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(
             tokens.chunk(parts), targets.chunk(parts), strict=True
@@ -117,8 +119,9 @@ class Engine:
                 loss = self.loss(part_tokens, part_targets) / parts
             loss.backward()
             total += loss.detach()
+        self.world.average_gradients(self.model)
         self.memory.after_backward(step, self.model)
-        return total
+        return self.world.mean(total)
 
     def fetch(self, with_gradients: bool) -> list[OnHost]:
         """Copy the values of all pending steps from the device, in one transfer.
@@ -156,7 +159,10 @@ class Engine:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss in nats over a fixed set of validation windows, without dropout."""
+        """Mean loss in nats over a fixed set of validation windows, without dropout.
+
+        Every process computes all of it, so that all agree on what is best and what has diverged.
+        """
         options = self.settings.trainer
         tokens, targets = self.windows(options.eval_tokens)
         total = 0.0

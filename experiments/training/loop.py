@@ -186,7 +186,7 @@ class Trainer:
         loss = self.engine.validation_loss()
         is_best = loss < self.tally.best_val_loss
         self.tally.val_losses[step] = loss
-        if self.options.keep_best and is_best:
+        if self.options.keep_best and is_best and self.engine.world.is_first:
             write_checkpoint(self.recorder.directory / BEST, self.state())
         return loss
 
@@ -219,7 +219,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint.pt for the steps done so far."""
-        write_newest(self.recorder.directory, self.state(), self.saved, self.options.keep)
+        if self.engine.world.is_first:
+            write_newest(self.recorder.directory, self.state(), self.saved, self.options.keep)
         self.saved = self.done
 
     def state(self) -> State:

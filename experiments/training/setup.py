@@ -100,7 +100,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     else:
         tally = Tally.from_state(state["progress"])
     memory = StepMemory(meter, predicted, tally.measured_bytes)
-    engine = Engine(model, corpus, settings, device, memory)
+    engine = Engine(model, corpus, settings, device, memory, recorder.world)
     trainer = Trainer(engine, recorder, tally)
     if state is None:
         engine.profile()
