@@ -71,7 +71,6 @@ def measure_claims(settings: Settings, recorder: Recorder) -> Outcome:
     workers = max(1, (os.cpu_count() or 1) // threads) if is_on_cpu else 1
     measured = measure_theory([c for c in claims if not c.trains], lab, workers, threads)
     measured |= measure_training([c for c in claims if c.trains], lab, workers, threads)
-    recorder.open_wandb()  # not earlier: a process has one W&B run at a time
     return record_claims(claims, measured, settings, recorder)
 
 

@@ -1,5 +1,6 @@
 """One open run: its directory, its sinks and its summary."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -9,10 +10,9 @@ from typing import Any
 from experiments.machine.files import write_atomically
 from experiments.machine.versions import versions
 from experiments.machine.world import ALONE, World
-from experiments.records.csv_files import CsvSink
 from experiments.records.sink import Metrics, Sink, Table
+from experiments.records.sinks import open_sinks
 from experiments.records.summary import write_summary
-from experiments.records.wandb_run import WandbSink
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
 from normscope.stats import Row
@@ -21,7 +21,9 @@ from normscope.stats import Row
 class Recorder:
     """Everything that a runner records goes through here, to every sink alike.
 
-    state  of the checkpoint from which the run goes on; its records after that are cut off
+    The sinks open at the first record, so that a run that is refused before it leaves none.
+
+    state  of the checkpoint from which the run continues; records after that are cut off
     world  of the process; only its first process writes
     """
 
@@ -37,9 +39,8 @@ class Recorder:
         self.settings = settings
         self.started = time.monotonic()  # which no change of the clock touches
         self.tables: dict[str, Table] = {}
-        self.csv = CsvSink(directory)
-        self.sinks: list[Sink] = [self.csv] if world.is_first else []
-        self.wandb_id: str | None = None
+        self.sinks: list[Sink] | None = None  # until the first record
+        self.stored: dict[str, Any] = {}  # what the checkpoint kept of the records
         self.resumed_at: list[int] = []
         self.checkpoint = state
         self.summary: dict[str, Any] = {
@@ -51,45 +52,45 @@ class Recorder:
             "overrides": list(overrides),
         }
         if state is not None:
-            records = state["records"]
-            self.csv.resume(records["rows"])
-            self.wandb_id = records["wandb_id"]
-            self.started -= records["seconds"]
-            self.resumed_at = [*records["resumed_at"], state["step"]]
+            self.stored = state["records"]
+            self.started -= self.stored["seconds"]
+            self.resumed_at = [*self.stored["resumed_at"], state["step"]]
             self.summary["resumed_at_steps"] = self.resumed_at
         self.write_summary()
 
-    def open_wandb(self) -> None:
-        """Start W&B, when it is wanted: late, so that a run refused early leaves none."""
-        if self.settings.wandb.mode != "disabled" and self.world.is_first:
-            config = dataclasses.asdict(self.settings)
-            settings = self.settings
-            sink = WandbSink(settings.wandb, self.directory, settings.runner, config, self.wandb_id)
-            self.sinks.append(sink)
-            self.wandb_id = getattr(sink.run, "id", None)
+    def open(self) -> list[Sink]:
+        """The sinks, opened at the first call.
+
+        Called before the first record where memory is measured: what a sink loads is not the
+        model's.
+        """
+        if self.sinks is None:
+            first = self.world.is_first
+            self.sinks = open_sinks(self.directory, self.settings, self.stored) if first else []
+        return self.sinks
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the records: they are on the disk once this returns."""
-        return {
-            "rows": self.csv.sync(),
-            "wandb_id": self.wandb_id,
-            "seconds": time.monotonic() - self.started,
-            "resumed_at": self.resumed_at,
-        }
+        state = dict(self.stored)  # also of a sink that this run leaves out, and a later one has
+        for sink in self.open():
+            state |= sink.state()
+        seconds = time.monotonic() - self.started
+        return state | {"seconds": seconds, "resumed_at": self.resumed_at}
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row] = ()) -> None:
         """Record one step's single values and its values by layer."""
-        for sink in self.sinks:
+        for sink in self.open():
             sink.step(step, metrics, rows)
 
     def table(self, name: str, table: Table) -> None:
         """Record a whole table, as NAME.csv."""
         self.tables[name] = table
-        for sink in self.sinks:
+        for sink in self.open():
             sink.table(name, table)
 
     def text(self, name: str, text: str) -> None:
         """Record a text file."""
+        self.open()
         if self.world.is_first:
             write_atomically(self.directory / name, text.encode())
 
@@ -101,12 +102,10 @@ class Recorder:
             "versions": versions(),
             **more,
         }
-        try:
+        with contextlib.ExitStack() as stack:  # which calls each, whatever the others raise
+            for sink in reversed(self.sinks or []):
+                stack.callback(sink.finish, self.summary, pictures)
             self.write_summary()
-            self.csv.sync()
-        finally:
-            for sink in self.sinks:
-                sink.finish(self.summary, pictures)
 
     def write_summary(self) -> None:
         if self.world.is_first:

@@ -40,7 +40,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     device = pick_device(settings.device)
     corpus = load_corpus(settings)
     config = settings.model_config(corpus.tokenizer.vocab_size)
-    recorder.open_wandb()
     single: list[dict[str, int | str | float | None]] = []
     means: dict[tuple[int, str, str], list[float]] = {}
     with progress("seeds", options.seeds) as report:

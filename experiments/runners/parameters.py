@@ -22,7 +22,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     config = settings.model_config(vocab_size)
     with torch.device("meta"):
         model = GPT(config)
-    recorder.open_wandb()
     describe_model(recorder, config)
     total = record_parameters(model, recorder)
     components: dict[str, int] = {}

@@ -78,7 +78,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     config = settings.model_config(corpus.tokenizer.vocab_size)
     predicted = predict(settings, config)
     warn_of_little_memory(device, predicted)
-    recorder.open_wandb()
+    recorder.open()  # or what the sinks load would count as the model's memory
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
     with explain_out_of_memory(predicted):
