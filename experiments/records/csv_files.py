@@ -17,6 +17,7 @@ from experiments.records.sink import (
     Value,
     format_cell,
 )
+from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from normscope.stats import Row
 
@@ -77,7 +78,7 @@ class CsvSink:
         writer.writerows([format_cell(value) for value in row.values()] for row in table)
         write_atomically(self.directory / f"{name}.csv", buffer.getvalue().encode())
 
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
         try:
             self.state()
         finally:

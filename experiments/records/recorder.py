@@ -12,7 +12,7 @@ from experiments.machine.versions import versions
 from experiments.machine.world import ALONE, World
 from experiments.records.sink import Metrics, Sink, Table
 from experiments.records.sinks import open_sinks
-from experiments.records.summary import write_summary
+from experiments.records.summary import Summary
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
 from normscope.stats import Row
@@ -43,19 +43,19 @@ class Recorder:
         self.stored: dict[str, Any] = {}  # what the checkpoint kept of the records
         self.resumed_at: list[int] = []
         self.checkpoint = state
-        self.summary: dict[str, Any] = {
-            "status": "running",
-            "runner": settings.runner,
-            "seed": settings.seed,
-            "settings_sha256": digest(dataclasses.asdict(settings)),
-            "settings": result_settings(dataclasses.asdict(settings)),
-            "overrides": list(overrides),
-        }
+        self.summary = Summary(
+            status="running",
+            runner=settings.runner,
+            seed=settings.seed,
+            settings_sha256=digest(dataclasses.asdict(settings)),
+            settings=result_settings(dataclasses.asdict(settings)),
+            overrides=list(overrides),
+        )
         if state is not None:
             self.stored = state["records"]
             self.started -= self.stored["seconds"]
             self.resumed_at = [*self.stored["resumed_at"], state["step"]]
-            self.summary["resumed_at_steps"] = self.resumed_at
+            self.summary.resumed_at_steps = self.resumed_at
         self.write_summary()
 
     def open(self) -> list[Sink]:
@@ -94,14 +94,11 @@ class Recorder:
         if self.world.is_first:
             write_atomically(self.directory / name, text.encode())
 
-    def close(self, status: str, pictures: Sequence[Path], **more: Any) -> None:
+    def close(self, status: str, pictures: Sequence[Path], error: str | None = None) -> None:
         """End the run: summary, then every sink, whatever the status."""
-        self.summary |= {
-            "status": status,
-            "seconds": round(time.monotonic() - self.started, 3),
-            "versions": versions(),
-            **more,
-        }
+        self.summary.status, self.summary.error = status, error
+        self.summary.seconds = round(time.monotonic() - self.started, 3)
+        self.summary.versions = versions()
         with contextlib.ExitStack() as stack:  # which calls each, whatever the others raise
             for sink in reversed(self.sinks or []):
                 stack.callback(sink.finish, self.summary, pictures)
@@ -109,12 +106,4 @@ class Recorder:
 
     def write_summary(self) -> None:
         if self.world.is_first:
-            write_summary(self.directory, self.summary)
-
-
-def block_summary(rows: Sequence[Row]) -> dict[str, float]:
-    """Gradient norms of the first and the last block; empty for a model without blocks."""
-    blocks = {r.layer: r.value for r in rows if (r.component, r.stat) == ("block", "grad_norm")}
-    if not blocks:
-        return {}
-    return {"first_block": blocks[min(blocks)], "last_block": blocks[max(blocks)]}
+            self.summary.write(self.directory)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.machine.console import printable
+from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from normscope.stats import Row
 
@@ -48,7 +49,7 @@ class Sink(Protocol):
         """What a checkpoint keeps, under names of the sink's own; it is on the disk by then."""
         ...
 
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None: ...
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None: ...
 
 
 def format_cell(value: Value) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 from experiments.machine.console import one_line
 from experiments.machine.files import hide_home
 from experiments.records.sink import Metrics, Table, format_cell
+from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from normscope.stats import Row
 
@@ -146,13 +147,13 @@ class WandbSink:
         return {"wandb_id": self.id}
 
     def give_up(self, error: Exception) -> None:
-        text = "W&B failed and is left out from here on; the CSV files go on: %s"
+        text = "W&B failed and records no more of this run; the CSV files are not affected: %s"
         log.warning(text, one_line(error))
         run, self.run = self.run, None
         with contextlib.suppress(Exception):
             if run is not None:
                 call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: run.finish(exit_code=1))
-        with contextlib.suppress(Exception):  # or it would speak up, or wait, when Python ends
+        with contextlib.suppress(Exception):  # or it would print, or wait, when Python ends
             call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: self.wandb.teardown(exit_code=1))
 
     @never_fatal
@@ -167,12 +168,12 @@ class WandbSink:
         self.run.log({f"tables/{name}": self.wandb.Html(html_table(table), inject=False)})
 
     @never_fatal
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
         def end() -> None:
             for picture in pictures:
                 self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
-            self.run.summary.update(hide_home(dict(summary)))
-            failed = summary["status"] in ("failed", "interrupted")
+            self.run.summary.update(summary.values())
+            failed = summary.status in ("failed", "interrupted")
             self.run.finish(exit_code=1 if failed else 0)
 
         call_with_timeout(TIMEOUT, end)  # its own limit does not hold where its process hangs

@@ -12,7 +12,8 @@ from experiments.machine.console import progress
 from experiments.machine.memory import MB
 from experiments.machine.signals import Interrupted, defer_signals, stop_signal
 from experiments.machine.versions import versions
-from experiments.records.recorder import Recorder, block_summary
+from experiments.records.recorder import Recorder
+from experiments.records.summary import BlockNorms
 from experiments.training.checkpoint import (
     BEST,
     State,
@@ -173,7 +174,7 @@ class Trainer:
         metrics = record.metrics
         if "clip_factor" in metrics:
             metrics["clip_factor"] = float(metrics["clip_factor"])
-        blocks = block_summary(record.rows)
+        blocks = BlockNorms.from_rows(record.rows)
         self.tally.log(record.step + 1, metrics["train_loss"], blocks, self.engine.step_tokens)
         metrics |= {
             "tokens_per_s": self.tally.speed,
@@ -194,7 +195,7 @@ class Trainer:
         return f"loss {self.tally.train_loss:.3f}  {self.tally.speed:,.0f} tokens/s"
 
     def _save_or_stop(self) -> None:
-        """A checkpoint where one is due; one, and the end, where a signal has asked for it."""
+        """Save where a checkpoint is due; on a stop signal, save and raise Interrupted."""
         signal, every = stop_signal(), self.options.checkpoint_every
         is_due = every and self.done % every == 0 and self.done < self.options.steps
         if signal or is_due:

@@ -102,8 +102,9 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
 class StepMemory:
     """Bytes that the first two steps take, beside what `predict` says of each kind.
 
-    The first step tells parameters, activations (of its first part), gradients and the optimizer's
-    state, which its update makes; the second, in which all of them are there, tells the peak.
+    Parameters, activations (of its first part), gradients and the optimizer's state are those of
+    the first step, whose update makes that state; the peak is that of the second step, during which
+    all of them are there.
 
     meter      of the process or the device, made before the model
     predicted  bytes by kind

@@ -1,7 +1,6 @@
 """What comes before and after the loop: model and trainer set up, the outcome recorded."""
 
 import logging
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from experiments.machine.console import megabytes, print_line
 from experiments.machine.device import pick_device
 from experiments.machine.memory import MB, PeakMeter
 from experiments.records.recorder import Recorder
+from experiments.records.summary import CorpusSummary
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
@@ -34,26 +34,20 @@ FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
-    """Put what the placement fixes into the summary, in the open."""
+    """Put the model into the summary, and what its placement fixes."""
     placement = PLACEMENTS[config.norm.placement]
     name, scheme = config.norm.placement, config.init.scheme
     if scheme in placement.unfit_inits:
         log.warning("the paper of %s advises against init=%s", name, scheme)
-    recorder.summary |= {
-        "placement": name,
-        **placement.fixes(config),
-        "paper_final_norm": placement.final_norm,
-        "paper_init": placement.init,
-        "norm": config.norm.kind,
-        "shortcut": config.shortcut,
-        "activation": config.activation,
-        "init": scheme,
-        "n_layers": config.n_layers,
-        "emb_dim": config.emb_dim,
-    }
-    gain = init_gain(scheme, config.n_layers)
-    if gain is not None:
-        recorder.summary["init_gain"] = gain
+    summary, fixed = recorder.summary, dict(placement.fixes(config))
+    summary.placement = name
+    summary.final_norm, summary.qk_norm = bool(fixed.pop("final_norm")), bool(fixed.pop("qk_norm"))
+    summary.other = fixed
+    summary.paper_final_norm, summary.paper_init = placement.final_norm, placement.init
+    summary.norm, summary.shortcut = config.norm.kind, config.shortcut
+    summary.activation, summary.init = config.activation, scheme
+    summary.n_layers, summary.emb_dim = config.n_layers, config.emb_dim
+    summary.init_gain = init_gain(scheme, config.n_layers)
 
 
 def record_parameters(model: GPT, recorder: Recorder) -> int:
@@ -68,7 +62,7 @@ def record_parameters(model: GPT, recorder: Recorder) -> int:
     ]
     recorder.table("parameters", rows)
     total = sum(int(row["parameters"]) for row in rows)
-    recorder.summary["parameters"] = total
+    recorder.summary.parameters = total
     return total
 
 
@@ -83,13 +77,10 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     torch.manual_seed(settings.seed)
     with explain_out_of_memory(predicted):
         model = build_model(config, settings, device)
-    recorder.summary |= {
-        "device": str(device),
-        "corpus": corpus.statistics(),
-        "optimizer": settings.optimizer.name,
-        "lr": settings.optimizer.lr,
-        "warmup_steps": settings.schedule.warmup_steps,
-    }
+    summary = recorder.summary
+    summary.device, summary.corpus = str(device), CorpusSummary(**corpus.statistics())
+    summary.optimizer, summary.lr = settings.optimizer.name, settings.optimizer.lr
+    summary.warmup_steps = settings.schedule.warmup_steps
     describe_model(recorder, config)
     parameters = record_parameters(model, recorder)
     recorder.write_summary()
@@ -108,12 +99,12 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     warn_of_other_versions(state)
     trainer.restore(state)
     recorder.checkpoint = None  # as large as the model and its optimizer
-    print_line(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+    print_line(f"continues after step {trainer.done} of {settings.trainer.steps}")
     return trainer
 
 
 def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
-    """Say what is about to run."""
+    """Print what is about to run."""
     print_line(
         f"{settings.norm.placement}, {settings.model.n_layers} blocks of width "
         f"{settings.model.emb_dim}, {parameters:,} parameters, init {settings.init.scheme}, "
@@ -130,58 +121,53 @@ def run_trainer(trainer: Trainer) -> Outcome:
             trainer.run()
     except Diverged as diverged:
         outcome.status = "diverged"
-        recorder.summary |= {"diverged_at_step": diverged.step, "reason": str(diverged)}
+        recorder.summary.diverged_at_step = diverged.step
+        recorder.summary.reason = str(diverged)
     recorder.table("memory", memory.table())
-    recorder.summary |= final_figures(trainer, outcome.status == "finished")
+    summarise(trainer, outcome.status == "finished")
     outcome.results = closing_table(trainer)
     return outcome
 
 
-def final_figures(trainer: Trainer, finished: bool) -> dict[str, Any]:
-    """What the summary says of a run once it has ended."""
-    tally, options = trainer.tally, trainer.options
-    val_loss = list(tally.val_losses.values())[-1]
-    frequencies = trainer.recorder.summary["corpus"]["unigram_validation_loss"]
-    figures = {
-        "steps": options.steps,
-        "log_every": tally.log_every,
-        "train_loss": tally.train_loss,
-        "val_loss": val_loss,
-        "initial_val_loss": tally.val_losses[0],
-        "stuck": finished and is_stuck(val_loss, frequencies),
-        "tokens": tally.checked_steps * trainer.engine.step_tokens,
-        "spikes": tally.spikes,
-        "spike_steps": tally.spike_steps,
-    }
-    if options.clip is not None and tally.clip_share is not None:
-        figures["clip_share"] = tally.clip_share
-    return figures | {
-        "training_seconds": round(tally.training_seconds, 3),
-        "tokens_per_s": tally.mean_speed(trainer.engine.step_tokens),
-        "peak_memory_mb": round(trainer.engine.memory.meter.highest() / MB, 1),
-        "grad_norm": tally.block_norms,
-    }
+def summarise(trainer: Trainer, finished: bool) -> None:
+    """Put into the summary what is known once a run has ended."""
+    summary, tally, engine = trainer.recorder.summary, trainer.tally, trainer.engine
+    summary.steps, summary.log_every = trainer.options.steps, tally.log_every
+    summary.train_loss, summary.initial_val_loss = tally.train_loss, tally.val_losses[0]
+    summary.val_loss = list(tally.val_losses.values())[-1]
+    frequencies = summary.corpus.unigram_validation_loss
+    summary.stuck = finished and is_stuck(summary.val_loss, frequencies)
+    summary.tokens = tally.checked_steps * engine.step_tokens
+    summary.spikes, summary.spike_steps = tally.spikes, tally.spike_steps
+    summary.clip_share = None if trainer.options.clip is None else tally.clip_share
+    summary.training_seconds = round(tally.training_seconds, 3)
+    summary.tokens_per_s = tally.mean_speed(engine.step_tokens)
+    summary.peak_memory_mb = round(engine.memory.meter.highest() / MB, 1)
+    summary.grad_norm = tally.block_norms
 
 
 def closing_table(trainer: Trainer) -> dict[str, str]:
     """Names and values that a person reads when a run has ended."""
     tally, summary = trainer.tally, trainer.recorder.summary
-    frequencies = summary["corpus"]["unigram_validation_loss"]
+    frequencies = format_loss(summary.corpus.unigram_validation_loss)
     results = {
-        "train loss": format_loss(tally.train_loss),
-        "validation loss": f"{summary['val_loss']:.3f} nats "
-        f"(token frequencies alone: {frequencies:.3f})",
-        "parameters": f"{summary['parameters']:,}",
+        "train loss": format_loss(summary.train_loss),
+        "validation loss": f"{format_loss(summary.val_loss)} (token frequencies alone: "
+        f"{frequencies.removesuffix(' nats')})",
+        "parameters": f"{summary.parameters:,}",
         "peak memory, whole process": megabytes(trainer.engine.memory.meter.highest()),
     }
     if tally.spikes:
         results["loss spikes"] = f"{tally.spikes}, the first at step {tally.spike_steps[0]}"
     if tally.clipped:
         results["clipped"] = f"{tally.clip_share:.0%} of the steps"
-    for when, blocks in tally.block_norms.items():
-        if blocks:
-            results[f"gradient norm, {when.replace('_', ' ')}"] = (
-                f"first block {blocks['first_block']:.4g}, last block {blocks['last_block']:.4g}"
+    for when, blocks in (
+        ("first step", tally.block_norms.first_step),
+        ("last step", tally.block_norms.last_step),
+    ):
+        if blocks.first_block is not None:
+            results[f"gradient norm, {when}"] = (
+                f"first block {blocks.first_block:.4g}, last block {blocks.last_block:.4g}"
             )
     return results
 

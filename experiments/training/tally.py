@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.records.json_values import read_section
+from experiments.records.summary import BlockNorms, GradNorms
+
 SPIKE_DEVIATIONS, SPIKE_WINDOW, SPIKE_LEAST = 6, 100, 20  # see is_spike
 SPIKES_NAMED = 20  # of which the summary names the step
 
@@ -47,7 +50,7 @@ class Tally:
     train_loss: float | None = None
     speed: float = 0.0
     val_losses: dict[int, float] = field(default_factory=dict)
-    block_norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    block_norms: GradNorms = field(default_factory=GradNorms)
     checked_steps: int = 0
     losses: list[float] = field(default_factory=list)
     spikes: int = 0
@@ -63,7 +66,8 @@ class Tally:
     def from_state(cls, state: Mapping[str, Any]) -> "Tally":
         """The tally of a checkpoint. Raises KeyError where a field is not there."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: state[STORED_AS.get(name, name)] for name in names})
+        values = {name: state[STORED_AS.get(name, name)] for name in names}
+        return cls(**values | {"block_norms": read_section(GradNorms, values["block_norms"])})
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -81,19 +85,20 @@ class Tally:
         self.losses = [*self.losses, loss][-SPIKE_WINDOW:]
         self.clipped += clipped
 
-    def log(self, updates: int, loss: float, blocks: dict[str, float], step_tokens: int) -> None:
+    def log(self, updates: int, loss: float, blocks: BlockNorms, step_tokens: int) -> None:
         """Count a recorded step.
 
         updates      made once this step is done
         blocks       gradient norms of the first and the last block
         step_tokens  tokens of one step
         """
+        if self.logged_step == 0:
+            self.block_norms.first_step = blocks
+        self.block_norms.last_step = blocks
         seconds = self.training_seconds - self.logged_seconds
         self.speed = (updates - self.logged_step) * step_tokens / seconds
         self.logged_seconds, self.logged_step = self.training_seconds, updates
         self.train_loss = loss
-        self.block_norms.setdefault("first_step", blocks)
-        self.block_norms["last_step"] = blocks
 
     def mean_speed(self, step_tokens: int) -> float:
         """Tokens per second of all recorded steps, evaluation and probes aside."""

@@ -13,6 +13,7 @@ import run as cli_module
 from conftest import Cli
 from experiments.records import sinks
 from experiments.records.sink import Metrics, Table, format_cell
+from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from experiments.training.loop import Trainer
 from normscope.stats import Row
@@ -29,7 +30,7 @@ class Remembering:
         self.before = records.get("remembered", 0)
         self.steps: list[tuple[int, dict[str, Any], list[Row]]] = []
         self.tables: dict[str, list[dict[str, Any]]] = {}
-        self.ends: list[dict[str, Any]] = []
+        self.ends: list[Summary] = []
         self.made.append(self)
 
     @staticmethod
@@ -45,8 +46,8 @@ class Remembering:
     def state(self) -> dict[str, Any]:
         return {"remembered": self.before + len(self.steps)}
 
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
-        self.ends.append(dict(summary))
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
+        self.ends.append(summary)
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ def test_a_sink_added_in_one_place_sees_every_record(
     for name, table in sink.tables.items():
         assert list(map(cells, table)) == lines(run / f"{name}.csv")
     (summary,) = sink.ends
-    assert summary["status"] == "finished"
-    assert summary["val_loss"] == json.loads((run / "summary.json").read_text())["val_loss"]
+    assert summary.status == "finished"
+    assert summary.val_loss == json.loads((run / "summary.json").read_text())["val_loss"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_every_sink_is_finished_whatever_another_raises(
     cli: Cli, toy: tuple[str, ...], made: list[Remembering], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(Remembering):
-        def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+        def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
             raise OSError("no space")
 
     monkeypatch.setattr(sinks, "SINKS", [Failing, *sinks.SINKS])
