@@ -59,7 +59,7 @@ def title_of(summary: Summary) -> str:
         f"init {summary.init}",
         f"{summary.seeds} seeds" if summary.seeds else f"seed {summary.seed}",
         None if summary.warmup_steps is None else f"warm-up {summary.warmup_steps}",
-        None if summary.shortcut else "shortcut off",
+        "shortcut off" if summary.shortcut is False else None,
     ]
     return ", ".join(filter(None, words))
 

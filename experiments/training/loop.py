@@ -83,7 +83,7 @@ class Trainer:
         recording = self._is_logged(step) or evaluating or probing
         record = StepRecord(step)
         if evaluating or probing:
-            # What follows takes long, and would be of a model that is broken already.
+            # A step that broke the weights ends the run before anything more is measured of them.
             with self.tally.timed():
                 self._check_pending()
         if evaluating:
@@ -157,8 +157,7 @@ class Trainer:
             "lr": values.lr,
             "grad_norm": float(values.total_norm),
         }
-        # Of a gradient that is not finite, which tensor it is in.
-        each_tensor = each_tensor or not values.is_finite
+        each_tensor = each_tensor or not values.is_finite  # to show which tensor it is
         record.rows[:0] = self.engine.norms.gradient_rows(values.grad_norms, each_tensor)
 
     def _record_divergence(self, values: OnHost, record: StepRecord | None) -> None:
@@ -172,7 +171,7 @@ class Trainer:
     def _record(self, record: StepRecord) -> None:
         """Write a step's row, with the speed since the last one and the memory so far."""
         metrics = record.metrics
-        if "clip_factor" in metrics:
+        if "clip_factor" in metrics:  # on the device until a row needs it
             metrics["clip_factor"] = float(metrics["clip_factor"])
         blocks = BlockNorms.from_rows(record.rows)
         self.tally.log(record.step + 1, metrics["train_loss"], blocks, self.engine.step_tokens)
@@ -192,6 +191,7 @@ class Trainer:
         return loss
 
     def _progress_note(self) -> str:
+        """What the progress line shows beside the step."""
         return f"loss {self.tally.train_loss:.3f}  {self.tally.speed:,.0f} tokens/s"
 
     def _save_or_stop(self) -> None:
@@ -199,7 +199,7 @@ class Trainer:
         signal, every = stop_signal(), self.options.checkpoint_every
         is_due = every and self.done % every == 0 and self.done < self.options.steps
         if signal or is_due:
-            self._check_pending()  # a checkpoint keeps no step that nobody has looked at
+            self._check_pending()  # no checkpoint is written of weights that a step has broken
             self.save()
         if signal:
             raise Interrupted(signal)
@@ -210,7 +210,8 @@ class Trainer:
         val_loss = self._evaluate(steps)
         rows = self.probes.on_step() if self.options.probe_every else []
         if math.isfinite(val_loss):
-            self.save()  # before the last row, which a run that grows writes anew
+            # Without the last row in it: a run that is given more steps replaces that row.
+            self.save()
             if self.options.end_probes:
                 rows += self.probes.at_end(val_loss)
         metrics = {"tokens": steps * self.engine.step_tokens, "val_loss": val_loss}

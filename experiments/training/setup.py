@@ -67,7 +67,7 @@ def record_parameters(model: GPT, recorder: Recorder) -> int:
 
 
 def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
-    """Model and trainer, with what is known before the first step recorded."""
+    """Model and trainer, at the start or at the checkpoint from which the run continues."""
     device = pick_device(settings.device)
     config = settings.model_config(corpus.tokenizer.vocab_size)
     predicted = predict(settings, config)
@@ -77,14 +77,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     torch.manual_seed(settings.seed)
     with explain_out_of_memory(predicted):
         model = build_model(config, settings, device)
-    summary = recorder.summary
-    summary.device, summary.corpus = str(device), CorpusSummary(**corpus.statistics())
-    summary.optimizer, summary.lr = settings.optimizer.name, settings.optimizer.lr
-    summary.warmup_steps = settings.schedule.warmup_steps
-    describe_model(recorder, config)
-    parameters = record_parameters(model, recorder)
-    recorder.write_summary()
-    print_setup(settings, corpus, parameters, device)
+    describe_setup(model, settings, recorder, corpus, device)
     state = recorder.checkpoint
     if state is None:
         tally = Tally(log_every=settings.trainer.log_every)
@@ -95,12 +88,26 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     trainer = Trainer(engine, recorder, tally)
     if state is None:
         engine.profile()
-        return trainer
-    warn_of_other_versions(state)
-    trainer.restore(state)
-    recorder.checkpoint = None  # as large as the model and its optimizer
-    print_line(f"continues after step {trainer.done} of {settings.trainer.steps}")
+    else:
+        warn_of_other_versions(state)
+        trainer.restore(state)
+        recorder.checkpoint = None  # as large as the model and its optimizer
+        print_line(f"continues after step {trainer.done} of {settings.trainer.steps}")
     return trainer
+
+
+def describe_setup(
+    model: GPT, settings: Settings, recorder: Recorder, corpus: Corpus, device: torch.device
+) -> None:
+    """Record and print what is known before the first step."""
+    summary = recorder.summary
+    summary.device, summary.corpus = str(device), CorpusSummary(**corpus.statistics())
+    summary.optimizer, summary.lr = settings.optimizer.name, settings.optimizer.lr
+    summary.warmup_steps = settings.schedule.warmup_steps
+    describe_model(recorder, model.config)
+    parameters = record_parameters(model, recorder)
+    recorder.write_summary()
+    print_setup(settings, corpus, parameters, device)
 
 
 def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:

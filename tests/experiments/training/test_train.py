@@ -209,14 +209,6 @@ def test_clipped_steps_are_counted_on_every_step(
     assert summary_of(coarse)["clip_share"] == share
 
 
-def test_spikes_by_hand() -> None:
-    before = [1.0, 3.0] * 10  # mean 2, deviation 1
-    assert is_spike(8.001, before)
-    assert not is_spike(8.0, before)
-    assert not is_spike(-100.0, before)
-    assert not is_spike(1000.0, before[1:])  # too few to tell
-
-
 def test_spikes_are_counted_on_every_step(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
