@@ -15,16 +15,16 @@ FOLDER = Path(__file__).parent / "runners"
 
 @dataclass
 class Outcome:
-    """What a runner has to tell beside its records.
+    """What a runner returns for the terminal, beside its records.
 
-    status  finished or diverged
-    shown   names and values for the closing table
-    prompt  what the model was given to continue
-    sample  what it wrote
+    status   finished or diverged
+    results  names and values for the closing table
+    prompt   what the model was given to continue
+    sample   what it wrote
     """
 
     status: str = "finished"
-    shown: dict[str, str] = field(default_factory=dict)
+    results: dict[str, str] = field(default_factory=dict)
     prompt: str = ""
     sample: str = ""
 

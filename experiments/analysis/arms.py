@@ -7,13 +7,14 @@ values of all factors, which are the settings that vary, and differ in the seed 
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 
 from experiments.analysis.histories import History
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
+from experiments.records.summary import Summary
 from gpt import ConfigError
 from gpt.registry import choice_hint
 
@@ -54,7 +55,7 @@ class Arm:
             if history.run.status == "diverged":
                 losses.append(math.inf)
             elif history.run.status == "finished":
-                loss = history.run.number("val_loss")
+                loss = history.run.summary.val_loss
                 losses += [] if loss is None else [loss]
         return losses
 
@@ -67,9 +68,9 @@ class Arm:
         """Settings that differ between its runs: `--by` may name fewer than vary."""
         return varying_settings([history.run for history in self.histories])
 
-    def median(self, *path: str) -> float:
-        """Median over runs of a number of their summaries; nan where none has it."""
-        numbers = [history.run.number(*path) for history in self.histories]
+    def median(self, value: Callable[[Summary], float | None]) -> float:
+        """Median over runs of a value of their summaries; nan where none has it."""
+        numbers = [value(history.run.summary) for history in self.histories]
         return median([number for number in numbers if number is not None])
 
 

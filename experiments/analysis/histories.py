@@ -48,7 +48,7 @@ class History:
     @property
     def capped_loss(self) -> float | None:
         """min(final, initial) validation loss; the initial one of a run that diverged."""
-        initial, final = self.run.number("initial_val_loss"), self.run.number("val_loss")
+        initial, final = self.run.summary.initial_val_loss, self.run.summary.val_loss
         if self.run.status == "diverged":
             return initial
         if self.run.status != "finished" or final is None:
@@ -58,7 +58,7 @@ class History:
     @property
     def tokens(self) -> float | None:
         """Tokens trained on; for runs of older versions, those until the last logged step."""
-        recorded = self.run.number("tokens")
+        recorded = self.run.summary.tokens
         if recorded is None and "tokens" in self.metrics and len(self.metrics):
             return float(self.metrics["tokens"].iloc[-1])
         return recorded
@@ -76,7 +76,7 @@ def read_history(run: Run) -> History:
     columns = ("step", "layer", "component", "stat", "value")
     gradients = read_checked_csv(run.directory / "gradients.csv", columns)
     history = History(run, metrics)
-    if run.status == "finished" and run.number("val_loss") is not None:
+    if run.status == "finished" and run.summary.val_loss is not None:
         for name in ("metrics.csv", "gradients.csv"):
             if not (run.directory / name).is_file():
                 log.warning("%s is missing", run.directory / name)

@@ -1,13 +1,11 @@
 """Recorded runs: found and read by their summary.json, compared by their settings."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
-from experiments.machine.console import one_line, printable
+from experiments.records.summary import Summary, read_summary
 from experiments.settings.identity import flatten, with_new_names
 
 log = logging.getLogger(__name__)
@@ -39,22 +37,19 @@ KEYS_BEFORE_0_2 = {
 
 @dataclass
 class Run:
-    """A run's directory, its summary.json, and its settings by dotted name."""
+    """A run's directory, its summary, and its settings by dotted name."""
 
     directory: Path
-    summary: dict[str, Any]
+    summary: Summary
     settings: dict[str, Value] = field(init=False)
 
     def __post_init__(self) -> None:
-        recorded = self.summary.get("settings")
-        if isinstance(recorded, dict):
+        recorded = self.summary.settings
+        if recorded is not None:
             self.settings = dict(flatten(with_new_names(recorded)))
         else:
-            self.settings = {
-                name: self.summary[key]
-                for key, name in KEYS_BEFORE_0_2.items()
-                if key in self.summary
-            }
+            found = {name: getattr(self.summary, key) for key, name in KEYS_BEFORE_0_2.items()}
+            self.settings = {name: value for name, value in found.items() if value is not None}
 
     def setting(self, name: str) -> Value:
         """A setting by its dotted name; UNKNOWN where the run did not record it."""
@@ -62,16 +57,16 @@ class Run:
 
     @property
     def status(self) -> str:
-        return str(self.summary.get("status", "unknown"))
+        return self.summary.status or UNKNOWN
 
     @property
-    def seed(self) -> Value:
-        return self.summary.get("seed")
+    def seed(self) -> int | None:
+        return self.summary.seed
 
     @property
     def reason(self) -> str:
         """Why it failed or diverged; empty where it did not."""
-        return str(self.summary.get("error") or self.summary.get("reason") or "")
+        return self.summary.error or self.summary.reason or ""
 
     @property
     def is_stuck(self) -> bool:
@@ -79,18 +74,8 @@ class Run:
 
         Computed from its losses, since older versions did not record it.
         """
-        frequencies = self.number("corpus", "unigram_validation_loss")
-        return self.status == "finished" and is_stuck(self.number("val_loss"), frequencies)
-
-    def number(self, *path: str) -> float | None:
-        """A number of the summary, by its keys; None where it was not recorded."""
-        value: Any = self.summary
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        try:
-            return None if value is None or isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            return None
+        frequencies = self.summary.corpus.unigram_validation_loss
+        return self.status == "finished" and is_stuck(self.summary.val_loss, frequencies)
 
 
 def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
@@ -104,30 +89,6 @@ def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
     return val_loss > (1 - STUCK_TOLERANCE) * frequencies
 
 
-def read_summary(directory: Path) -> dict[str, Any]:
-    """The run's summary.json; empty where there is none or, with a warning, where it is damaged."""
-    path = directory / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict):
-            raise ValueError("it does not hold an object")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        log.warning("%s cannot be read and is left out: %s", path, one_line(error))
-        return {}
-    return cast(dict[str, Any], escape_strings(summary))
-
-
-def escape_strings(value: Any) -> Any:
-    """`value` with control characters in its strings as escapes: it may come from a stranger."""
-    if isinstance(value, dict):
-        return {escape_strings(key): escape_strings(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [escape_strings(item) for item in value]
-    return printable(value) if isinstance(value, str) else value
-
-
 def find_runs(folder: Path) -> list[Run]:
     """Every run in `folder` or below it, in the order of their paths."""
     directories = [folder] if (folder / "summary.json").is_file() else []
@@ -138,11 +99,12 @@ def find_runs(folder: Path) -> list[Run]:
         and "wandb" not in path.relative_to(folder).parts
     )
     runs = [Run(directory, read_summary(directory)) for directory in directories]
+    runs = [run for run in runs if run.summary != Summary()]
     for run in runs:
-        if run.summary and "settings" not in run.summary:
+        if run.summary.settings is None:
             path = run.directory / "summary.json"
             log.warning("%s is from an older version: few of its settings are known", path)
-    return [run for run in runs if run.summary]
+    return runs
 
 
 def needs_run(directory: Path, rerun: str | None) -> bool:
@@ -150,7 +112,7 @@ def needs_run(directory: Path, rerun: str | None) -> bool:
 
     rerun  sweep.rerun: None runs what has not finished or diverged; failed runs failed jobs only
     """
-    status = read_summary(directory).get("status")
+    status = read_summary(directory).status
     if rerun == "failed":
         return status == "failed"
     return rerun == "all" or status not in COMPLETED

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from experiments.analysis.runs import Run, read_summary
+from experiments.analysis.runs import Run
 from experiments.claims import CLAIMS
 from experiments.claims.claim import Claim, Evidence, Result, judge, overall
 from experiments.claims.lab import BUDGETS, Lab
@@ -34,6 +34,7 @@ from experiments.machine.signals import (
 )
 from experiments.records.recorder import Recorder
 from experiments.records.sink import Table, Value
+from experiments.records.summary import read_summary
 from experiments.report.claims_page import write_claims_page
 from experiments.runner import Outcome
 from experiments.settings.compose import to_values
@@ -64,14 +65,13 @@ def measure_claims(settings: Settings, recorder: Recorder) -> Outcome:
     """Measure the selected claims and record the files of `experiments.runners.claims`."""
     check_choice("claims.budget", settings.claims.budget, BUDGETS)
     claims = select_claims(settings)
-    lab = Lab(settings, overrides_for_runs(recorder.summary["overrides"]))
+    lab = Lab(settings, overrides_for_runs(recorder.summary.overrides or []))
     threads = settings.threads or THREADS_IN_A_SWEEP
     is_on_cpu = pick_device(settings.device).type == "cpu"
     # Several processes on one GPU would compete for its memory.
     workers = max(1, (os.cpu_count() or 1) // threads) if is_on_cpu else 1
     measured = measure_theory([c for c in claims if not c.trains], lab, workers, threads)
     measured |= measure_training([c for c in claims if c.trains], lab, workers, threads)
-    recorder.open_wandb()  # not earlier: a process has one W&B run at a time
     return record_claims(claims, measured, settings, recorder)
 
 
@@ -189,7 +189,7 @@ def measure_training(
     measured: dict[str, Measured] = {}
     for claim in claims:
         runs = [run for group in lab.arms(claim.name).values() for run in group]
-        seconds = sum(run.number("seconds") or 0.0 for run in runs)
+        seconds = sum(run.summary.seconds or 0.0 for run in runs)
         try:
             measured[claim.name] = Measured(claim.measure(lab), seconds)
         except Exception as error:  # such as of files that somebody has changed
@@ -229,7 +229,10 @@ def trained_runs(
 
     def run_of(arm: Sequence[str], seed: int) -> Run:
         directory = by_hash[digest(values_of(overrides_of(arm, seed)))[:HASH_DIGITS]]
-        return Run(directory, {"seed": seed} | read_summary(directory))
+        summary = read_summary(directory)
+        if summary.seed is None:  # of a run that left nothing
+            summary.seed = seed
+        return Run(directory, summary)
 
     return {arm: [run_of(arm, seed) for seed in lab.run_seeds] for arm in arms}
 
@@ -278,7 +281,7 @@ def record_claims(
     points = [row for claim in claims for row in point_rows(claim, measured[claim.name].evidence)]
     if points:
         recorder.table("measurements", points)
-    recorder.summary |= {"budget": settings.claims.budget, "claims": verdicts}
+    recorder.summary.budget, recorder.summary.claims = settings.claims.budget, verdicts
     recorder.write_summary()  # the page reads it
     page = write_claims_page(recorder.directory)
     scoreboard = [
@@ -293,7 +296,7 @@ def record_claims(
     print_table("Claims", scoreboard)
     print_line(f"\nReport: {page}")
     counts = Counter(verdicts.values())
-    return Outcome(shown={verdict: str(count) for verdict, count in sorted(counts.items())})
+    return Outcome(results={verdict: str(count) for verdict, count in sorted(counts.items())})
 
 
 def row_of(

@@ -91,7 +91,7 @@ def capped_loss(run: Run) -> float:
 
 def learnt(run: Run) -> float:
     """Nats below the loss of token frequencies alone."""
-    frequencies = run.number("corpus", "unigram_validation_loss")
+    frequencies = run.summary.corpus.unigram_validation_loss
     return math.nan if frequencies is None else frequencies - capped_loss(run)
 
 
@@ -126,7 +126,7 @@ def add_losses(evidence: Evidence, runs: Mapping[str, list[Run]]) -> None:
     for name, group in runs.items():
         for run in group:
             evidence.points.append(Point(name, math.nan, seed_of(run), capped_loss(run)))
-            frequencies = run.number("corpus", "unigram_validation_loss")
+            frequencies = run.summary.corpus.unigram_validation_loss
             if frequencies is not None:
                 evidence.lines["token frequencies alone"] = frequencies
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from experiments.analysis.runs import COMPLETED, needs_run, read_summary
+from experiments.analysis.runs import COMPLETED, needs_run
 from experiments.jobs.check import checked_settings
 from experiments.jobs.resume import (
     check_resumable,
@@ -39,7 +39,7 @@ from experiments.records.directory import (
     write_config,
 )
 from experiments.records.recorder import Recorder
-from experiments.records.summary import write_summary
+from experiments.records.summary import Summary, read_summary
 from experiments.runner import Outcome, find_runner
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
@@ -102,7 +102,7 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         # those of the latest start; somebody may have edited the file since.
         for earlier in filter(None, (stored, state and state["settings"])):
             check_resumable(settings, earlier, 0 if state is None else state["step"])
-        status = read_summary(directory).get("status")
+        status = read_summary(directory).status
         has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
         is_extended = has_more_steps and settings.runner == "train" and status == "finished"
         if status in COMPLETED and not is_extended:
@@ -186,17 +186,17 @@ def record_rejected_job(
     values: Values, overrides: Sequence[str], directory: Path, message: str
 ) -> None:
     """Write summary.json of a job whose config is not valid."""
-    summary = {
-        "status": "failed",
-        "runner": values.get("runner"),
-        "seed": values.get("seed"),
-        "settings_sha256": digest(values),
-        "settings": result_settings(values),
-        "overrides": list(overrides),
-        "error": message,
-    }
+    summary = Summary(
+        status="failed",
+        runner=values.get("runner"),
+        seed=values.get("seed"),
+        settings_sha256=digest(values),
+        settings=result_settings(values),
+        overrides=list(overrides),
+        error=message,
+    )
     with contextlib.suppress(OSError):  # the sweep then counts the job as not started
-        write_summary(directory, summary)
+        summary.write(directory)
 
 
 @contextlib.contextmanager
@@ -246,7 +246,7 @@ def execute(settings: Settings, recorder: Recorder) -> int:
     else:
         status, code = outcome.status, 0
     try:
-        recorder.close(status, pictures, **({"error": message} if status == "failed" else {}))
+        recorder.close(status, pictures, message if status == "failed" else None)
     except OSError as error:  # such as a full disk; the records written before are still there
         status, message, code = "failed", message or describe_error(error), code or FAILED
     if message:
@@ -268,10 +268,10 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
     summary = recorder.summary
     status = outcome.status
     if outcome.status == "diverged":
-        status += f": {summary['reason']}"
-    results = {"status": status, **outcome.shown, "time": f"{summary['seconds']:.1f} s"}
-    placement = f" ({summary['placement']})" if "placement" in summary else ""
-    print_values(summary["runner"] + placement, results)
+        status += f": {summary.reason}"
+    results = {"status": status, **outcome.results, "time": f"{summary.seconds:.1f} s"}
+    placement = f" ({summary.placement})" if summary.placement else ""
+    print_values(f"{summary.runner}{placement}", results)
     for title, text in (("Prompt", outcome.prompt), ("The model continued", outcome.sample)):
         if text:
             print_line(f"\n{title}:\n  " + text.strip().replace("\n", "\n  "))

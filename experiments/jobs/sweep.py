@@ -23,7 +23,6 @@ from experiments.analysis.runs import (
     Run,
     find_runs,
     needs_run,
-    read_summary,
     sort_key,
     varying_settings,
 )
@@ -32,8 +31,8 @@ from experiments.machine.console import one_line, print_error, print_line, print
 from experiments.machine.files import safe_file_name, write_atomically
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
-from experiments.records.sink import escape_cell, format_cell
-from experiments.records.summary import write_summary
+from experiments.records.sink import Value, escape_cell, format_cell
+from experiments.records.summary import Summary, read_summary
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS
 from gpt import ConfigError
@@ -45,31 +44,6 @@ log = logging.getLogger(__name__)
 HASH_DIGITS = 8
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other processes
-
-# Columns of runs.csv after the swept values: name, and the keys of its value in summary.json.
-COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("init", ("init",)),
-    ("final_norm", ("final_norm",)),
-    ("steps", ("steps",)),
-    ("tokens", ("tokens",)),
-    ("diverged_at_step", ("diverged_at_step",)),
-    ("train_loss", ("train_loss",)),
-    ("val_loss", ("val_loss",)),
-    ("initial_val_loss", ("initial_val_loss",)),
-    ("unigram_validation_loss", ("corpus", "unigram_validation_loss")),
-    ("stuck", ("stuck",)),
-    ("spikes", ("spikes",)),
-    ("clip_share", ("clip_share",)),
-    ("grad_norm_first_block_initial", ("grad_norm", "first_step", "first_block")),
-    ("grad_norm_last_block_initial", ("grad_norm", "first_step", "last_block")),
-    ("grad_norm_first_block_final", ("grad_norm", "last_step", "first_block")),
-    ("grad_norm_last_block_final", ("grad_norm", "last_step", "last_block")),
-    ("parameters", ("parameters",)),
-    ("peak_memory_mb", ("peak_memory_mb",)),
-    ("tokens_per_s", ("tokens_per_s",)),
-    ("training_seconds", ("training_seconds",)),
-    ("seconds", ("seconds",)),
-)
 
 
 @dataclass(frozen=True)
@@ -253,8 +227,9 @@ class Sweep:
             if signal := stop_signal():
                 raise Interrupted(signal)
             for job in filter(self._is_lost, waiting):
-                summary = {"status": "failed", "error": "its process was killed or crashed"}
-                write_summary(job.directory, read_summary(job.directory) | summary)
+                summary = read_summary(job.directory)
+                summary.status, summary.error = "failed", "its process was killed or crashed"
+                summary.write(job.directory)
             self._print_new_ends()
             rest = [
                 job for job in waiting if job not in self.reported and not is_locked(job.directory)
@@ -300,9 +275,9 @@ class Sweep:
             heading = f"job {self._position(len(self.reported))} runs in another process"
         elif run.reason:
             details.append(run.reason)
-        elif (loss := run.number("val_loss")) is not None:
+        elif (loss := run.summary.val_loss) is not None:
             details.append(f"validation loss {loss:.3f}")
-        if run.status != "running" and (seconds := run.number("seconds")) is not None:
+        if run.status != "running" and (seconds := run.summary.seconds) is not None:
             details.append(f"{seconds:.0f} s")
         words = f"{heading}: {', '.join(details) or job.name}"
         left = len(self.to_run) - len(self.reported)
@@ -357,7 +332,7 @@ class Sweep:
 
 def status_of(job: Job) -> str:
     """The status in the job's summary; absent without one."""
-    return str(read_summary(job.directory).get("status", "absent"))
+    return read_summary(job.directory).status or "absent"
 
 
 def summary_time(job: Job) -> int | None:
@@ -375,12 +350,12 @@ def write_runs_csv(folder: Path) -> None:
     runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    header = ["name", *names, "seed", "status", "reason", *(name for name, _ in COLUMNS)]
+    header = ["name", *names, "seed", "status", "reason", *summary_columns(Summary())]
     writer.writerow(map(escape_cell, header))
     for run in runs:
         values = [run.directory.name, *(run.settings.get(name) for name in names)]
         values += [run.seed, run.status, run.reason]
-        values += [look_up(run.summary, path) for _, path in COLUMNS]
+        values += summary_columns(run.summary).values()
         writer.writerow([format_cell(value) for value in values])
     try:
         write_atomically(folder / "runs.csv", buffer.getvalue().encode())
@@ -388,11 +363,32 @@ def write_runs_csv(folder: Path) -> None:
         log.warning("runs.csv was not written: %s", one_line(error))
 
 
-def look_up(values: Any, path: Sequence[str]) -> Any:
-    """A value in nested dictionaries; None where it is absent."""
-    for key in path:
-        values = values.get(key) if isinstance(values, dict) else None
-    return values
+def summary_columns(summary: Summary) -> dict[str, Value]:
+    """The columns of runs.csv after the swept values, with what one run has there."""
+    first, last = summary.grad_norm.first_step, summary.grad_norm.last_step
+    return {
+        "init": summary.init,
+        "final_norm": summary.final_norm,
+        "steps": summary.steps,
+        "tokens": summary.tokens,
+        "diverged_at_step": summary.diverged_at_step,
+        "train_loss": summary.train_loss,
+        "val_loss": summary.val_loss,
+        "initial_val_loss": summary.initial_val_loss,
+        "unigram_validation_loss": summary.corpus.unigram_validation_loss,
+        "stuck": summary.stuck,
+        "spikes": summary.spikes,
+        "clip_share": summary.clip_share,
+        "grad_norm_first_block_initial": first.first_block,
+        "grad_norm_last_block_initial": first.last_block,
+        "grad_norm_first_block_final": last.first_block,
+        "grad_norm_last_block_final": last.last_block,
+        "parameters": summary.parameters,
+        "peak_memory_mb": summary.peak_memory_mb,
+        "tokens_per_s": summary.tokens_per_s,
+        "training_seconds": summary.training_seconds,
+        "seconds": summary.seconds,
+    }
 
 
 def duration(seconds: float) -> str:

@@ -17,31 +17,39 @@ from experiments.records.sink import (
     Value,
     format_cell,
 )
+from experiments.records.summary import Summary
+from experiments.settings.schema import Settings
 from normscope.stats import Row
 
 
 class CsvSink:
     """metrics.csv and gradients.csv, flushed as they grow, and one CSV file for each table."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
         self.directory = directory
         self.files: dict[str, IO[str]] = {}
         self.rows: dict[str, int] = {}  # of the files that grow, without their head
+        for name, count in records.get("rows", {}).items():
+            self._continue(name, count)
 
-    def sync(self) -> dict[str, int]:
-        """Put on the disk what was written; returns the rows of each file that grows."""
+    @staticmethod
+    def is_wanted(settings: Settings) -> bool:
+        """Always: these files are what everything else is made from."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """The rows of each file that grows, which are on the disk once this returns."""
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-        return dict(self.rows)
+        return {"rows": dict(self.rows)}
 
-    def resume(self, rows: Mapping[str, int]) -> None:
-        """Go on after the first `rows` of each file; what came after them is cut off."""
-        for name, count in rows.items():
-            path = self.directory / name
-            os.truncate(path, line_end_offset(path, count + 1))
-            self.files[name] = path.open("a", newline="")
-            self.rows[name] = count
+    def _continue(self, name: str, count: int) -> None:
+        """Append to a file after its first `count` rows; what came after them is cut off."""
+        path = self.directory / name
+        os.truncate(path, line_end_offset(path, count + 1))
+        self.files[name] = path.open("a", newline="")
+        self.rows[name] = count
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         if metrics:
@@ -70,7 +78,10 @@ class CsvSink:
         writer.writerows([format_cell(value) for value in row.values()] for row in table)
         write_atomically(self.directory / f"{name}.csv", buffer.getvalue().encode())
 
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
-        for file in self.files.values():
-            with contextlib.suppress(OSError):  # each row was flushed, and `sync` came before
-                file.close()
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
+        try:
+            self.state()
+        finally:
+            for file in self.files.values():
+                with contextlib.suppress(OSError):  # each row was flushed already
+                    file.close()

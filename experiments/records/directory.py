@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, whether it is in use, and what was asked of it."""
+"""A run's directory: its lock, and the config and overrides that the run was started with."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ LOCK, CONFIG_FOLDER = ".lock", ".hydra"
 
 
 class DirectoryInUse(ConfigError):
-    """Another process has the directory."""
+    """Another process runs in the directory."""
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def locked(directory: Path, new: bool = True) -> Iterator[None]:
 
     new  whether the directory must be empty
 
-    Raises Busy while another process runs in it, ConfigError where it should be empty and is not.
-    The lock ends with its process.
+    Raises DirectoryInUse while another process runs in it, ConfigError where it should be empty
+    and is not. The lock ends with its process.
     """
     if new:
         require_empty(directory)
@@ -47,9 +47,9 @@ def locked(directory: Path, new: bool = True) -> Iterator[None]:
 
 
 def write_config(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what was asked for into .hydra/, every value resolved.
+    """Write the config, every value resolved, and the overrides into .hydra/.
 
-    The config comes last: without it nothing has begun.
+    The config comes last: a directory without it counts as one in which no run has begun.
     """
     folder = directory / CONFIG_FOLDER
     folder.mkdir(exist_ok=True)

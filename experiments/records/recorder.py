@@ -1,5 +1,6 @@
 """One open run: its directory, its sinks and its summary."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -8,10 +9,10 @@ from typing import Any
 
 from experiments.machine.files import write_atomically
 from experiments.machine.versions import versions
-from experiments.records.csv_files import CsvSink
+from experiments.machine.world import ALONE, World
 from experiments.records.sink import Metrics, Sink, Table
-from experiments.records.summary import write_summary
-from experiments.records.wandb_run import WandbSink
+from experiments.records.sinks import open_sinks
+from experiments.records.summary import Summary
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
 from normscope.stats import Row
@@ -20,7 +21,10 @@ from normscope.stats import Row
 class Recorder:
     """Everything that a runner records goes through here, to every sink alike.
 
-    state  of the checkpoint from which the run goes on; its records after that are cut off
+    The sinks open at the first record, so that a run that is refused before it leaves none.
+
+    state  of the checkpoint from which the run continues; records after that are cut off
+    world  of the process; only its first process writes
     """
 
     def __init__(
@@ -29,88 +33,77 @@ class Recorder:
         settings: Settings,
         overrides: Sequence[str] = (),
         state: dict[str, Any] | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.directory = directory
+        self.directory, self.world = directory, world
         self.settings = settings
         self.started = time.monotonic()  # which no change of the clock touches
         self.tables: dict[str, Table] = {}
-        self.csv = CsvSink(directory)
-        self.sinks: list[Sink] = [self.csv]
-        self.wandb_id: str | None = None
+        self.sinks: list[Sink] | None = None  # until the first record
+        self.stored: dict[str, Any] = {}  # what the checkpoint kept of the records
         self.resumed_at: list[int] = []
         self.checkpoint = state
-        self.summary: dict[str, Any] = {
-            "status": "running",
-            "runner": settings.runner,
-            "seed": settings.seed,
-            "settings_sha256": digest(dataclasses.asdict(settings)),
-            "settings": result_settings(dataclasses.asdict(settings)),
-            "overrides": list(overrides),
-        }
+        self.summary = Summary(
+            status="running",
+            runner=settings.runner,
+            seed=settings.seed,
+            settings_sha256=digest(dataclasses.asdict(settings)),
+            settings=result_settings(dataclasses.asdict(settings)),
+            overrides=list(overrides),
+        )
         if state is not None:
-            records = state["records"]
-            self.csv.resume(records["rows"])
-            self.wandb_id = records["wandb_id"]
-            self.started -= records["seconds"]
-            self.resumed_at = [*records["resumed_at"], state["step"]]
-            self.summary["resumed_at_steps"] = self.resumed_at
+            self.stored = state["records"]
+            self.started -= self.stored["seconds"]
+            self.resumed_at = [*self.stored["resumed_at"], state["step"]]
+            self.summary.resumed_at_steps = self.resumed_at
         self.write_summary()
 
-    def open_wandb(self) -> None:
-        """Start W&B, when it is wanted: late, so that a run refused early leaves none."""
-        if self.settings.wandb.mode != "disabled":
-            config = dataclasses.asdict(self.settings)
-            settings = self.settings
-            sink = WandbSink(settings.wandb, self.directory, settings.runner, config, self.wandb_id)
-            self.sinks.append(sink)
-            self.wandb_id = getattr(sink.run, "id", None)
+    def open(self) -> list[Sink]:
+        """The sinks, opened at the first call.
+
+        Called before the first record where memory is measured: what a sink loads is not the
+        model's.
+        """
+        if self.sinks is None:
+            first = self.world.is_first
+            self.sinks = open_sinks(self.directory, self.settings, self.stored) if first else []
+        return self.sinks
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the records: they are on the disk once this returns."""
-        return {
-            "rows": self.csv.sync(),
-            "wandb_id": self.wandb_id,
-            "seconds": time.monotonic() - self.started,
-            "resumed_at": self.resumed_at,
-        }
+        state = dict(self.stored)  # also of a sink that this run leaves out, and a later one has
+        for sink in self.open():
+            state |= sink.state()
+        seconds = time.monotonic() - self.started
+        return state | {"seconds": seconds, "resumed_at": self.resumed_at}
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row] = ()) -> None:
         """Record one step's single values and its values by layer."""
-        for sink in self.sinks:
+        for sink in self.open():
             sink.step(step, metrics, rows)
 
     def table(self, name: str, table: Table) -> None:
         """Record a whole table, as NAME.csv."""
         self.tables[name] = table
-        for sink in self.sinks:
+        for sink in self.open():
             sink.table(name, table)
 
     def text(self, name: str, text: str) -> None:
         """Record a text file."""
-        write_atomically(self.directory / name, text.encode())
+        self.open()
+        if self.world.is_first:
+            write_atomically(self.directory / name, text.encode())
 
-    def close(self, status: str, pictures: Sequence[Path], **more: Any) -> None:
+    def close(self, status: str, pictures: Sequence[Path], error: str | None = None) -> None:
         """End the run: summary, then every sink, whatever the status."""
-        self.summary |= {
-            "status": status,
-            "seconds": round(time.monotonic() - self.started, 3),
-            "versions": versions(),
-            **more,
-        }
-        try:
+        self.summary.status, self.summary.error = status, error
+        self.summary.seconds = round(time.monotonic() - self.started, 3)
+        self.summary.versions = versions()
+        with contextlib.ExitStack() as stack:  # which calls each, whatever the others raise
+            for sink in reversed(self.sinks or []):
+                stack.callback(sink.finish, self.summary, pictures)
             self.write_summary()
-            self.csv.sync()
-        finally:
-            for sink in self.sinks:
-                sink.finish(self.summary, pictures)
 
     def write_summary(self) -> None:
-        write_summary(self.directory, self.summary)
-
-
-def block_summary(rows: Sequence[Row]) -> dict[str, float]:
-    """Gradient norms of the first and the last block; empty for a model without blocks."""
-    blocks = {r.layer: r.value for r in rows if (r.component, r.stat) == ("block", "grad_norm")}
-    if not blocks:
-        return {}
-    return {"first_block": blocks[min(blocks)], "last_block": blocks[max(blocks)]}
+        if self.world.is_first:
+            self.summary.write(self.directory)

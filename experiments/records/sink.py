@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.machine.console import printable
+from experiments.records.summary import Summary
+from experiments.settings.schema import Settings
 from normscope.stats import Row
 
 Value = float | int | str | None
 Metrics = Mapping[str, float | int | None]
 Table = Sequence[Mapping[str, Value]]
-
 
 METRIC_COLUMNS = (
     "step",
@@ -23,19 +24,32 @@ METRIC_COLUMNS = (
     "tokens_per_s",
     "memory_mb",
 )
-
-
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
 
 
 class Sink(Protocol):
-    """Takes what a run records. `step` is the number of updates made before the measurement."""
+    """Takes what a run records. `step` is the number of updates made before the measurement.
+
+    Made when the first record comes, and then open; `records` is what a checkpoint kept of all
+    sinks, empty in a new run, and whatever was recorded after it is to be forgotten.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None: ...
+
+    @staticmethod
+    def is_wanted(settings: Settings) -> bool:
+        """Whether a run with these settings has this sink."""
+        ...
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None: ...
 
     def table(self, name: str, table: Table) -> None: ...
 
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None: ...
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, under names of the sink's own; it is on the disk by then."""
+        ...
+
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None: ...
 
 
 def format_cell(value: Value) -> str:
@@ -50,7 +64,7 @@ def format_cell(value: Value) -> str:
 def escape_cell(text: str) -> str:
     """`text` for a cell that a spreadsheet shows and does not compute, on one line.
 
-    A leading ' tells spreadsheets so (OWASP, "CSV Injection").
+    A leading ' makes it text (OWASP, "CSV Injection").
     """
     shown = printable(text).replace("\n", "\\n")
     return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown

@@ -1,6 +1,7 @@
 """The same records as a W&B run, whose failure never ends ours."""
 
 import contextlib
+import dataclasses
 import html
 import logging
 import threading
@@ -11,7 +12,8 @@ from typing import Any, Concatenate, ParamSpec
 from experiments.machine.console import one_line
 from experiments.machine.files import hide_home
 from experiments.records.sink import Metrics, Table, format_cell
-from experiments.settings.schema import WandbSettings
+from experiments.records.summary import Summary
+from experiments.settings.schema import Settings
 from normscope.stats import Row
 
 log = logging.getLogger(__name__)
@@ -93,14 +95,8 @@ class WandbSink:
     below 4,000: W&B asks for fewer than 10,000 in a project.
     """
 
-    def __init__(
-        self,
-        settings: WandbSettings,
-        directory: Path,
-        job_type: str,
-        config: dict[str, Any],
-        run_id: str | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
+        self.id: str | None = records.get("wandb_id")
         self.run: Any = None
         try:
             import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
@@ -108,17 +104,17 @@ class WandbSink:
             self.wandb = wandb
             hide_home_in_wandb_log()
             self.run = wandb.init(
-                mode="online" if settings.mode == "online" else "offline",
-                project=settings.project,
-                entity=settings.entity,
-                group=settings.group,
-                job_type=job_type,
-                tags=settings.tags,
-                name=settings.name or directory.name,
+                mode="online" if settings.wandb.mode == "online" else "offline",
+                project=settings.wandb.project,
+                entity=settings.wandb.entity,
+                group=settings.wandb.group,
+                job_type=settings.runner,
+                tags=settings.wandb.tags,
+                name=settings.wandb.name or directory.name,
                 dir=directory,
-                config=config,
-                id=run_id,
-                resume=None if run_id is None else "allow",
+                config=dataclasses.asdict(settings),
+                id=self.id,
+                resume=None if self.id is None else "allow",
                 reinit="finish_previous",
                 settings=wandb.Settings(
                     silent=True,
@@ -134,20 +130,30 @@ class WandbSink:
                     x_save_requirements=False,
                 ),
             )
+            self.id = getattr(self.run, "id", None)
             self.run.define_metric("*", step_metric="step")
             for link in directory.glob("wandb/*/logs/debug-core.log"):
                 link.unlink()  # leads into the home directory
         except Exception as error:
             self.give_up(error)
 
+    @staticmethod
+    def is_wanted(settings: Settings) -> bool:
+        """Unless wandb.mode=disabled."""
+        return settings.wandb.mode != "disabled"
+
+    def state(self) -> dict[str, Any]:
+        """The run's id, under which it is resumed."""
+        return {"wandb_id": self.id}
+
     def give_up(self, error: Exception) -> None:
-        text = "W&B failed and is left out from here on; the CSV files go on: %s"
+        text = "W&B failed and records no more of this run; the CSV files are not affected: %s"
         log.warning(text, one_line(error))
         run, self.run = self.run, None
         with contextlib.suppress(Exception):
             if run is not None:
                 call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: run.finish(exit_code=1))
-        with contextlib.suppress(Exception):  # or it would speak up, or wait, when Python ends
+        with contextlib.suppress(Exception):  # or it would print, or wait, when Python ends
             call_with_timeout(TIMEOUT_ONCE_FAILED, lambda: self.wandb.teardown(exit_code=1))
 
     @never_fatal
@@ -158,16 +164,16 @@ class WandbSink:
 
     @never_fatal
     def table(self, name: str, table: Table) -> None:
-        # Not wandb.Table, whose record tells where on this machine its file lies.
+        # Not wandb.Table, whose record holds the path of its file on this machine.
         self.run.log({f"tables/{name}": self.wandb.Html(html_table(table), inject=False)})
 
     @never_fatal
-    def finish(self, summary: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+    def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
         def end() -> None:
             for picture in pictures:
                 self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
-            self.run.summary.update(hide_home(dict(summary)))
-            failed = summary["status"] in ("failed", "interrupted")
+            self.run.summary.update(summary.values())
+            failed = summary.status in ("failed", "interrupted")
             self.run.finish(exit_code=1 if failed else 0)
 
         call_with_timeout(TIMEOUT, end)  # its own limit does not hold where its process hangs

@@ -75,7 +75,7 @@ def once_each(runs: Sequence[Run]) -> list[Run]:
     """
     used: dict[object, Run] = {}
     for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
-        key = run.summary.get("settings_sha256") or run.directory
+        key = run.summary.settings_sha256 or run.directory
         first = used.setdefault(key, run)
         if first is not run:
             log.warning("%s repeats %s and is left out", run.directory, first.directory)

@@ -15,8 +15,9 @@ from matplotlib.ticker import NullLocator
 
 from experiments.analysis.histories import read_csv
 from experiments.analysis.numbers import Band, fit_power
-from experiments.analysis.runs import Run, read_summary
+from experiments.analysis.runs import Run
 from experiments.machine.files import hide_home, write_atomically
+from experiments.records.summary import read_summary
 from experiments.report.drawing import (
     INK,
     ONE_PANEL,
@@ -50,7 +51,7 @@ def write_claims_page(directory: Path) -> Path:
     run = Run(directory, read_summary(directory))
     page = render_template(
         "claims.html.jinja",
-        budget=run.summary.get("budget", ""),
+        budget=run.summary.budget or "",
         claims=[
             claim_context(group, pictures.get(str(group.iloc[0]["claim"]))) for group in claims
         ],

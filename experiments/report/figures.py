@@ -18,6 +18,7 @@ from experiments.analysis.arms import Arm, Key, Layout, numeric, short_name
 from experiments.analysis.histories import History
 from experiments.analysis.numbers import Band, Fit, band, fit_power, median
 from experiments.analysis.runs import Value
+from experiments.records.summary import Summary
 from experiments.report.drawing import (
     INK,
     MOST_PANELS,
@@ -67,13 +68,12 @@ INSIDE = {  # what probes recorded: title, axis, in words
     ),
 }
 LINEAR = ("attention_entropy", "angular_distance", "layer_drop")  # may be 0, or below
-LAST_INITIAL = ("grad_norm", "first_step", "last_block")
-SCALED = (  # columns of a scaling figure: title, keys in summary.json
-    ("last block, at initialisation", LAST_INITIAL),
-    ("first block, at initialisation", ("grad_norm", "first_step", "first_block")),
-    ("last block, at the end", ("grad_norm", "last_step", "last_block")),
-    ("first block, at the end", ("grad_norm", "last_step", "first_block")),
-)
+SCALED: dict[str, Callable[[Summary], float | None]] = {  # columns of a scaling figure
+    "last block, at initialisation": lambda summary: summary.grad_norm.first_step.last_block,
+    "first block, at initialisation": lambda summary: summary.grad_norm.first_step.first_block,
+    "last block, at the end": lambda summary: summary.grad_norm.last_step.last_block,
+    "first block, at the end": lambda summary: summary.grad_norm.last_step.first_block,
+}
 
 
 def loss(layout: Layout) -> ReportFigure | None:
@@ -137,7 +137,7 @@ def with_losses(arm: Arm) -> list[History]:
 
 def frequency_losses(histories: Sequence[History]) -> list[float]:
     """The validation losses of token frequencies alone; at most three, of as many corpora."""
-    losses = {h.run.number("corpus", "unigram_validation_loss") for h in histories}
+    losses = {h.run.summary.corpus.unigram_validation_loss for h in histories}
     return sorted(filter(None, losses))[:3]
 
 
@@ -334,7 +334,7 @@ def scalings(layout: Layout, factor: str) -> list[Scaling]:
     inner = layout.without(factor).thinned(MOST_ROWS)
     has_colours = layout.colour_factor != factor
     found = []
-    for title, path in SCALED:
+    for title, quantity in SCALED.items():
         for panel in inner.panels:
             for level in layout.colour_levels if has_colours else [None]:
                 points = [
@@ -342,7 +342,7 @@ def scalings(layout: Layout, factor: str) -> list[Scaling]:
                     for number in numeric(layout.levels[factor])
                     for arm in matching(layout, inner, factor, panel, level, number)
                     for history in arm.histories
-                    if (value := history.run.number(*path)) is not None and 0 < value < math.inf
+                    if (value := quantity(history.run.summary)) is not None and 0 < value < math.inf
                 ]
                 if len({x for x, _ in points}) < 2:
                     continue
@@ -367,7 +367,7 @@ def matching(
 def scaling(layout: Layout, factor: str) -> ReportFigure | None:
     """Gradient norms against a swept number, log-log, with fitted slopes."""
     found = scalings(layout, factor)
-    titles = [title for title, _ in SCALED if any(s.quantity == title for s in found)]
+    titles = [title for title in SCALED if any(s.quantity == title for s in found)]
     rows = list(dict.fromkeys(s.panel for s in found))
     if not titles:
         return None

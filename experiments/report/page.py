@@ -26,7 +26,6 @@ from experiments.report.tables import (
     costs_table,
     results_table,
     runs_table,
-    summary_part,
 )
 from experiments.report.words import endings, headline
 
@@ -116,17 +115,13 @@ def count_distinct(values: Iterable[object]) -> str:
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Names and values of device, corpus and versions, with counts where runs differ."""
     rows = [
-        ("device", count_distinct(run.summary.get("device") for run in runs)),
-        ("corpus", count_distinct(summary_part(run, "corpus", "name") for run in runs)),
-        ("corpus sha256", count_distinct(summary_part(run, "corpus", "sha256") for run in runs)),
+        ("device", count_distinct(run.summary.device for run in runs)),
+        ("corpus", count_distinct(run.summary.corpus.name for run in runs)),
+        ("corpus sha256", count_distinct(run.summary.corpus.sha256 for run in runs)),
     ]
-    names = dict.fromkeys(
-        name for run in runs for name in run.summary.get("versions") or {} if isinstance(name, str)
-    )
-    rows += [
-        (name, count_distinct(summary_part(run, "versions", name) for run in runs))
-        for name in names
-    ]
+    versions = [run.summary.versions or {} for run in runs]
+    names = dict.fromkeys(name for of_run in versions for name in of_run)
+    rows += [(name, count_distinct(of_run.get(name) for of_run in versions)) for name in names]
     return rows
 
 

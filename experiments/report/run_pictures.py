@@ -12,7 +12,6 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.histories import read_csv
-from experiments.analysis.runs import read_summary
 from experiments.machine.console import one_line, print_error, print_line, show_warnings
+from experiments.records.summary import Summary, read_summary
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
-
-FREQUENCIES = (  # what a model reaches that knows nothing else
-    ("unigram_entropy", "--", "token frequencies alone, whole text"),
-    ("unigram_validation_loss", ":", "token frequencies alone, validation"),
-)
 
 Frame = pd.DataFrame
 
@@ -54,30 +48,30 @@ def draw_run(directory: Path) -> list[Path]:
     return drawn
 
 
-def title_of(summary: dict[str, Any]) -> str:
+def title_of(summary: Summary) -> str:
     """What ran, in a few words."""
-    if "placement" not in summary:
-        return str(summary.get("runner", ""))
-    norm = "no norm" if summary["placement"] == "no_norm" else summary["norm"]
-    words = [summary["placement"], f"{summary['n_layers']} x {summary['emb_dim']}", norm]
-    seeds = summary.get("seeds")
-    words.append(f"init {summary['init']}")
-    words.append(f"{seeds} seeds" if seeds else f"seed {summary['seed']}")
-    if "warmup_steps" in summary:
-        words.append(f"warm-up {summary['warmup_steps']}")
-    if not summary["shortcut"]:
-        words.append("shortcut off")
-    return ", ".join(words)
+    if summary.placement is None:
+        return summary.runner or ""
+    words = [
+        summary.placement,
+        f"{summary.n_layers} x {summary.emb_dim}",
+        "no norm" if summary.placement == "no_norm" else summary.norm,
+        f"init {summary.init}",
+        f"{summary.seeds} seeds" if summary.seeds else f"seed {summary.seed}",
+        None if summary.warmup_steps is None else f"warm-up {summary.warmup_steps}",
+        "shortcut off" if summary.shortcut is False else None,
+    ]
+    return ", ".join(filter(None, words))
 
 
-def mark_divergence(axis: Axes, summary: dict[str, Any]) -> None:
+def mark_divergence(axis: Axes, summary: Summary) -> None:
     """A line where the loss or a gradient stopped being finite."""
-    step = summary.get("diverged_at_step")
+    step = summary.diverged_at_step
     if step is not None:
         axis.axvline(step, color="black", linestyle=":", label=f"not finite at step {step}")
 
 
-def loss(metrics: Frame, summary: dict[str, Any]) -> Figure:
+def loss(metrics: Frame, summary: Summary) -> Figure:
     """Training and validation loss, with the loss of a model that knows only frequencies."""
     figure, (axis,) = new_figure()
     train = metrics.dropna(subset="train_loss")
@@ -88,10 +82,12 @@ def loss(metrics: Frame, summary: dict[str, Any]) -> Figure:
     label = f"training (thick: running median of {width})"
     axis.plot(train["step"], smooth, color=COLOURS[0], label=label)
     axis.plot(val["step"], val["val_loss"], color=COLOURS[1], marker=MARKS[1], label="validation")
-    for name, style, label in FREQUENCIES:
-        frequencies = summary.get("corpus", {}).get(name)
+    for frequencies, style, part in (  # what a model reaches that knows nothing else
+        (summary.corpus.unigram_entropy, "--", "whole text"),
+        (summary.corpus.unigram_validation_loss, ":", "validation"),
+    ):
         if frequencies is not None:
-            text = f"{label} ({frequencies:.2f})"
+            text = f"token frequencies alone, {part} ({frequencies:.2f})"
             axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
     mark_divergence(axis, summary)
     axis.set(xlabel="step (updates made)", ylabel="cross entropy (nats per token)")
@@ -106,7 +102,7 @@ def of_blocks(gradients: Frame, stat: str, component: str = "block") -> Frame:
     return chosen.pivot(index="step", columns="layer", values="value")
 
 
-def gradient_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     """Gradient norm of each block at the first, middle and last logged step, spread if known."""
     table = of_blocks(gradients, "grad_norm")
     if table.empty:
@@ -151,7 +147,7 @@ def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def gradient_heatmap(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
     """Gradient norm of each block through training; cells that are not finite are grey."""
     table = of_blocks(gradients, "grad_norm")
     if len(table) < 2:
@@ -178,7 +174,7 @@ def gradient_heatmap(gradients: Frame, summary: dict[str, Any]) -> Figure | None
     return figure
 
 
-def activations_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | None:
+def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     """RMS of the stream and of both branches, and the attention's entropy, by block."""
     rms = gradients[gradients["stat"] == "activation_rms"]
     if rms.empty:
@@ -220,7 +216,7 @@ def activations_by_layer(gradients: Frame, summary: dict[str, Any]) -> Figure | 
     return figure
 
 
-def parameters(table: Frame, summary: dict[str, Any]) -> Figure:
+def parameters(table: Frame, summary: Summary) -> Figure:
     """Parameters by component, summed over the blocks."""
     figure, (axis,) = new_figure()
     counts = table.groupby("component", sort=False)["parameters"].sum()
@@ -235,7 +231,7 @@ def parameters(table: Frame, summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def memory(table: Frame, summary: dict[str, Any]) -> Figure:
+def memory(table: Frame, summary: Summary) -> Figure:
     """Predicted beside measured bytes of each kind."""
     figure, (axis,) = new_figure()
     place = np.arange(len(table))
@@ -260,7 +256,7 @@ def memory(table: Frame, summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def shortcut(table: Frame, summary: dict[str, Any]) -> Figure:
+def shortcut(table: Frame, summary: Summary) -> Figure:
     """Mean absolute gradient of each layer, without and with shortcuts."""
     figure, (axis,) = new_figure()
     for arm, colour, mark in zip(table.columns[1:], COLOURS, MARKS, strict=False):
@@ -275,7 +271,7 @@ def shortcut(table: Frame, summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def activations(table: Frame, summary: dict[str, Any]) -> Figure:
+def activations(table: Frame, summary: Summary) -> Figure:
     """Each activation and its derivative."""
     figure, axes = new_figure(columns=2)
     styles = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))

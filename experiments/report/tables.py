@@ -3,10 +3,9 @@
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from experiments.analysis.arms import Arm, short_name
@@ -61,7 +60,7 @@ class Table:
 
 # Columns beside every loss: its costs, as medians over runs, and what its placement chooses.
 COSTS = ["parameters", "tokens", "training (s)", "peak memory (MB)"]
-FIXED = {"init": "init", "final_norm": "final norm"}
+FIXED = ["init", "final norm"]
 
 
 def cost_cells(arm: Arm | None) -> list[Cell]:
@@ -70,34 +69,31 @@ def cost_cells(arm: Arm | None) -> list[Cell]:
         return [Cell("", "")] * len(COSTS)
     tokens = [history.tokens for history in arm.histories]
     return [
-        number_cell(arm.median("parameters"), ",.0f"),
+        number_cell(arm.median(lambda s: s.parameters), ",.0f"),
         number_cell(median([count for count in tokens if count is not None]), ",.0f"),
-        number_cell(arm.median("training_seconds"), ",.1f"),
+        number_cell(arm.median(lambda s: s.training_seconds), ",.1f"),
         number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
     ]
 
 
 def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
     """The cells of FIXED for each arm; empty where they are the same in all."""
-    columns = []
-    for name in FIXED:
-        texts = [
-            ", ".join(
-                dict.fromkeys(
-                    format_summary_value(h.run.summary[name])
-                    for h in arm.histories
-                    if name in h.run.summary
-                )
-            )
-            for arm in arms
-        ]
-        columns.append(texts if len(set(texts)) > 1 else [""] * len(arms))
-    return [[Cell(text, text) for text in row] for row in zip(*columns, strict=True)]
+    columns = [
+        [join_distinct(h.run.summary.init for h in arm.histories) for arm in arms],
+        [join_distinct(yes_or_no(h.run.summary.final_norm) for h in arm.histories) for arm in arms],
+    ]
+    shown = [texts if len(set(texts)) > 1 else [""] * len(arms) for texts in columns]
+    return [[Cell(text, text) for text in row] for row in zip(*shown, strict=True)]
 
 
-def format_summary_value(value: object) -> str:
-    """A value of a summary as text: yes and no for booleans."""
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+def join_distinct(texts: Iterable[str | None]) -> str:
+    """The different texts with commas, without what was not recorded."""
+    return ", ".join(dict.fromkeys(text for text in texts if text is not None))
+
+
+def yes_or_no(value: bool | None) -> str | None:
+    """A boolean as yes or no; None where it was not recorded."""
+    return None if value is None else ("no", "yes")[value]
 
 
 def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
@@ -114,7 +110,7 @@ def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
         "failed",
         "stuck",
         *COSTS,
-        *FIXED.values(),
+        *FIXED,
     ]
     rates = sorted({rate for tuned in tuned_arms for rate in tuned.arms})
     fixed = fixed_cells([tuned.all_runs() for tuned in tuned_arms])
@@ -160,11 +156,11 @@ def results_table(arms: Sequence[Arm]) -> Table:
         "last block at init",
         "last block at end",
         "last / first at end",
-        *FIXED.values(),
+        *FIXED,
     ]
     rows = []
     for arm, choices in zip(arms, fixed_cells(arms), strict=True):
-        train = [h.run.number("train_loss") for h in arm.histories if h.run.status == "finished"]
+        train = [h.run.summary.train_loss for h in arm.histories if h.run.status == "finished"]
         counts = [
             len(arm.histories),
             arm.count("finished"),
@@ -179,10 +175,10 @@ def results_table(arms: Sequence[Arm]) -> Table:
                 spread_cell(arm.final_losses()),
                 spread_cell([loss for loss in train if loss is not None]),
                 *cost_cells(arm),
-                number_cell(arm.median("spikes"), "g"),
-                number_cell(arm.median("clip_share"), ".0%"),
-                number_cell(arm.median("grad_norm", "first_step", "last_block")),
-                number_cell(arm.median("grad_norm", "last_step", "last_block")),
+                number_cell(arm.median(lambda s: s.spikes), "g"),
+                number_cell(arm.median(lambda s: s.clip_share), ".0%"),
+                number_cell(arm.median(lambda s: s.grad_norm.first_step.last_block)),
+                number_cell(arm.median(lambda s: s.grad_norm.last_step.last_block)),
                 number_cell(median(final_ratios(arm))),
                 *choices,
             ]
@@ -192,11 +188,12 @@ def results_table(arms: Sequence[Arm]) -> Table:
 
 def final_ratios(arm: Arm) -> list[float]:
     """Last block's gradient norm over the first's, at the last logged step of each run."""
-    norms = [
-        [h.run.number("grad_norm", "last_step", block) for block in ("last_block", "first_block")]
-        for h in arm.histories
+    ends = [history.run.summary.grad_norm.last_step for history in arm.histories]
+    return [
+        end.last_block / end.first_block
+        for end in ends
+        if end.last_block is not None and end.first_block
     ]
-    return [last / first for last, first in norms if last is not None and first]
 
 
 def costs_table(arms: Sequence[Arm]) -> Table:
@@ -214,9 +211,9 @@ def costs_table(arms: Sequence[Arm]) -> Table:
             [
                 Cell(arm.label, arm.label),
                 number_cell(peak_memory(arm, "predicted_bytes"), ",.1f"),
-                number_cell(arm.median("peak_memory_mb"), ",.1f"),
-                number_cell(arm.median("tokens_per_s"), ",.0f"),
-                number_cell(arm.median("seconds"), ",.1f"),
+                number_cell(arm.median(lambda s: s.peak_memory_mb), ",.1f"),
+                number_cell(arm.median(lambda s: s.tokens_per_s), ",.0f"),
+                number_cell(arm.median(lambda s: s.seconds), ",.1f"),
             ]
         )
     return without_empty(Table(columns, rows))
@@ -280,13 +277,13 @@ def runs_table(
             Cell(status_of(run), status_of(run)),
             Cell("infinite", "inf")
             if run.status == "diverged"
-            else number_cell(run.number("val_loss"), ".3f"),
-            number_cell(run.number("train_loss"), ".3f"),
-            number_cell(run.number("spikes"), "g"),
-            number_cell(run.number("clip_share"), ".0%"),
-            number_cell(run.number("grad_norm", "first_step", "last_block")),
-            number_cell(run.number("grad_norm", "last_step", "last_block")),
-            number_cell(run.number("seconds"), ",.1f"),
+            else number_cell(run.summary.val_loss, ".3f"),
+            number_cell(run.summary.train_loss, ".3f"),
+            number_cell(run.summary.spikes, "g"),
+            number_cell(run.summary.clip_share, ".0%"),
+            number_cell(run.summary.grad_norm.first_step.last_block),
+            number_cell(run.summary.grad_norm.last_step.last_block),
+            number_cell(run.summary.seconds, ",.1f"),
         ]
         for run in runs
     ]
@@ -307,17 +304,11 @@ def status_of(run: Run) -> str:
 
 def rerun_command(run: Run) -> str:
     """The command that repeats a run; empty where its overrides were not recorded."""
-    overrides = run.summary.get("overrides")
-    if not isinstance(overrides, list):
+    overrides = run.summary.overrides
+    if overrides is None:
         return ""
-    arguments = [str(item) for item in overrides if not str(item).startswith("sweep.")]
-    threads = summary_part(run, "versions", "threads")
+    arguments = [item for item in overrides if not item.startswith("sweep.")]
+    threads = (run.summary.versions or {}).get("threads")
     if threads and not any(item.startswith("threads=") for item in arguments):
         arguments.append(f"threads={threads}")  # with another number the last bits can differ
     return shlex.join(["python", "run.py", *arguments])
-
-
-def summary_part(run: Run, section: str, name: str) -> Any:
-    """A value of a section of the summary; None where it is absent."""
-    values = run.summary.get(section)
-    return values.get(name) if isinstance(values, dict) else None

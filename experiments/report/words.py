@@ -9,7 +9,7 @@ from experiments.analysis.numbers import median
 from experiments.analysis.runs import Value
 from experiments.analysis.tuning import MOST_NAMED, name_some, tune
 from experiments.report.drawing import format_number, plural
-from experiments.report.figures import LAST_INITIAL, scalings
+from experiments.report.figures import scalings
 from experiments.report.rates import WARMUP
 
 MOST_LEVELS = 6  # of one factor named in a sentence; more are counted
@@ -58,7 +58,7 @@ def describe_counts(arms: Sequence[Arm]) -> str:
     pooled = list(dict.fromkeys(short_name(name) for arm in arms for name in arm.pooled_settings()))
     if pooled:
         text = f"{number} runs for each, pooled over {join_words(pooled)}"
-    seeds_of_runs = {history.run.summary.get("seeds") for arm in arms for history in arm.histories}
+    seeds_of_runs = {history.run.summary.seeds for arm in arms for history in arm.histories}
     (seeds,) = seeds_of_runs if len(seeds_of_runs) == 1 else (None,)
     return f"{text} (each over {seeds} seeds)" if seeds else text
 
@@ -133,7 +133,7 @@ def describe_losses(arms: Sequence[Arm]) -> str:
     losses = [(median(arm.final_losses()), arm.label) for arm in arms if arm.final_losses()]
     if losses:
         return least_and_most("the median validation loss at the end", losses, " nats")
-    norms = [(arm.median(*LAST_INITIAL), arm.label) for arm in arms]
+    norms = [(arm.median(lambda s: s.grad_norm.first_step.last_block), arm.label) for arm in arms]
     norms = [(norm, label) for norm, label in norms if not math.isnan(norm)]
     quantity = "the last block's gradient norm at initialisation"
     return least_and_most(quantity, norms, "") if norms else ""

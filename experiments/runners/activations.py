@@ -14,7 +14,6 @@ SHOWN_AT = (-2.0, -0.5, 0.0, 0.5, 2.0)
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Value and derivative of every activation: what the gradient is multiplied by."""
-    recorder.open_wandb()
     x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, requires_grad=True)
     table: list[dict[str, float | str]] = []
     for name, activation in ACTIVATIONS.items():

@@ -14,7 +14,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     if settings.generate.prompt is None:
         raise ConfigError("generate.prompt", None, "must be the text to continue")
     model, tokenizer = load_model(settings.generate.checkpoint, pick_device(settings.device))
-    recorder.open_wandb()
     prompt = prompt_tokens(settings.generate, tokenizer)
     outcome = Outcome()
     write_sample(model, tokenizer, prompt, settings, recorder, outcome)

@@ -9,7 +9,8 @@ from torch import Tensor
 from experiments.data.corpus import Corpus, load_corpus
 from experiments.machine.console import print_table, progress
 from experiments.machine.device import pick_device
-from experiments.records.recorder import Recorder, block_summary
+from experiments.records.recorder import Recorder
+from experiments.records.summary import BlockNorms, CorpusSummary
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
@@ -40,7 +41,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     device = pick_device(settings.device)
     corpus = load_corpus(settings)
     config = settings.model_config(corpus.tokenizer.vocab_size)
-    recorder.open_wandb()
     single: list[dict[str, int | str | float | None]] = []
     means: dict[tuple[int, str, str], list[float]] = {}
     with progress("seeds", options.seeds) as report:
@@ -48,7 +48,8 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             torch.manual_seed(seed)
             model = build_model(config, settings, device)
             if done == 1:
-                recorder.summary |= {"device": str(device), "corpus": corpus.statistics()}
+                recorder.summary.device = str(device)
+                recorder.summary.corpus = CorpusSummary(**corpus.statistics())
                 describe_model(recorder, config)
                 print_setup(settings, corpus, record_parameters(model, recorder), device)
             norms = ParameterNorms(model)
@@ -75,8 +76,8 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         ]
     recorder.step(0, {}, rows)
     shown = {(row.layer, row.component, row.stat): row.value for row in rows}
-    recorder.summary["seeds"] = options.seeds
-    recorder.summary["grad_norm"] = {"first_step": block_summary(rows)}
+    recorder.summary.seeds = options.seeds
+    recorder.summary.grad_norm.first_step = BlockNorms.from_rows(rows)
     print_table(
         f"Gradient norms at initialisation: {options.seeds} seeds x {options.batches} batches",
         [

@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """The table of counts and bytes per layer and component, for any size."""
-    room = settings.model.vocab_size
-    vocab_size = load_corpus(settings).tokenizer.vocab_size if room is None else room
+    vocab_size = settings.model.vocab_size
+    if vocab_size is None:
+        vocab_size = load_corpus(settings).tokenizer.vocab_size
     config = settings.model_config(vocab_size)
     with torch.device("meta"):
         model = GPT(config)
-    recorder.open_wandb()
     describe_model(recorder, config)
     total = record_parameters(model, recorder)
     components: dict[str, int] = {}
@@ -42,4 +42,4 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for component, count in [*components.items(), ("total", total)]
         ],
     )
-    return Outcome(shown={"parameters": f"{total:,}"})
+    return Outcome(results={"parameters": f"{total:,}"})

@@ -19,7 +19,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     Input (1, 0, -1), target 0, mean squared error; both networks start from the same seed.
     Raschka, Build a Large Language Model (From Scratch), chapter 4.
     """
-    recorder.open_wandb()
     gradients = {}
     for arm, on in ARMS.items():
         torch.manual_seed(settings.seed)

@@ -26,5 +26,5 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
     if outcome.status == "finished":
-        write_sample(trainer.model, corpus.tokenizer, prompt, settings, recorder, outcome)
+        write_sample(trainer.engine.model, corpus.tokenizer, prompt, settings, recorder, outcome)
     return outcome

@@ -11,7 +11,7 @@ from gpt import GPT, ConfigError, GPTConfig
 
 @contextmanager
 def precision_of(settings: Settings) -> Iterator[None]:
-    """Within: new parameters are float64 where asked for; under bf16 they stay in float32."""
+    """Within: new parameters have the run's precision; under bf16 that is float32, too."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if settings.trainer.precision == "float64" else before)
     try:

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on, or to write text, in one file.
+"""Checkpoints: everything that it takes to continue a run, or to write text, in one file.
 
 `checkpoint.pt` is the newest, `checkpoint-STEP.pt` are those before it, `best.pt` is the one with
-the least validation loss. Each is written whole or not at all and holds a checksum of its content.
+the least validation loss. Each is written whole or not at all, with a checksum of its content.
 Nothing in a checkpoint is executed when it is read.
 """
 
@@ -41,7 +41,7 @@ def model_state(model: GPT, tokenizer: Tokenizer) -> State:
 
 
 def random_state() -> State:
-    """The state of every generator that a run draws from."""
+    """The state of every random generator that a run draws from."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -90,7 +90,7 @@ def checksum(state: State) -> str:
 
 
 def write_checkpoint(path: Path, state: State) -> None:
-    """Write `state` with its checksum; whoever reads sees all of it or what was there before."""
+    """Write `state` with its checksum; readers see the old file or the whole new one."""
     with atomic_file(path) as file:
         try:
             torch.save(state | {"sha256": checksum(state)}, file)
@@ -102,9 +102,11 @@ def write_checkpoint(path: Path, state: State) -> None:
 
 
 def write_newest(directory: Path, state: State, previous: int | None, keep: int) -> None:
-    """Write checkpoint.pt; the one before it, of step `previous`, and `keep` in all are kept.
+    """Write checkpoint.pt, and keep `keep` checkpoints in all.
 
-    A sound checkpoint is there at every moment.
+    A sound checkpoint is there at every moment: the new one gets its name only when it is whole.
+
+    previous  the step of the checkpoint.pt that is there, which gets a name of its own
     """
     newest, fresh = directory / NEWEST, directory / f"checkpoint-{state['step']}.pt"
     write_checkpoint(fresh, state)
@@ -150,11 +152,11 @@ def read_checkpoint(path: Path) -> State:
 
 
 def newest_state(
-    directory: Path, sound: Callable[[State], None] = lambda state: None
+    directory: Path, check: Callable[[State], None] = lambda state: None
 ) -> tuple[State, list[Path]]:
     """The newest sound checkpoint of a run, and the damaged ones before it, each with a warning.
 
-    sound  raises ValueError for a state that cannot be used
+    check  raises ValueError for a state that cannot be used
 
     Raises FileNotFoundError where there is none at all, ConfigError that names them where none is
     sound.
@@ -165,7 +167,7 @@ def newest_state(
             continue
         try:
             state = read_checkpoint(path)
-            sound(state)
+            check(state)
         except ValueError as error:
             damaged[path] = f"{path.name}: {one_line(error)[:200]}"
             continue
@@ -184,11 +186,11 @@ def warn_of_other_versions(state: State) -> None:
     for name, now in versions().items():
         before = state["versions"].get(name)
         if name in ("python", "machine", "torch", "normscope") and before != now:
-            log.warning("the run began under %s %s and goes on under %s", name, before, now)
+            log.warning("the run began under %s %s and continues under %s", name, before, now)
 
 
 def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
-    """The model and tokenizer of a checkpoint file, or of the run directory that holds some.
+    """The model and tokenizer of a checkpoint file, or of a run directory's newest checkpoint.
 
     Raises ConfigError where there is none or it cannot be read. Nothing in the file is executed.
     """
@@ -200,16 +202,17 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
         config = GPTConfig.from_values(state["model_config"])
-        held = sum(tensor.numel() for tensor in state["model"].values())
-        if closed_form(config) > held:  # before anything of that size is allocated
-            raise ValueError(f"it describes {closed_form(config)} parameters and holds {held}")
+        stored_count = sum(tensor.numel() for tensor in state["model"].values())
+        if closed_form(config) > stored_count:  # before anything of that size is allocated
+            described = closed_form(config)
+            raise ValueError(f"it describes {described} parameters and has {stored_count}")
         model = GPT(config)
         model.load_state_dict(state["model"])
         stored = state["tokenizer"]
         tokenizer = TOKENIZERS[stored["name"]].restore(stored["state"])
     except FileNotFoundError:
         raise ConfigError(
-            "generate.checkpoint", path, "must name a run directory that holds a checkpoint.pt"
+            "generate.checkpoint", path, "must name a run directory that has a checkpoint.pt"
         ) from None
     except Exception as error:  # whatever a foreign file brings
         raise ConfigError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.machine.console import megabytes
-from experiments.machine.memory import free_memory
+from experiments.machine.memory import PeakMeter, free_memory
 from experiments.settings.schema import Settings
 from experiments.training.build import precision_of
 from experiments.training.loss import language_model_loss
@@ -45,19 +45,19 @@ def saved_activations(model: nn.Module) -> Iterator[Callable[[], int]]:
     count.
     """
     kept: dict[int, int] = {}
-    holds: list[Tensor] = []  # a freed storage's address could be given to another
+    alive: list[Tensor] = []  # a freed storage's address could be given to another
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own and tensor.dtype != torch.long:
             kept[storage._cdata] = storage.nbytes()
-            holds.append(tensor)
+            alive.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(kept.values())
-    holds.clear()
+    alive.clear()
 
 
 def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
@@ -88,8 +88,8 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
     size = model.head.weight.element_size()
     logit_gradients = 2 * shape[0] * shape[1] * config.vocab_size * size
     head_gradient = config.vocab_size * config.emb_dim * size
-    held = gradients if trainer.accumulate > 1 else head_gradient
-    peak = parameters + state + max(gradients, held + activations + logit_gradients)
+    at_start = gradients if trainer.accumulate > 1 else head_gradient
+    peak = parameters + state + max(gradients, at_start + activations + logit_gradients)
     return {
         "parameters": parameters,
         "gradients": gradients,
@@ -97,6 +97,66 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
         "activations": activations,
         "peak": peak,
     }
+
+
+class StepMemory:
+    """Bytes that the first two steps take, beside what `predict` says of each kind.
+
+    Parameters, activations (of its first part), gradients and the optimizer's state are those of
+    the first step, whose update makes that state; the peak is that of the second step, during which
+    all of them are there.
+
+    meter      of the process or the device, made before the model
+    predicted  bytes by kind
+    measured   bytes by kind, filled in as the steps go by; None where they cannot be measured
+    """
+
+    def __init__(
+        self, meter: PeakMeter, predicted: dict[str, int], measured: dict[str, int | None]
+    ) -> None:
+        self.meter, self.predicted, self.measured = meter, predicted, measured
+
+    def before(self, step: int) -> None:
+        """Of a step: let the peak be that of the second step alone."""
+        if step == 1:
+            self.meter.restart()
+
+    @contextmanager
+    def of_forward(self, step: int, model: nn.Module) -> Iterator[None]:
+        """Within: the forward pass of a part of a step; of the first, the activations count."""
+        if step > 0 or "activations" in self.measured:
+            yield
+            return
+        with saved_activations(model) as activation_bytes:
+            yield
+            self.measured["activations"] = activation_bytes()
+
+    def after_backward(self, step: int, model: nn.Module) -> None:
+        """Of a step, when all gradients are there."""
+        if step == 0:
+            parameters = list(model.parameters())
+            self.measured["parameters"] = tensor_bytes(iter(parameters))
+            self.measured["gradients"] = tensor_bytes(
+                p.grad for p in parameters if p.grad is not None
+            )
+
+    def after_update(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Of a step, when the optimizer's state is there."""
+        if step == 0:
+            self.measured["optimizer"] = optimizer_bytes(optimizer)
+        if step == 1:
+            self.measured["peak"] = self.meter.rise()
+
+    def table(self) -> list[dict[str, str | int | None]]:
+        """Rows of kind, predicted_bytes, measured_bytes."""
+        return [
+            {
+                "kind": kind,
+                "predicted_bytes": count,
+                "measured_bytes": self.measured.get(kind),
+            }
+            for kind, count in self.predicted.items()
+        ]
 
 
 class OutOfMemory(Exception):
@@ -109,8 +169,8 @@ def explain_out_of_memory(predicted: dict[str, int]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        no_room = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not no_room and "alloc" not in str(error):  # of the CPU's allocator, a RuntimeError
+        is_typed = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_typed and "alloc" not in str(error):  # of the CPU's allocator, a RuntimeError
             raise
         parts = ", ".join(f"{kind} {megabytes(count)}" for kind, count in predicted.items())
         raise OutOfMemory(

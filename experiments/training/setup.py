@@ -1,4 +1,4 @@
-"""What comes before and after the loop: model and trainer set up, the ending told."""
+"""What comes before and after the loop: model and trainer set up, the outcome recorded."""
 
 import logging
 
@@ -10,12 +10,20 @@ from experiments.machine.console import megabytes, print_line
 from experiments.machine.device import pick_device
 from experiments.machine.memory import MB, PeakMeter
 from experiments.records.recorder import Recorder
+from experiments.records.summary import CorpusSummary
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.checkpoint import warn_of_other_versions
+from experiments.training.engine import Engine
 from experiments.training.loop import Diverged, Trainer
-from experiments.training.memory import explain_out_of_memory, predict, warn_of_little_memory
+from experiments.training.memory import (
+    StepMemory,
+    explain_out_of_memory,
+    predict,
+    warn_of_little_memory,
+)
+from experiments.training.tally import Tally
 from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
 from gpt.init import init_gain
 
@@ -26,26 +34,20 @@ FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
-    """Put what the placement fixes into the summary, in the open."""
+    """Put the model into the summary, and what its placement fixes."""
     placement = PLACEMENTS[config.norm.placement]
     name, scheme = config.norm.placement, config.init.scheme
     if scheme in placement.unfit_inits:
         log.warning("the paper of %s advises against init=%s", name, scheme)
-    recorder.summary |= {
-        "placement": name,
-        **placement.fixes(config),
-        "paper_final_norm": placement.final_norm,
-        "paper_init": placement.init,
-        "norm": config.norm.kind,
-        "shortcut": config.shortcut,
-        "activation": config.activation,
-        "init": scheme,
-        "n_layers": config.n_layers,
-        "emb_dim": config.emb_dim,
-    }
-    gain = init_gain(scheme, config.n_layers)
-    if gain is not None:
-        recorder.summary["init_gain"] = gain
+    summary, fixed = recorder.summary, dict(placement.fixes(config))
+    summary.placement = name
+    summary.final_norm, summary.qk_norm = bool(fixed.pop("final_norm")), bool(fixed.pop("qk_norm"))
+    summary.other = fixed
+    summary.paper_final_norm, summary.paper_init = placement.final_norm, placement.init
+    summary.norm, summary.shortcut = config.norm.kind, config.shortcut
+    summary.activation, summary.init = config.activation, scheme
+    summary.n_layers, summary.emb_dim = config.n_layers, config.emb_dim
+    summary.init_gain = init_gain(scheme, config.n_layers)
 
 
 def record_parameters(model: GPT, recorder: Recorder) -> int:
@@ -60,45 +62,56 @@ def record_parameters(model: GPT, recorder: Recorder) -> int:
     ]
     recorder.table("parameters", rows)
     total = sum(int(row["parameters"]) for row in rows)
-    recorder.summary["parameters"] = total
+    recorder.summary.parameters = total
     return total
 
 
 def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
-    """Model and trainer, with what is known before the first step recorded."""
+    """Model and trainer, at the start or at the checkpoint from which the run continues."""
     device = pick_device(settings.device)
     config = settings.model_config(corpus.tokenizer.vocab_size)
     predicted = predict(settings, config)
     warn_of_little_memory(device, predicted)
-    recorder.open_wandb()
+    recorder.open()  # or what the sinks load would count as the model's memory
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
     with explain_out_of_memory(predicted):
         model = build_model(config, settings, device)
-    recorder.summary |= {
-        "device": str(device),
-        "corpus": corpus.statistics(),
-        "optimizer": settings.optimizer.name,
-        "lr": settings.optimizer.lr,
-        "warmup_steps": settings.schedule.warmup_steps,
-    }
-    describe_model(recorder, config)
-    parameters = record_parameters(model, recorder)
-    recorder.write_summary()
-    print_setup(settings, corpus, parameters, device)
-    trainer = Trainer(model, corpus, settings, recorder, device, meter, predicted)
-    if recorder.checkpoint is not None:
-        warn_of_other_versions(recorder.checkpoint)
-        trainer.restore(recorder.checkpoint)
-        recorder.checkpoint = None  # as large as the model and its optimizer
-        print_line(f"goes on after step {trainer.done} of {settings.trainer.steps}")
+    describe_setup(model, settings, recorder, corpus, device)
+    state = recorder.checkpoint
+    if state is None:
+        tally = Tally(log_every=settings.trainer.log_every)
     else:
-        trainer.profile()
+        tally = Tally.from_state(state["progress"])
+    memory = StepMemory(meter, predicted, tally.measured_bytes)
+    engine = Engine(model, corpus, settings, device, memory, recorder.world)
+    trainer = Trainer(engine, recorder, tally)
+    if state is None:
+        engine.profile()
+    else:
+        warn_of_other_versions(state)
+        trainer.restore(state)
+        recorder.checkpoint = None  # as large as the model and its optimizer
+        print_line(f"continues after step {trainer.done} of {settings.trainer.steps}")
     return trainer
 
 
+def describe_setup(
+    model: GPT, settings: Settings, recorder: Recorder, corpus: Corpus, device: torch.device
+) -> None:
+    """Record and print what is known before the first step."""
+    summary = recorder.summary
+    summary.device, summary.corpus = str(device), CorpusSummary(**corpus.statistics())
+    summary.optimizer, summary.lr = settings.optimizer.name, settings.optimizer.lr
+    summary.warmup_steps = settings.schedule.warmup_steps
+    describe_model(recorder, model.config)
+    parameters = record_parameters(model, recorder)
+    recorder.write_summary()
+    print_setup(settings, corpus, parameters, device)
+
+
 def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
-    """Say what is about to run."""
+    """Print what is about to run."""
     print_line(
         f"{settings.norm.placement}, {settings.model.n_layers} blocks of width "
         f"{settings.model.emb_dim}, {parameters:,} parameters, init {settings.init.scheme}, "
@@ -109,48 +122,61 @@ def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: tor
 
 def run_trainer(trainer: Trainer) -> Outcome:
     """Train; record how it ended, memory and the final figures."""
-    outcome, recorder = Outcome(), trainer.recorder
+    outcome, recorder, memory = Outcome(), trainer.recorder, trainer.engine.memory
     try:
-        with explain_out_of_memory(trainer.predicted):
+        with explain_out_of_memory(memory.predicted):
             trainer.run()
     except Diverged as diverged:
         outcome.status = "diverged"
-        recorder.summary |= {"diverged_at_step": diverged.step, "reason": str(diverged)}
-    recorder.table("memory", trainer.memory_table())
-    summary = recorder.summary
-    val_loss = list(trainer.val_losses.values())[-1]
-    frequencies = summary["corpus"]["unigram_validation_loss"]
-    counts = trainer.counts()
-    summary |= {
-        "steps": trainer.options.steps,
-        "log_every": trainer.log_every,
-        "train_loss": trainer.train_loss,
-        "val_loss": val_loss,
-        "initial_val_loss": trainer.val_losses[0],
-        "stuck": outcome.status == "finished" and is_stuck(val_loss, frequencies),
-        **counts,
-        "training_seconds": round(trainer.training_seconds, 3),
-        "tokens_per_s": trainer.tokens_per_s(),
-        "peak_memory_mb": round(trainer.meter.highest() / MB, 1),
-        "grad_norm": trainer.block_norms,
-    }
-    outcome.shown = {
-        "train loss": format_loss(trainer.train_loss),
-        "validation loss": f"{val_loss:.3f} nats (token frequencies alone: {frequencies:.3f})",
-        "parameters": f"{summary['parameters']:,}",
-        "peak memory, whole process": megabytes(trainer.meter.highest()),
-    }
-    if trainer.spikes:
-        first = trainer.spike_steps[0]
-        outcome.shown["loss spikes"] = f"{trainer.spikes}, the first at step {first}"
-    if trainer.clipped:
-        outcome.shown["clipped"] = f"{counts['clip_share']:.0%} of the steps"
-    for when, blocks in trainer.block_norms.items():
-        if blocks:
-            outcome.shown[f"gradient norm, {when.replace('_', ' ')}"] = (
-                f"first block {blocks['first_block']:.4g}, last block {blocks['last_block']:.4g}"
-            )
+        recorder.summary.diverged_at_step = diverged.step
+        recorder.summary.reason = str(diverged)
+    recorder.table("memory", memory.table())
+    summarise(trainer, outcome.status == "finished")
+    outcome.results = closing_table(trainer)
     return outcome
+
+
+def summarise(trainer: Trainer, finished: bool) -> None:
+    """Put into the summary what is known once a run has ended."""
+    summary, tally, engine = trainer.recorder.summary, trainer.tally, trainer.engine
+    summary.steps, summary.log_every = trainer.options.steps, tally.log_every
+    summary.train_loss, summary.initial_val_loss = tally.train_loss, tally.val_losses[0]
+    summary.val_loss = list(tally.val_losses.values())[-1]
+    frequencies = summary.corpus.unigram_validation_loss
+    summary.stuck = finished and is_stuck(summary.val_loss, frequencies)
+    summary.tokens = tally.checked_steps * engine.step_tokens
+    summary.spikes, summary.spike_steps = tally.spikes, tally.spike_steps
+    summary.clip_share = None if trainer.options.clip is None else tally.clip_share
+    summary.training_seconds = round(tally.training_seconds, 3)
+    summary.tokens_per_s = tally.mean_speed(engine.step_tokens)
+    summary.peak_memory_mb = round(engine.memory.meter.highest() / MB, 1)
+    summary.grad_norm = tally.block_norms
+
+
+def closing_table(trainer: Trainer) -> dict[str, str]:
+    """Names and values that a person reads when a run has ended."""
+    tally, summary = trainer.tally, trainer.recorder.summary
+    frequencies = format_loss(summary.corpus.unigram_validation_loss)
+    results = {
+        "train loss": format_loss(summary.train_loss),
+        "validation loss": f"{format_loss(summary.val_loss)} (token frequencies alone: "
+        f"{frequencies.removesuffix(' nats')})",
+        "parameters": f"{summary.parameters:,}",
+        "peak memory, whole process": megabytes(trainer.engine.memory.meter.highest()),
+    }
+    if tally.spikes:
+        results["loss spikes"] = f"{tally.spikes}, the first at step {tally.spike_steps[0]}"
+    if tally.clipped:
+        results["clipped"] = f"{tally.clip_share:.0%} of the steps"
+    for when, blocks in (
+        ("first step", tally.block_norms.first_step),
+        ("last step", tally.block_norms.last_step),
+    ):
+        if blocks.first_block is not None:
+            results[f"gradient norm, {when}"] = (
+                f"first block {blocks.first_block:.4g}, last block {blocks.last_block:.4g}"
+            )
+    return results
 
 
 def format_loss(value: float | None) -> str:

@@ -22,7 +22,7 @@ def prompt_tokens(
         return corpus.validation[:PROMPT_TOKENS].tolist()
     ids = tokenizer.encode(settings.prompt or "")
     if not ids:
-        raise ConfigError("generate.prompt", settings.prompt, "must hold at least one token")
+        raise ConfigError("generate.prompt", settings.prompt, "must have at least one token")
     return ids
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.analysis.runs import Run, differing_settings, is_stuck, sort_key, varying_settings
+from experiments.records.summary import CorpusSummary, Summary
 
 
 def made(**settings: object) -> Run:
@@ -15,7 +16,7 @@ def made(**settings: object) -> Run:
             nested.setdefault(section, {})[key] = value  # type: ignore[index]
         else:
             nested[section] = value
-    return Run(Path("x"), {"settings": nested})
+    return Run(Path("x"), Summary(settings=nested))
 
 
 def test_what_varies_between_runs() -> None:
@@ -57,8 +58,8 @@ def test_values_are_ordered_as_people_do() -> None:
 def test_stuck_is_within_one_percent_of_token_frequencies(
     loss: float, status: str, stuck: bool
 ) -> None:
-    corpus = {"unigram_validation_loss": 3.0}
-    run = Run(Path(), {"status": status, "val_loss": loss, "corpus": corpus})
+    corpus = CorpusSummary(unigram_validation_loss=3.0)
+    run = Run(Path(), Summary(status=status, val_loss=loss, corpus=corpus))
     assert run.is_stuck == stuck
     assert is_stuck(loss, 3.0) == (loss > 2.97)
     assert not is_stuck(loss, None)

@@ -33,6 +33,7 @@ from experiments.claims.claim import (
 )
 from experiments.claims.lab import Budget, Lab
 from experiments.jobs.check import checked_settings
+from experiments.records.summary import CorpusSummary, Summary
 from experiments.report import __main__ as report
 from experiments.settings.compose import to_values
 from gpt import PLACEMENTS
@@ -206,13 +207,13 @@ def made_runs(surroundings: Lab, name: str, loss_of: Any) -> None:
         tuple(overrides): [
             Run(
                 Path("nowhere"),
-                {
-                    "status": "finished",
-                    "seed": seed,
-                    "val_loss": loss_of(arm) + 0.001 * seed,
-                    "initial_val_loss": 4.5,
-                    "corpus": {"unigram_validation_loss": FREQUENCIES},
-                },
+                Summary(
+                    status="finished",
+                    seed=seed,
+                    val_loss=loss_of(arm) + 0.001 * seed,
+                    initial_val_loss=4.5,
+                    corpus=CorpusSummary(unigram_validation_loss=FREQUENCIES),
+                ),
             )
             for seed in surroundings.run_seeds
         ]
@@ -253,7 +254,7 @@ def test_sensitivities(surroundings: Lab) -> None:
     for overrides, group in surroundings.runs.items():
         if f"optimizer.lr={last}" in overrides and "norm.qk=true" not in overrides:
             for one in group:
-                one.summary |= {"status": "diverged", "val_loss": None}
+                one.summary.status, one.summary.val_loss = "diverged", None
     evidence = CLAIMS["lr_sensitivity"].measure(surroundings)
     count = len(surroundings.budget.rates)
     expected = (4.5 - 2.0) / count  # a run that diverged counts with its initial loss
@@ -268,7 +269,7 @@ def test_sensitivities(surroundings: Lab) -> None:
 
 def test_a_failed_run_leaves_its_claim_undecided(surroundings: Lab) -> None:
     made_runs(surroundings, "warm_up", lambda arm: 3.0 if arm == "post_ln, no warm-up" else 2.2)
-    next(iter(surroundings.runs.values()))[0].summary = {"status": "failed", "seed": 0}
+    next(iter(surroundings.runs.values()))[0].summary = Summary(status="failed", seed=0)
     evidence = CLAIMS["warm_up"].measure(surroundings)
     assert overall(measuring.results_of(CLAIMS["warm_up"], evidence)) == UNDECIDED
 
@@ -287,7 +288,7 @@ def test_what_is_read_of_a_run(surroundings: Lab, tmp_path: Path) -> None:
             for layer, value in enumerate(given)
         ]
         pd.DataFrame(rows).to_csv(folder / "gradients.csv", index=False)
-        return Run(folder, {"seed": 0, "status": status})
+        return Run(folder, Summary(seed=0, status=status))
 
     def values(rate: float, variance: float) -> dict[tuple[str, str], list[float]]:
         return {

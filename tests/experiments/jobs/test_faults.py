@@ -23,6 +23,7 @@ from conftest import Cli
 from experiments.jobs import sweep as sweep_module
 from experiments.machine.files import write_atomically
 from experiments.records import wandb_run as sinks
+from experiments.training.engine import Engine
 from experiments.training.loop import Trainer
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
@@ -222,9 +223,9 @@ def test_not_finite_at_the_first_step_and_later(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, what: str, at: int
 ) -> None:
     """NaN in the loss, or infinity in one gradient: an answer, which needs no other run."""
-    original = Trainer._gradients
+    original = Engine.gradients
 
-    def gradients(self: Trainer, step: int) -> torch.Tensor:
+    def gradients(self: Engine, step: int) -> torch.Tensor:
         loss = original(self, step)
         if step == at and what == "loss":
             return loss * math.nan
@@ -234,7 +235,7 @@ def test_not_finite_at_the_first_step_and_later(
             grad[0, 0] = math.inf
         return loss
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     code, run = cli(*toy, *CHECKPOINTED)
     summary = summary_of(run)
     assert (code, summary["status"], summary["diverged_at_step"]) == (0, "diverged", at)
@@ -388,7 +389,7 @@ def test_wandb_lost_in_the_middle(
         os.kill(process, signal.SIGKILL)
     assert code == 0
     assert_same_run(run, whole)
-    assert ["the CSV files go on" in message for message in warnings_in(caplog)] == [True]
+    assert ["W&B failed" in message for message in warnings_in(caplog)] == [True]
     caplog.clear()
     monkeypatch.setattr(Trainer, "_step", original)
     code, run = cli(*toy, "wandb.mode=offline")
@@ -406,7 +407,7 @@ def test_wandb_that_cannot_start(
     monkeypatch.setattr(service_process, "get_core_path", lambda: "/bin/false")
     code, run = cli(*toy, "wandb.mode=offline")
     assert (code, summary_of(run)["status"]) == (0, "finished")
-    assert ["the CSV files go on" in message for message in warnings_in(caplog)] == [True]
+    assert ["W&B failed" in message for message in warnings_in(caplog)] == [True]
 
 
 def warnings_in(caplog: Any) -> list[str]:
@@ -453,13 +454,13 @@ def test_a_sweep_with_one_job_of_each_kind(
                 signal.raise_signal(signal.SIGTERM)
         original(self, number)
 
-    def gradients(self: Trainer, number: int) -> torch.Tensor:
+    def gradients(self: Engine, number: int) -> torch.Tensor:
         loss = of_step(self, number)
         return loss * math.nan if kinds[self.settings.seed] == "nan" and number == 4 else loss
 
-    of_step = Trainer._gradients
+    of_step = Engine.gradients
     monkeypatch.setattr(Trainer, "_step", step)
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     folder = tmp_path / "sweep"
     seeds = "seed=" + ",".join(map(str, range(len(kinds))))
     command = ["-m", *toy, *CHECKPOINTED, seeds, f"hydra.sweep.dir={folder}"]

@@ -19,6 +19,7 @@ from experiments.analysis.histories import read_history
 from experiments.analysis.runs import Run, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
+from experiments.records.summary import Summary
 from experiments.report import drawing, figures, write_report
 from experiments.report.__main__ import main
 from experiments.report.drawing import ReportFigure, lines_of
@@ -280,7 +281,7 @@ def test_columns_of_what_training_counted(tmp_path: Path) -> None:
     counted = ["init", "stuck", "spikes", "clip_share"]
     assert rows.loc["a1", counted].tolist() == ["xavier", True, 4, 0.25]
     assert rows.loc["b", ["stuck", "clip_share", "tokens", "final_norm"]].isna().all()
-    older = frame(results_table(form_arms([read_history(Run(tmp_path, {}))], [])))
+    older = frame(results_table(form_arms([read_history(Run(tmp_path, Summary()))], [])))
     assert not {"spikes", "clipped steps", "init", "final norm"} & {*older.columns}
 
 
@@ -485,7 +486,7 @@ def test_torn_and_foreign_files_cost_a_warning_that_names_them(
     ):
         assert any(name in message for message in caplog.messages), (name, caplog.messages)
         assert name in Page(page.read_text()).words
-    history = read_history(Run(torn, {}))
+    history = read_history(Run(torn, Summary()))
     assert history.losses("val_loss").tolist() == [4.0, 3.0]
 
 

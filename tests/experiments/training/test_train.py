@@ -1,6 +1,5 @@
 """Whole runs at toy size: what they leave, that they repeat, and that the records are true."""
 
-import csv
 import json
 import math
 import subprocess
@@ -20,12 +19,15 @@ from experiments.analysis.runs import is_stuck
 from experiments.data.corpus import load_corpus
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.records.sink import METRIC_COLUMNS
-from experiments.records.wandb_run import WandbSink
+from experiments.records.summary import Summary
 from experiments.report import run_pictures as plots
 from experiments.settings.compose import build_dataclass
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import load_model, model_state, write_checkpoint
-from experiments.training.loop import Trainer, automatic_log_every, csv_bytes, is_spike
+from experiments.training.engine import Engine
+from experiments.training.log_interval import automatic_log_every, csv_bytes
+from experiments.training.loop import Trainer
+from experiments.training.tally import is_spike
 from gpt import GPT, GPTConfig, NormConfig
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
@@ -207,24 +209,16 @@ def test_clipped_steps_are_counted_on_every_step(
     assert summary_of(coarse)["clip_share"] == share
 
 
-def test_spikes_by_hand() -> None:
-    before = [1.0, 3.0] * 10  # mean 2, deviation 1
-    assert is_spike(8.001, before)
-    assert not is_spike(8.0, before)
-    assert not is_spike(-100.0, before)
-    assert not is_spike(1000.0, before[1:])  # too few to tell
-
-
 def test_spikes_are_counted_on_every_step(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    original = Trainer._gradients
+    original = Engine.gradients
     jumps = (3, 40, 60)  # the first comes too early to tell
 
-    def gradients(self: Trainer, step: int) -> torch.Tensor:
+    def gradients(self: Engine, step: int) -> torch.Tensor:
         return original(self, step) + 50.0 * (step in jumps)
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     rare = ("trainer.log_every=50", "trainer.eval_every=80", "trainer.probe_every=null")
     code, run = cli(*toy, "trainer.steps=80", *rare)
     assert code == 0
@@ -301,13 +295,7 @@ def test_divergence_is_recorded_with_its_step(
 
 def defer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the loop look at its numbers only where it must, as it does on a GPU."""
-    start = Trainer.__init__
-
-    def started(self: Trainer, *args: Any) -> None:
-        start(self, *args)
-        self.defers = True
-
-    monkeypatch.setattr(Trainer, "__init__", started)
+    monkeypatch.setattr(Engine, "defers", True)
 
 
 @pytest.mark.parametrize("at", [0, 4])
@@ -319,11 +307,11 @@ def test_one_infinite_gradient_is_seen(
 
     Nothing that was computed after the step is recorded or saved, wherever it is looked at.
     """
-    original = Trainer._gradients
+    original = Engine.gradients
     if defers:
         defer(monkeypatch)
 
-    def gradients(self: Trainer, step: int) -> torch.Tensor:
+    def gradients(self: Engine, step: int) -> torch.Tensor:
         loss = original(self, step)
         if step == at:
             grad = self.model.blocks[1].attention.out_proj.weight.grad
@@ -331,7 +319,7 @@ def test_one_infinite_gradient_is_seen(
             grad[0, 0] = float("inf")
         return loss
 
-    monkeypatch.setattr(Trainer, "_gradients", gradients)
+    monkeypatch.setattr(Engine, "gradients", gradients)
     coarse = ("trainer.log_every=3", "trainer.eval_every=5", "trainer.probe_every=5")
     code, run = cli(*toy, "trainer.steps=8", "trainer.checkpoint_every=6", *coarse)
     summary = summary_of(run)
@@ -418,7 +406,7 @@ def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_pat
 def test_a_drawing_that_fails_costs_one_picture(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    def broken(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
+    def broken(frame: pd.DataFrame, summary: Summary) -> None:
         raise ValueError("no ink")
 
     others = tuple(entry for entry in plots.PICTURES if entry[0] != "loss")
@@ -479,10 +467,10 @@ def test_interruption_keeps_the_rows(
 def test_failure_is_recorded_and_exits_with_one(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    def broken(self: Trainer, step: int) -> torch.Tensor:
+    def broken(self: Engine, step: int) -> torch.Tensor:
         raise RuntimeError("the kernel\nhas gone")
 
-    monkeypatch.setattr(Trainer, "_gradients", broken)
+    monkeypatch.setattr(Engine, "gradients", broken)
     code, run = cli(*toy)
     assert code == 1
     assert summary_of(run)["status"] == "failed"
@@ -490,89 +478,6 @@ def test_failure_is_recorded_and_exits_with_one(
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "the kernel has gone" in error
-
-
-def wandb_records(run: Path) -> list[dict[str, Any]]:
-    """What the offline file holds, read by W&B's own tool."""
-    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    tool = Path(sys.executable).with_name("wandb")
-    command = [str(tool), "leet", "inspect", "--json", str(file)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-@pytest.mark.pictures
-def test_wandb_file_holds_what_the_csv_holds(cli: Cli, toy: tuple[str, ...]) -> None:
-    code, run = cli(*toy, "wandb.mode=offline", "wandb.tags=[a,b]", "norm=post_ln")
-    assert code == 0
-    records = wandb_records(run)
-    logged: dict[tuple[int, str], float] = {}
-    for record in records:
-        items = record.get("history", {}).get("item", {})
-        if "step" in items:
-            step = int(items["step"])
-            logged |= {(step, k): float(v) for k, v in items.items() if isinstance(v, float | int)}
-    expected: dict[tuple[int, str], float] = {}
-    for row in csv.DictReader((run / "metrics.csv").open()):
-        step = int(row["step"])
-        expected |= {(step, k): float(v) for k, v in row.items() if v != ""}
-    for row in csv.DictReader((run / "gradients.csv").open()):
-        name = f"{row['stat']}/layer_{row['layer']}/{row['component']}"
-        expected[int(row["step"]), name] = float(row["value"])
-    foreign = ("_", "tables/", "plots/")  # W&B's own, and files
-    found = {key: value for key, value in logged.items() if not key[1].startswith(foreign)}
-    assert found == pytest.approx(expected, rel=1e-8)  # the CSV keeps nine digits
-    started = next(record["run"] for record in records if record["type"] == "run")
-    assert started["job_type"] == "train"
-    assert started["config"]["update"]["norm"]["placement"] == "post_ln"
-    assert any(record["type"] == "exit" for record in records)
-    assert list(run.glob("wandb/**/media/images/plots/loss*.png"))
-    assert list(run.glob("wandb/**/media/html/tables/parameters*.html"))
-
-
-def test_failures_of_wandb_cost_a_warning(
-    cli: Cli,
-    toy: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """At the start, in the middle and at the end: the run and its CSV files are whole."""
-    import wandb
-
-    started: list[Any] = []
-
-    class Broken:
-        def __init__(self, at: str) -> None:
-            self.at, self.summary = at, {}
-
-        def define_metric(self, *args: Any, **kwargs: Any) -> None: ...
-
-        def log(self, values: Any) -> None:
-            if self.at == "log":
-                raise OSError("no space")
-
-        def finish(self, **kwargs: Any) -> None:
-            self.finished = True
-            if self.at == "finish":
-                raise TimeoutError("never ends")
-
-    def start(at: str) -> Any:
-        if at == "init":
-            raise wandb.errors.CommError("service is away")
-        started.append(Broken(at))
-        return started[-1]
-
-    _, plain = cli(*toy)
-    for at in ("init", "log", "finish"):
-        monkeypatch.setattr(wandb, "init", lambda at=at, **kwargs: start(at))
-        code, run = cli(*toy, "wandb.mode=offline")
-        assert code == 0
-        assert summary_of(run)["status"] == "finished"
-        assert (run / "gradients.csv").read_bytes() == (plain / "gradients.csv").read_bytes()
-        warnings = [r for r in caplog.records if r.name == WandbSink.__module__]
-        assert len(warnings) == 1
-        caplog.clear()
-    assert all(run.finished for run in started)
 
 
 def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file: Path) -> None:
