@@ -17,7 +17,7 @@ from experiments.report.rates import WARMUP
 from experiments.report.style import COLOURS, LEGEND, MARKS, panels, save
 from gpt import ConfigError
 
-PANEL = (7.2, 2.5)  # inches
+PANEL = (7.2, 2.3)  # inches
 LEGEND_WIDTH = 75  # characters of all labels in a row
 HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
 FREQUENCIES = ("corpus", "unigram_validation_loss")
