@@ -5,8 +5,7 @@ the order in which it uses them; outputs and the gradients of all parameters agr
 library's norms are replaced since they compute in float32.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gpt import GPT, GPTConfig
+from configs import changed
+from gpt import GPT, GPTConfig, InitConfig
 
 TOLERANCE = 1e-12
 SIZES = {  # of the library's blocks, whose own branches and norms are not used
@@ -24,13 +24,13 @@ SIZES = {  # of the library's blocks, whose own branches and norms are not used
     "num_key_value_heads": 3,
     "head_dim": 4,
 }
-SMALL = GPTConfig(11, 9, 12, 3, 4, qkv_bias=True, init="xavier")
+SMALL = GPTConfig(11, 9, 12, 3, 4, qkv_bias=True, init=InitConfig("xavier"))
 
 
-def made(placement: str, **changes: Any) -> GPT:
+def made(placement: str, changes: Mapping[str, Any] | None = None) -> GPT:
     """A model in float64, no two of its norms, scales and biases alike."""
     torch.manual_seed(0)
-    model = GPT(dataclasses.replace(SMALL, placement=placement, **changes)).double()
+    model = GPT(changed(SMALL, {"norm.placement": placement, **(changes or {})})).double()
     for parameter in model.parameters():
         if parameter.ndim < 2:
             nn.init.normal_(parameter, 1.0, 0.3)
@@ -104,7 +104,7 @@ def test_beam_is_sandwich_with_a_scaled_stream() -> None:
     """
     from transformers.models.beam.modeling_beam import BeamConfig, BeamDecoderLayer
 
-    model = made("sandwich", norm_eps=0.0)
+    model = made("sandwich", {"norm.eps": 0.0})
     config = BeamConfig(**SIZES)
     layers: list[nn.Module] = []
     for index, block in enumerate(model.blocks):
@@ -202,7 +202,7 @@ def test_blooms_residual_after_the_norm_is_post_ln_with_a_norm_on_the_embeddings
 
 
 def test_peri_ln_without_the_norm_on_the_embeddings_is_sandwich() -> None:
-    model = made("peri_ln", embedding_norm=False)
+    model = made("peri_ln", {"norm.options.embedding_norm": False})
     assert_same_function(model, with_parameters_of(model, made("sandwich")))
 
 
@@ -220,5 +220,5 @@ def test_admin_is_post_ln_until_it_has_seen_data() -> None:
 @pytest.mark.parametrize(("fraction", "other"), [(0.0, "pre_ln"), (1.0, "post_ln")])
 def test_mix_ln_at_its_ends(fraction: float, other: str) -> None:
     """At 0 pre_ln; at 1 post_ln with a final norm."""
-    model = made("mix_ln", fraction=fraction)
-    assert_same_function(model, with_parameters_of(model, made(other, final_norm=True)))
+    model = made("mix_ln", {"norm.options.fraction": fraction})
+    assert_same_function(model, with_parameters_of(model, made(other, {"norm.final": True})))
