@@ -1,10 +1,8 @@
-"""The command line: every choice runs, bad input costs one line, the README is true."""
+"""The command line: every choice runs, bad input costs one line."""
 
 import itertools
 import re
-import shlex
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +11,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 import run as cli_module
-from conftest import ROOT, TOY, Cli
-from experiments.claims import CLAIMS, measuring
-from experiments.claims.lab import BUDGETS
+from conftest import ROOT, Cli
 from experiments.data.corpus import CORPORA
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.jobs.check import checked_settings
-from experiments.jobs.sweep import Sweep
 from experiments.report import run_pictures as plots
 from experiments.runner import runner_names
 from experiments.settings.compose import to_values
@@ -29,7 +24,6 @@ from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
 from gpt.weights import closed_form
 
 CONF = ROOT / "conf"
-README = (ROOT / "README.md").read_text()
 
 
 def options(group: str) -> list[str]:
@@ -43,16 +37,6 @@ GRIDS = [
     if "sweeper"
     in yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text()).get("hydra", {})
 ]
-
-
-def smallest(grid: str) -> list[str]:
-    """Overrides that leave one job of an experiment that is a grid."""
-    values = yaml.safe_load((CONF / "experiment" / f"{grid}.yaml").read_text())
-    params = values["hydra"]["sweeper"]["params"]
-    return [
-        f"{name}={'pre_ln' if levels == '${every:norm}' else str(levels).split(',')[0]}"
-        for name, levels in params.items()
-    ]
 
 
 EVERY_OPTION = [(group, option) for group in GROUPS for option in options(group)]
@@ -91,15 +75,6 @@ def test_every_option_composes_to_valid_settings(group: str, option: str) -> Non
 def test_registries_and_folders_agree(group: str, registry: Iterable[str]) -> None:
     grids = GRIDS if group == "experiment" else []
     assert options(group) == sorted([*registry, *grids])
-
-
-def test_readme_table_lists_every_placement_with_its_paper() -> None:
-    section = README.split("\n## Placements\n")[1].split("\n## ")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", section, re.MULTILINE))
-    assert set(rows) == set(PLACEMENTS)
-    for name, placement in PLACEMENTS.items():
-        for paper in re.findall(r"arXiv (\d+\.\d+)", placement.__doc__ or ""):
-            assert paper in rows[name], name
 
 
 @pytest.mark.pictures
@@ -395,56 +370,3 @@ def test_pictures_can_be_drawn_again_and_compared(
     assert plots.main([str(other)]) == 0
     assert plots.main([str(runs[0]), str(other)]) == 1
     assert "whose gradients.csv has gradient norms" in capsys.readouterr().err
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")]
-
-
-RUN_COMMANDS = [c for c in readme_commands() if "run.py" in c and "-e ." not in c]
-
-
-@pytest.fixture(scope="session")
-def corpus_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the Bible is tokenised once, not in each test that reads it."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.mark.parametrize("command", RUN_COMMANDS)
-def test_readme_commands_run(
-    cli: Cli,
-    toy: tuple[str, ...],
-    text_file: Path,
-    tmp_path: Path,
-    corpus_cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-) -> None:
-    """Each as it stands, with toy sizes before it, which it may override."""
-    (tmp_path / "my.txt").write_text(text_file.read_text())
-    if "RUN_DIR" in command:
-        _, trained = cli(*TOY, "data.train_share=0.5", f"data.cache_dir={corpus_cache}")
-        command = command.replace("RUN_DIR", str(trained))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
-    arguments = shlex.split(command.split("run.py", 1)[1])
-    if "experiment=claims" in arguments:  # test_claims.py looks at them
-        for name in set(CLAIMS) - {"shortcut", "depth_law"}:
-            monkeypatch.delitem(CLAIMS, name)
-        for name in BUDGETS:
-            little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), width=16)
-            monkeypatch.setitem(BUDGETS, name, little)
-        monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
-        monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
-        monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
-    if "--help" not in arguments and "--cfg" not in arguments:
-        flags = [argument for argument in arguments if argument.startswith("-")]
-        values = [argument for argument in arguments if argument not in flags]
-        if "hydra/launcher=joblib" in values:  # test_sweep.py looks at it
-            values.remove("hydra/launcher=joblib")
-        for grid in (name for name in GRIDS if f"experiment={name}" in values):
-            values += smallest(grid)
-        arguments = [*flags, *TOY, f"data.cache_dir={corpus_cache}", *values]
-    assert cli_module.main(arguments) == 0

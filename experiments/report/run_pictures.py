@@ -1,14 +1,13 @@
 """Pictures of a run, drawn from the CSV files and the summary.json in its directory alone.
 
-`python -m experiments.plots DIR` draws them again; with several directories it draws their
-gradient norms side by side on one scale.
+`python -m experiments.plots DIR` draws them again; with several directories it compares the runs
+in one picture, see experiments.report.comparison.
 """
 
 import argparse
 import logging
 import math
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.analysis.histories import read_csv
 from experiments.machine.console import one_line, print_error, print_line, show_warnings
 from experiments.records.summary import Summary, read_summary
+from experiments.report.comparison import compare
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
 from gpt import ConfigError
 
@@ -303,36 +303,12 @@ PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
 )
 
 
-def compare(directories: Sequence[Path], path: Path) -> Path:
-    """Gradient norm by layer of several runs, side by side on one scale."""
-    figure, axes = new_figure(columns=len(directories), width=5.5)
-    for directory, axis in zip(directories, axes, strict=True):
-        try:
-            gradients = read_csv(directory / "gradients.csv")
-        except (ValueError, pd.errors.ParserWarning) as error:
-            raise ConfigError("gradients.csv of", str(directory), one_line(error)) from None
-        table = Frame() if gradients.empty else of_blocks(gradients, "grad_norm")
-        if table.empty:
-            valid = "must be a run directory whose gradients.csv has gradient norms of blocks"
-            raise ConfigError("DIR", str(directory), valid)
-        draw_layers(axis, table, of_blocks(gradients, "grad_norm_std"))
-        axis.set_title(textwrap.fill(title_of(read_summary(directory)), 44), fontsize=9)
-        axis.set(xlabel="block")
-        axis.sharey(axes[0])
-        axis.legend(**LEGEND)
-    axes[0].set_ylabel("gradient norm of the block's parameters")
-    log_if_wide(*axes)
-    return save(figure, path)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: see the module's docstring."""
     show_warnings()
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
-    parser.add_argument(
-        "--out", type=Path, help="of a comparison (default: gradient_comparison.png)"
-    )
+    parser.add_argument("--out", type=Path, help="of a comparison (default: comparison.png)")
     options = parser.parse_args(arguments)
     for directory in options.directories:
         if not any((directory / f"{file}.csv").is_file() for _, file, _ in PICTURES):
@@ -345,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = draw_run(options.directories[0])
     else:
         try:
-            drawn = [compare(options.directories, options.out or Path("gradient_comparison.png"))]
+            drawn = [compare(options.directories, options.out or Path("comparison.png"))]
         except (ConfigError, OSError) as error:
             print_error(f"error: {one_line(error)}")
             return 1

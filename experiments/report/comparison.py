@@ -1,0 +1,125 @@
+"""Several training runs in one picture, drawn from their CSV files and summaries alone."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from experiments.analysis.arms import label_value
+from experiments.analysis.histories import by_layer, read_csv
+from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
+from experiments.machine.console import one_line
+from experiments.report.rates import WARMUP
+from experiments.report.style import COLOURS, LEGEND, MARKS, panels, save
+from gpt import ConfigError
+
+PANEL = (7.2, 2.3)  # inches
+LEGEND_WIDTH = 75  # characters of all labels in a row
+HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
+MARGIN = 0.2  # nats above and below the losses shown
+
+
+def compare(directories: Sequence[Path], path: Path) -> Path:
+    """Draw the ratio of the last block's gradient norm to the first's, and the loss, by step.
+
+    One line a run; the legend has the settings in which the runs differ.
+
+    Raises ConfigError for a directory that is not of a training run.
+    """
+    runs = [Run(directory, read_summary(directory)) for directory in directories]
+    ratios = [gradient_ratio(read_table(directory, "gradients")) for directory in directories]
+    for directory, ratio in zip(directories, ratios, strict=True):
+        if len(ratio) < 2:
+            valid = (
+                "must be a training run whose gradients.csv has gradient norms of blocks; "
+                "python -m experiments.report compares others"
+            )
+            raise ConfigError("DIR", str(directory), valid)
+    figure, (above, below) = panels(2, 1, PANEL)
+    above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
+    above.sharex(below)
+    names = labels(runs)
+    draw_ratios(above, ratios, names)
+    columns = max(1, LEGEND_WIDTH // max(map(len, names)))
+    figure.legend(
+        *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
+    )
+    draw_losses(below, [read_table(directory, "metrics") for directory in directories])
+    draw_frequencies(below, {run.summary.corpus.unigram_validation_loss for run in runs})
+    return save(figure, path)
+
+
+def read_table(directory: Path, name: str) -> pd.DataFrame:
+    """NAME.csv of a run; empty where there is none. ConfigError where it cannot be read."""
+    try:
+        return read_csv(directory / f"{name}.csv")
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise ConfigError(f"{name}.csv of", str(directory), one_line(error)) from None
+
+
+def gradient_ratio(gradients: pd.DataFrame) -> pd.Series:
+    """The last block's gradient norm over the first's, by step, where it is positive and finite."""
+    if gradients.empty:
+        return pd.Series(dtype=float)
+    blocks = by_layer(gradients, "grad_norm", "block")
+    if blocks.empty:
+        return pd.Series(dtype=float)
+    ratio = blocks.iloc[:, -1] / blocks.iloc[:, 0]
+    return ratio[np.isfinite(ratio) & (ratio > 0)]
+
+
+def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) -> None:
+    """One line a run, on a log scale, and the height at which both blocks receive the same."""
+    for colour, ratio, label in zip(COLOURS, ratios, labels, strict=False):
+        axis.plot(ratio, color=colour, label=label)
+    axis.axhline(1, color="0.35", linewidth=1, linestyle="--")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.tick_params(labelbottom=False)
+    axis.set_ylabel("gradient norm,\nlast block / first block")
+
+
+def draw_losses(axis: Axes, tables: Sequence[pd.DataFrame]) -> None:
+    """Training loss as a line, validation loss as marks, up to the first losses.
+
+    A spike far above those would leave no height for what is learnt.
+    """
+    for colour, mark, metrics in zip(COLOURS, MARKS, tables, strict=False):
+        losses = metrics.set_index("step")
+        axis.plot(losses["train_loss"].dropna(), color=colour, linewidth=0.8, alpha=0.7)
+        axis.plot(losses["val_loss"].dropna(), mark, color=colour, markersize=4)
+    shown = pd.concat([metrics[["train_loss", "val_loss"]] for metrics in tables])
+    highest = max(metrics["train_loss"].iloc[0] for metrics in tables)
+    axis.set_ylim(shown.min().min() - MARGIN, highest + MARGIN)
+    axis.set(xlabel="step (updates made)", ylabel="loss (nats),\nmarks: validation")
+
+
+def draw_frequencies(axis: Axes, levels: set[float | None]) -> None:
+    """The loss of a model that knows token frequencies alone, where it is the same for all runs."""
+    known = [level for level in levels if level is not None]
+    if len(levels) == len(known) == 1:
+        label = "token frequencies alone"
+        axis.axhline(known[0], color="0.35", linewidth=1, linestyle=":", label=label)
+        axis.legend(**LEGEND)
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """What tells each run from the others, its seed where that differs; else its directory."""
+    names = varying_settings(runs)
+    words = [[in_words(name, run.setting(name)) for name in names] for run in runs]
+    if len({run.seed for run in runs}) > 1:
+        words = [[*told, f"seed {run.seed}"] for told, run in zip(words, runs, strict=True)]
+    return [", ".join(told) or run.directory.name for told, run in zip(words, runs, strict=True)]
+
+
+def in_words(name: str, value: Value) -> str:
+    """A setting as a legend has it: Post-LN, no warm-up, lr 0.003."""
+    if name == PLACEMENT:
+        return re.sub(r"^(.*)_ln$", lambda match: f"{match[1].capitalize()}-LN", str(value))
+    if name == WARMUP:
+        return f"warm-up {value}" if value else "no warm-up"
+    return label_value(name, value)

@@ -1,0 +1,278 @@
+"""README.md and docs/: commands run, tables and links are true, the README stays short."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import gpt
+import run as cli_module
+from conftest import ROOT, TOY, Cli
+from experiments.claims import CLAIMS, measuring
+from experiments.claims.lab import BUDGETS
+from experiments.jobs.sweep import Sweep
+from experiments.report import __main__ as report
+from experiments.report import run_pictures
+from gpt import PLACEMENTS
+
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+MOST_WORDS = 1100
+
+# Commands that are not run here, by how they begin.
+NOT_RUN = {
+    "pip install": "downloads packages; the gate runs it in a new environment",
+    "pytest": "is what runs this",
+}
+JOBLIB = "hydra/launcher=joblib"  # is left out of a command: test_sweep.py runs jobs in parallel
+
+
+def words_of(text: str) -> list[str]:
+    """Words outside tables; code and link targets count."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("|")).split()
+
+
+def test_the_readme_is_one_page() -> None:
+    text = README.read_text()
+    assert len(words_of(text)) <= MOST_WORDS
+    first = text.split("\n\n")[1]
+    assert len(first.split()) <= 20
+
+
+def test_the_readme_lists_every_placement_with_its_paper() -> None:
+    section = README.read_text().split("\n## Placements\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", section, re.MULTILINE))
+    assert set(rows) == set(PLACEMENTS)
+    for name, placement in PLACEMENTS.items():
+        for paper in re.findall(r"arXiv (\d+\.\d+)", placement.__doc__ or ""):
+            assert paper in rows[name], name
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments by which a page's headings are reached on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", page.read_text())
+    for path, fragment in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not fragment or fragment in anchors(target), fragment
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert f"def {name}(" in tests, name
+
+
+# Files and columns
+
+
+def documented(heading: str) -> list[str]:
+    """The names in the first column of the table below a heading of docs/outputs.md."""
+    text = (ROOT / "docs" / "outputs.md").read_text()
+    section = re.split(r"\n#+ ", text.split(f"# {heading}\n", 1)[1], maxsplit=1)[0]
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def files_of(runner: str) -> set[str]:
+    """What docs/outputs.md says that a runner leaves; pictures and W&B are left out of tests."""
+    text = (ROOT / "docs" / "outputs.md").read_text()
+    section = text.split("## The directory of a run\n")[1].split("\n### ")[0]
+    files: set[str] = set()
+    for names, runners in re.findall(r"^\| (`.*?) \| (.*?) \|", section, re.MULTILINE):
+        if runners == "all" or runner in runners.split(", "):
+            files |= set(re.findall(r"`([^`]+)`", names))
+    return files - {"wandb/", "plots/"}
+
+
+@pytest.fixture
+def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two claims of toy size, in this process; test_claims.py looks at the rest."""
+    for name in set(CLAIMS) - {"shortcut", "depth_law"}:
+        monkeypatch.delitem(CLAIMS, name)
+    for name in BUDGETS:
+        little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), width=16)
+        monkeypatch.setitem(BUDGETS, name, little)
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
+
+
+EXTRA = {  # what makes a runner leave all that it can
+    "train": (
+        "trainer.keep_best=true",
+        "trainer.checkpoint_every=1",
+        "trainer.clip=1",
+        "norm=sub_ln",
+    ),
+    "generate": ("generate.prompt=ab", "generate.checkpoint={train}"),
+    "init_gradients": ("norm=deepnorm",),
+    "parameters": ("norm=mix_ln",),
+}
+RUNNERS = (
+    "train",
+    "memory",
+    "generate",
+    "init_gradients",
+    "parameters",
+    "shortcut",
+    "activations",
+    "claims",
+)
+
+
+@pytest.mark.usefixtures("small_claims")
+def test_what_a_run_leaves_is_documented(cli: Cli, toy: tuple[str, ...]) -> None:
+    """Every file of every runner, and of each table its columns in their order."""
+    directories: dict[str, Path] = {}
+    for runner in RUNNERS:
+        told = [o.format(**directories) for o in EXTRA.get(runner, ())]
+        code, directories[runner] = cli(f"experiment={runner}", *toy, *told)
+        assert code == 0
+        left = {
+            re.sub(r"checkpoint-\d+", "checkpoint-STEP", path.name) + "/" * path.is_dir()
+            for path in directories[runner].iterdir()
+        }
+        assert left == files_of(runner), runner
+        for path in directories[runner].glob("*.csv"):
+            assert documented(f"`{path.name}`") == list(pd.read_csv(path, nrows=0)), path.name
+
+
+def test_the_keys_of_summaries_are_documented(cli: Cli, toy: tuple[str, ...]) -> None:
+    known = set(documented("`summary.json`"))
+    seen: set[str] = set()
+    for arguments in (
+        ("norm=sub_ln", "trainer.clip=1"),
+        ("norm=deepnorm", "optimizer.lr=1e30", "trainer.steps=9"),
+        ("experiment=init_gradients", "norm=mix_ln"),
+        ("experiment=init_gradients", "norm=peri_ln"),
+        ("experiment=init_gradients", "norm=reordered"),
+        ("experiment=init_gradients", "norm=ln_scaling"),
+        ("generate.prompt=UPPER",),
+    ):
+        _, directory = cli(*toy, *arguments)
+        seen |= set(json.loads((directory / "summary.json").read_text()))
+    assert seen <= known
+    assert known - seen <= {"resumed_at_steps", "budget", "claims"}
+
+
+def test_the_table_of_a_sweep_is_documented(toy: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    assert cli_module.main(["-m", f"hydra.sweep.dir={folder}", *toy, "norm=pre_ln,post_ln"]) == 0
+    files = {path.name + "/" * path.is_dir() for path in folder.iterdir()}
+    jobs = {name for name in files if name.startswith(("pre_ln", "post_ln"))}
+    assert files - jobs == set(documented("The directory of a sweep"))
+    columns = list(pd.read_csv(folder / "runs.csv", nrows=0))
+    assert [name for name in columns if name != "norm.placement"] == documented("`runs.csv`")
+
+
+# Commands
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands_of(block: str) -> list[str]:
+    """The commands of a block, without their comments."""
+    lines = block.replace("\\\n", " ").splitlines()
+    bare = [line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")]
+    return [command for line in bare for command in line.split(" && ")]
+
+
+def blocks_to_run() -> list[list[str]]:
+    """Commands by block, each at its first occurrence, without those that are not run."""
+    seen: set[str] = set()
+    blocks = []
+    for block in (block for page in PAGES for block in blocks_of(page, "bash")):
+        commands = [c for c in commands_of(block) if not c.startswith(tuple(NOT_RUN))]
+        blocks.append([command for command in commands if command not in seen])
+        seen |= set(commands)
+    return [block for block in blocks if block]
+
+
+def smallest(experiment: str) -> list[str]:
+    """Overrides that leave one job of an experiment that is a grid."""
+    values = yaml.safe_load((ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text())
+    params = values.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return [
+        f"{name}={'pre_ln' if levels == '${every:norm}' else str(levels).split(',')[0]}"
+        for name, levels in params.items()
+    ]
+
+
+def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
+    """Arguments of run.py with toy sizes before them, which they may override."""
+    if "--help" in arguments or "--cfg" in arguments:
+        return arguments
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    values = [argument for argument in arguments if argument not in (*flags, JOBLIB)]
+    for argument in list(values):
+        if argument.startswith("experiment="):
+            values += smallest(argument.removeprefix("experiment="))
+    return [*flags, *TOY, f"data.cache_dir={cache}", *values]
+
+
+@pytest.fixture(scope="session")
+def corpus_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Bible is tokenised once, not in each test that reads it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.usefixtures("small_claims")
+@pytest.mark.parametrize("commands", blocks_to_run(), ids=lambda commands: commands[0])
+def test_commands_run(
+    text_file: Path,
+    tmp_path: Path,
+    corpus_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    commands: list[str],
+) -> None:
+    """The commands of one block, one after the other in one directory."""
+    (tmp_path / "my.txt").write_text(text_file.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
+    monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
+    places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}
+    if any(place in command for place in places for command in commands):
+        told = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]
+        assert cli_module.main(at_toy_size(told, corpus_cache)) == 0
+    for command in commands:
+        for name, place in places.items():
+            command = command.replace(name, place)
+        match shlex.split(command):
+            case ["python", "run.py", *arguments]:
+                code = cli_module.main(at_toy_size(arguments, corpus_cache))
+            case ["python", "-m", "experiments.report", *arguments]:
+                code = report.main(arguments)
+            case ["python", "-m", "experiments.plots", *arguments]:
+                code = run_pictures.main(arguments)
+            case _:
+                pytest.fail(f"not a command of this project: {command}")
+        assert code == 0, command
+
+
+@pytest.mark.parametrize(
+    "code", [block for page in PAGES for block in blocks_of(page, "python")], ids=lambda code: None
+)
+def test_python_runs(
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Each block as it is, with a small model in place of the book's."""
+    monkeypatch.setattr(
+        gpt, "GPT_CONFIG_124M", gpt.GPT_CONFIG_124M | {"emb_dim": 12, "n_layers": 1}
+    )
+    if "RUN_DIR" in code:
+        code = code.replace("RUN_DIR", str(cli(*toy)[1]))
+    exec(code, {})
