@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt.config import GPTConfig
-from gpt.norm import norm_count
 from gpt.registry import NORMS
 
 
@@ -47,14 +46,6 @@ class SelfAttention(nn.Module):
     def has_qk_norm(cls, config: GPTConfig) -> bool:
         """What the config says, or the placement where it says nothing."""
         return cls.qk_norm if config.norm.qk is None else config.norm.qk
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """Parameters: 3 d^2 [+ 3 d] + d^2 [+ d], and two norms of width head_dim with QK-norm."""
-        d = config.emb_dim
-        matrices = 4 * d * d + 3 * d * config.qkv_bias + d * config.bias
-        norms = 2 * cls.has_qk_norm(config)
-        return matrices + norms * norm_count(config.norm.kind, config.head_dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (B, n_heads, T, head_dim)."""
@@ -105,11 +96,6 @@ class NormedAttention(SelfAttention):
         super().__init__(config)
         self.norm = NORMS[config.norm.kind](config.emb_dim, config.norm.eps)
 
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As the attention without it, and a norm of width d."""
-        return super().count(config) + norm_count(config.norm.kind, config.emb_dim)
-
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.norm(self.attend(x).flatten(-2)))
 
@@ -123,11 +109,6 @@ class HeadScaledAttention(SelfAttention):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.head_scale = nn.Parameter(torch.ones(config.n_heads))
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As the attention without it, and n_heads."""
-        return super().count(config) + config.n_heads
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project((self.head_scale[:, None] * self.attend(x)).flatten(-2))
@@ -144,11 +125,6 @@ class QKVNormedAttention(SelfAttention):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.value_norm = NORMS[config.norm.kind](config.head_dim, config.norm.eps)
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As the attention without it, and a norm of width head_dim."""
-        return super().count(config) + norm_count(config.norm.kind, config.head_dim)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (B, n_heads, T, head_dim)."""

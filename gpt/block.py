@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from gpt.attention import SelfAttention
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward
-from gpt.norm import norm_count
 from gpt.registry import NORMS, ConfigError
 
 
@@ -87,17 +86,6 @@ class Block(nn.Module):
             "qk_norm": cls.attention_type.has_qk_norm(config),
             **asdict(cls.options(config)),
         }
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """Parameters of one block: its branches' and its norms'."""
-        branches = cls.attention_type.count(config) + cls.feed_forward_type.count(config)
-        return branches + len(cls.norms) * norm_count(config.norm.kind, config.emb_dim)
-
-    @classmethod
-    def entry_count(cls, config: GPTConfig) -> int:
-        """Parameters of `make_entry`."""
-        return 0
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> "Block":

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 from gpt.config import GPTConfig
-from gpt.norm import norm_count
 from gpt.registry import ACTIVATIONS, NORMS
 
 
@@ -21,12 +20,6 @@ class FeedForward(nn.Module):
         self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """Parameters: 2 r d^2 [+ r d + d]."""
-        d, hidden = config.emb_dim, config.ff_dim
-        return 2 * hidden * d + (hidden + d) * config.bias
-
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.activation(self.fc_in(x))))
 
@@ -40,11 +33,6 @@ class NormedFeedForward(FeedForward):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.norm = NORMS[config.norm.kind](config.ff_dim, config.norm.eps)
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As the layer without it, and a norm of width r d."""
-        return super().count(config) + norm_count(config.norm.kind, config.ff_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.norm(self.activation(self.fc_in(x)))))

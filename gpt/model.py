@@ -55,3 +55,10 @@ class GPT(nn.Module):
         for block in self.blocks:
             state = block(state)
         return self.head(self.final_norm(state))
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """How many parameters the model has, a tied weight once; nothing of their size is allocated."""
+    with torch.device("meta"):
+        model = GPT(config)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -51,8 +51,3 @@ def dyt(width: int, eps: float) -> Norm:
 
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.RMSNorm, DynamicTanh)
-
-
-def norm_count(kind: str, width: int) -> int:
-    """Parameters of a norm: 2 width of a layer_norm, width of an rms_norm, 2 width + 1 of a dyt."""
-    return {"layer_norm": 2 * width, "rms_norm": width, "dyt": 2 * width + 1}[kind]

@@ -18,7 +18,6 @@ from gpt.block import Block, make_norm
 from gpt.checks import setting
 from gpt.config import GPTConfig
 from gpt.feedforward import NormedFeedForward
-from gpt.norm import norm_count
 from gpt.registry import PLACEMENTS
 
 
@@ -94,11 +93,6 @@ class PeriLN(Sandwich):
     def make_entry(cls, config: GPTConfig) -> nn.Module:
         """The norm on the embeddings, if wanted."""
         return make_norm(config) if cls.options(config).embedding_norm else nn.Identity()
-
-    @classmethod
-    def entry_count(cls, config: GPTConfig) -> int:
-        """Parameters of the norm on the embeddings."""
-        return cls.options(config).embedding_norm * norm_count(config.norm.kind, config.emb_dim)
 
 
 @PLACEMENTS("reordered")
@@ -334,11 +328,6 @@ class Admin(Block):
         super().__init__(config, layer)
         self.weight_1 = nn.Parameter(torch.ones(config.emb_dim))
         self.weight_2 = nn.Parameter(torch.ones(config.emb_dim))
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As post_ln, and both w."""
-        return super().count(config) + 2 * config.emb_dim
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm_1(self.add_1(self.weight_1 * x, self.attention(x)))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gpt.config import GPTConfig
 from gpt.model import GPT
-from gpt.norm import NORM_TYPES, norm_count
-from gpt.registry import PLACEMENTS
+from gpt.norm import NORM_TYPES
 
 # The parts of the model outside its blocks: the layer that stands for them, before or after.
 EMBEDDINGS = ("token_embedding", "position_embedding", "entry")
@@ -69,17 +67,3 @@ def parameter_table(model: GPT) -> list[dict[str, int | str]]:
         {"layer": layer, "component": component, "parameters": count}
         for (layer, component), count in counts.items()
     ]
-
-
-def closed_form(config: GPTConfig) -> int:
-    """The number of parameters from the sizes alone, without building anything.
-
-    V d + T d for the embeddings; for each block what its branches and norms `count`; the final
-    norm; V d for a head that is not tied. V vocab_size, T context_length, d emb_dim.
-    """
-    d = config.emb_dim
-    placement = PLACEMENTS[config.norm.placement]
-    embeddings = (config.vocab_size + config.context_length) * d + placement.entry_count(config)
-    blocks = config.n_layers * placement.count(config)
-    final = placement.has_final_norm(config) * norm_count(config.norm.kind, d)
-    return embeddings + blocks + final + (0 if config.tie_head else config.vocab_size * d)

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 import run as cli_module
 from conftest import ROOT, TOY, Cli
+from equations import closed_form
 from experiments.claims import CLAIMS, measuring
 from experiments.claims.lab import BUDGETS
 from experiments.data.corpus import CORPORA
@@ -26,7 +27,6 @@ from experiments.settings.compose import to_values
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
-from gpt.weights import closed_form
 
 CONF = ROOT / "conf"
 README = (ROOT / "README.md").read_text()

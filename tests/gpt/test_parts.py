@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from configs import changed
+from equations import ACTIVATION_EQUATIONS, NORM_EQUATIONS
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -25,25 +26,6 @@ from gpt.attention import SelfAttention
 from gpt.norm import NORM_TYPES
 
 SMALL = GPTConfig(11, 8, 12, 3, 2)
-
-# The equations, written out. Each holds to rounding in float64.
-NORM_EQUATIONS = {
-    "layer_norm": lambda x, m: (
-        m.weight
-        * (x - x.mean(-1, keepdim=True))
-        / torch.sqrt(((x - x.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True) + 1e-5)
-        + m.bias
-    ),
-    "rms_norm": lambda x, m: m.weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
-    "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
-}
-ACTIVATION_EQUATIONS = {
-    "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "gelu_exact": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
-    "relu": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
-    "silu": lambda x: x / (1 + torch.exp(-x)),
-    "squared_relu": lambda x: torch.where(x > 0, x * x, torch.zeros_like(x)),
-}
 
 
 @pytest.mark.parametrize("name", NORMS)
