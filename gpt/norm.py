@@ -5,6 +5,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from gpt.config import GPTConfig
 from gpt.registry import NORMS
 
 Norm: TypeAlias = nn.Module
@@ -48,6 +49,11 @@ class DynamicTanh(nn.Module):
 def dyt(width: int, eps: float) -> Norm:
     """As `DynamicTanh`; eps has no part in it."""
     return DynamicTanh(width)
+
+
+def make_norm(config: GPTConfig, width: int, present: bool = True) -> nn.Module:
+    """A norm of the configured kind, or the identity where there is to be none."""
+    return NORMS[config.norm.kind](width, config.norm.eps) if present else nn.Identity()
 
 
 NORM_TYPES: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.RMSNorm, DynamicTanh)

@@ -27,8 +27,9 @@ from gpt import (
     parameter_table,
     places,
 )
-from gpt.block import Block, make_norm
+from gpt.block import Block
 from gpt.init import init_gain
+from gpt.norm import make_norm
 
 ROOT = Path(__file__).parents[2]
 
@@ -361,7 +362,7 @@ class TwoStreams(Block):
         class Normed(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = make_norm(config)
+                self.norm = make_norm(config, config.emb_dim)
 
             def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
                 return self.norm(x), x
@@ -377,7 +378,7 @@ class TwoStreams(Block):
         class Sum(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = make_norm(config)
+                self.norm = make_norm(config, config.emb_dim)
 
             def forward(self, state: tuple[Tensor, Tensor]) -> Tensor:
                 return state[0] + self.norm(state[1])
