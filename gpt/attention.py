@@ -1,5 +1,7 @@
 """Multi-head self-attention."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from gpt.config import GPTConfig
 from gpt.inside import NOTHING, Inside
 from gpt.norm import make_norm
+from gpt.weights import Weight, weight_of
 
 
 class SelfAttention(nn.Module):
@@ -37,6 +40,14 @@ class SelfAttention(nn.Module):
         self.value_norm = make_norm(config, config.head_dim, inside.value)
         self.head_scale = nn.Parameter(torch.ones(config.n_heads)) if inside.head_scale else None
         self.norm = make_norm(config, config.emb_dim, inside.heads)
+
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, in the order in which they are drawn."""
+        matrices = self.qkv.weight.chunk(3)
+        biases = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        for role, matrix, bias in zip(("query", "key", "value"), matrices, biases, strict=True):
+            yield Weight(role, matrix, bias)
+        yield weight_of("out", self.out_proj)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each (B, n_heads, T, head_dim)."""

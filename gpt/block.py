@@ -1,6 +1,6 @@
 """What every transformer block owns, whatever its placement: the parts, not the equation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from gpt.feedforward import FeedForward
 from gpt.inside import NOTHING, Inside
 from gpt.norm import make_norm
 from gpt.registry import ConfigError
+from gpt.weights import Weight
 
 
 class Shortcut(nn.Module):
@@ -119,6 +120,11 @@ class Block(nn.Module):
     def make_final(cls, config: GPTConfig) -> nn.Module:
         """What turns the state after the last block into the head's input (B, T, emb_dim)."""
         return make_norm(config, config.emb_dim, cls.has_final_norm(config))
+
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, in the order in which they are drawn."""
+        yield from self.attention.weights()
+        yield from self.feed_forward.weights()
 
     @classmethod
     def profile(cls, blocks: Sequence["Block"], forward: Callable[[], object]) -> None:

@@ -1,11 +1,14 @@
 """The position-wise feed-forward layer."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from gpt.config import GPTConfig
 from gpt.inside import NOTHING, Inside
 from gpt.norm import make_norm
 from gpt.registry import ACTIVATIONS
+from gpt.weights import Weight, weight_of
 
 
 class FeedForward(nn.Module):
@@ -25,6 +28,11 @@ class FeedForward(nn.Module):
         self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
         self.norm = make_norm(config, config.ff_dim, inside.hidden)
+
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, in the order in which they are drawn."""
+        yield weight_of("up", self.fc_in)
+        yield weight_of("down", self.fc_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.norm(self.activation(self.fc_in(x)))))
