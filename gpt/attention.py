@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from gpt.config import GPTConfig
 from gpt.inside import NOTHING, Inside
 from gpt.norm import make_norm
+from gpt.registry import POSITIONS
 from gpt.weights import Weight, weight_of
 
 
 class SelfAttention(nn.Module):
     """A x = N(concat_h(s_h attend_h(x))) W_O + b_O, attend_h(x) = softmax(q k^T / sqrt(head_dim)) v
-    with q = N(Q_h), k = N(K_h), v = N(V_h), each N and s_h where the placement puts it inside.
+    with q = R N(Q_h), k = R N(K_h), v = N(V_h), each N and s_h where the placement puts it inside,
+    R the turn by the token's place, of the kinds of position that have one.
 
     Maps (B, T, emb_dim) to (B, T, emb_dim). A token sees itself and those before it, or all where
     the config is not causal. Dropout falls on the weights and on the output. Vaswani et al. 2017,
@@ -26,7 +28,7 @@ class SelfAttention(nn.Module):
     arXiv 2110.09456.
     """
 
-    def __init__(self, config: GPTConfig, inside: Inside = NOTHING) -> None:
+    def __init__(self, config: GPTConfig, inside: Inside = NOTHING, layer: int = 0) -> None:
         super().__init__()
         self.n_heads = config.n_heads
         self.causal = config.attention.causal
@@ -40,6 +42,7 @@ class SelfAttention(nn.Module):
         self.value_norm = make_norm(config, config.head_dim, inside.value)
         self.head_scale = nn.Parameter(torch.ones(config.n_heads)) if inside.head_scale else None
         self.norm = make_norm(config, config.emb_dim, inside.heads)
+        self.turn = POSITIONS[config.position.kind].make_turn(config, layer)
 
     def weights(self) -> Iterator[Weight]:
         """Its matrices, in the order in which they are drawn."""
@@ -54,7 +57,8 @@ class SelfAttention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.n_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return self.query_norm(query), self.key_norm(key), self.value_norm(value)
+        query, key = self.turn(self.query_norm(query)), self.turn(self.key_norm(key))
+        return query, key, self.value_norm(value)
 
     def attend(self, x: Tensor) -> Tensor:
         """What the heads read from the visible tokens, scaled, (B, T, n_heads, head_dim)."""

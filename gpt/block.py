@@ -61,7 +61,7 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         inside = self.inside_of(config)
-        self.attention = SelfAttention(config, inside)
+        self.attention = SelfAttention(config, inside, layer)
         self.feed_forward = FeedForward(config, inside)
         for name in self.norms:
             self.add_module(name, make_norm(config, config.emb_dim))

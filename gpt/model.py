@@ -53,20 +53,21 @@ class GPT(nn.Module):
         """
         PLACEMENTS[self.config.norm.placement].profile(self.blocks, lambda: self(tokens))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads, (B, T, emb_dim)."""
         length = tokens.shape[-1]
         if length > self.config.context_length:
-            raise ConfigError(
-                "sequence length",
-                length,
-                f"must be at most context_length={self.config.context_length}",
-            )
-        positions = torch.arange(length, device=tokens.device)
-        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, T, emb_dim)
+            valid = f"must be at most context_length={self.config.context_length}"
+            raise ConfigError("sequence length", length, valid)
+        places = torch.arange(length, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(places)  # (B, T, emb_dim)
         state = self.entry(self.dropout(x))
         for block in self.blocks:
             state = block(state)
-        return self.head(self.final_norm(state))
+        return self.final_norm(state)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))
 
 
 def parameter_count(config: GPTConfig) -> int:

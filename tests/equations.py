@@ -246,6 +246,7 @@ def closed_form(config: GPTConfig) -> int:
     biases = 3 * d * config.qkv_bias + (d + f + d) * config.bias
     norms = paper.norms * norm(d) + 2 * qk * norm(config.head_dim)
     block = matrices + biases + norms + paper.own(config, norm)
-    before = (config.vocab_size + config.context_length) * d + paper.entry(config, norm)
+    places = config.context_length if config.position.kind == "learned" else 0
+    before = (config.vocab_size + places) * d + paper.entry(config, norm)
     after = final_norm * norm(d) + (not config.tie_head) * config.vocab_size * d
     return before + config.n_layers * block + after

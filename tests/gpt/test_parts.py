@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from configs import changed
-from equations import ACTIVATION_EQUATIONS, NORM_EQUATIONS
+from configs import changed, small_model
+from equations import ACTIVATION_EQUATIONS, NORM_EQUATIONS, closed_form
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -21,6 +21,7 @@ from gpt import (
     GPTConfig,
     InitConfig,
     generate,
+    parameter_count,
 )
 from gpt.attention import SelfAttention
 
@@ -232,6 +233,21 @@ def test_initialisation_schemes() -> None:
 def writer() -> GPT:
     torch.manual_seed(1)
     return GPT(dataclasses.replace(SMALL, drop_rate=0.5))
+
+
+def test_without_positions_a_model_is_one_whose_vectors_are_zero() -> None:
+    """Same weights, a table (context_length, emb_dim) fewer, and the mask alone breaks the tie."""
+    plain = small_model({"position.kind": "none"})
+    learned = small_model({"position.kind": "learned"}, seed=1)
+    nn.init.zeros_(learned.position_embedding.get_parameter("weight"))
+    missing = learned.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["position_embedding.weight"]
+    tokens = torch.randint(0, 11, (3, 8))
+    assert torch.equal(plain(tokens), learned(tokens))
+    assert parameter_count(plain.config) == closed_form(plain.config)
+    swapped = tokens[:, [1, 0, *range(2, 8)]]
+    encoder = small_model({"position.kind": "none", "n_layers": 1, "attention.causal": False})
+    torch.testing.assert_close(encoder(swapped)[:, -1], encoder(tokens)[:, -1])
 
 
 def test_generate_batches_equal_single_rows(writer: GPT) -> None:
