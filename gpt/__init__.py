@@ -12,7 +12,7 @@ from gpt.config import (
     PositionConfig,
 )
 from gpt.generate import generate
-from gpt.model import GPT
+from gpt.model import GPT, parameter_count
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
 from gpt.weights import parameter_table, places
@@ -35,6 +35,7 @@ __all__ = [
     "ConfigError",
     "DeepShortcutNet",
     "generate",
+    "parameter_count",
     "parameter_table",
     "places",
 ]

@@ -1,7 +1,7 @@
 """What every transformer block owns, whatever its placement: the parts, not the equation."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from gpt.attention import SelfAttention
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward
-from gpt.norm import norm_count
-from gpt.registry import NORMS, ConfigError
+from gpt.inside import NOTHING, Inside
+from gpt.norm import make_norm
+from gpt.registry import ConfigError
+from gpt.weights import Weight
 
 
 class Shortcut(nn.Module):
@@ -40,8 +42,7 @@ class Block(nn.Module):
     Options            parameters of its own, a frozen dataclass whose defaults are the paper's
     only_shortcut      whether it differs from another placement by its shortcuts alone, and so is
                        nothing without them
-    attention_type     the branches; a placement with a norm inside one names its own
-    feed_forward_type
+    inside             what stands inside the branches
     """
 
     norms: ClassVar[tuple[str, ...]] = ("norm_1", "norm_2")
@@ -49,8 +50,7 @@ class Block(nn.Module):
     init: ClassVar[str | None] = None
     unfit_inits: ClassVar[tuple[str, ...]] = ()
     only_shortcut: ClassVar[bool] = False
-    attention_type: ClassVar[type[SelfAttention]] = SelfAttention
-    feed_forward_type: ClassVar[type[FeedForward]] = FeedForward
+    inside: ClassVar[Inside] = NOTHING
     norm_1: nn.Module
     norm_2: nn.Module
 
@@ -60,10 +60,11 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.attention = self.attention_type(config)
-        self.feed_forward = self.feed_forward_type(config)
+        inside = self.inside_of(config)
+        self.attention = SelfAttention(config, inside, layer)
+        self.feed_forward = FeedForward(config, inside)
         for name in self.norms:
-            self.add_module(name, make_norm(config))
+            self.add_module(name, make_norm(config, config.emb_dim))
         self.add_1, self.add_2 = Shortcut(config.shortcut), Shortcut(config.shortcut)
 
     @classmethod
@@ -80,24 +81,20 @@ class Block(nn.Module):
         return cls.Options(**config.norm.options)
 
     @classmethod
+    def inside_of(cls, config: GPTConfig) -> Inside:
+        """What stands inside the branches; of query and key what the config says, if it does."""
+        qk = config.norm.qk
+        return cls.inside if qk is None else replace(cls.inside, query=qk, key=qk)
+
+    @classmethod
     def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:
         """What holds for `config` beside the equation: final norm, QK-norm, options, scales."""
+        inside = cls.inside_of(config)
         return {
             "final_norm": cls.has_final_norm(config),
-            "qk_norm": cls.attention_type.has_qk_norm(config),
+            "qk_norm": inside.query and inside.key,
             **asdict(cls.options(config)),
         }
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """Parameters of one block: its branches' and its norms'."""
-        branches = cls.attention_type.count(config) + cls.feed_forward_type.count(config)
-        return branches + len(cls.norms) * norm_count(config.norm.kind, config.emb_dim)
-
-    @classmethod
-    def entry_count(cls, config: GPTConfig) -> int:
-        """Parameters of `make_entry`."""
-        return 0
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> "Block":
@@ -122,13 +119,13 @@ class Block(nn.Module):
     @classmethod
     def make_final(cls, config: GPTConfig) -> nn.Module:
         """What turns the state after the last block into the head's input (B, T, emb_dim)."""
-        return make_norm(config) if cls.has_final_norm(config) else nn.Identity()
+        return make_norm(config, config.emb_dim, cls.has_final_norm(config))
+
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, in the order in which they are drawn."""
+        yield from self.attention.weights()
+        yield from self.feed_forward.weights()
 
     @classmethod
     def profile(cls, blocks: Sequence["Block"], forward: Callable[[], object]) -> None:
         """Set what the paper sets from data: `forward` takes the first batch through the model."""
-
-
-def make_norm(config: GPTConfig) -> nn.Module:
-    """A norm of the configured kind on the stream."""
-    return NORMS[config.norm.kind](config.emb_dim, config.norm.eps)

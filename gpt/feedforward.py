@@ -1,50 +1,38 @@
 """The position-wise feed-forward layer."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from gpt.config import GPTConfig
-from gpt.norm import norm_count
-from gpt.registry import ACTIVATIONS, NORMS
+from gpt.inside import NOTHING, Inside
+from gpt.norm import make_norm
+from gpt.registry import ACTIVATIONS
+from gpt.weights import Weight, weight_of
 
 
 class FeedForward(nn.Module):
-    """F x = W_2 phi(W_1 x + b_1) + b_2, with phi the configured activation.
+    """F x = W_2 N(phi(W_1 x + b_1)) + b_2, phi the configured activation.
+
+    N only where the placement puts it inside: Shleifer et al. 2021 (NormFormer), arXiv 2110.09456;
+    Wang et al. 2022 (Magneto), arXiv 2210.06423.
 
     Maps (B, T, emb_dim) to (B, T, emb_dim) through (B, T, ff_dim); dropout falls on the output.
     Vaswani et al. 2017, arXiv 1706.03762.
     """
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, inside: Inside = NOTHING) -> None:
         super().__init__()
         self.fc_in = nn.Linear(config.emb_dim, config.ff_dim, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.fc_out = nn.Linear(config.ff_dim, config.emb_dim, bias=config.bias)
         self.dropout = nn.Dropout(config.drop_rate)
+        self.norm = make_norm(config, config.ff_dim, inside.hidden)
 
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """Parameters: 2 r d^2 [+ r d + d]."""
-        d, hidden = config.emb_dim, config.ff_dim
-        return 2 * hidden * d + (hidden + d) * config.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc_out(self.activation(self.fc_in(x))))
-
-
-class NormedFeedForward(FeedForward):
-    """F x = W_2 N(phi(W_1 x + b_1)) + b_2: a norm on the hidden side, of width ff_dim.
-
-    Shleifer et al. 2021 (NormFormer), arXiv 2110.09456; Wang et al. 2022 (Magneto), 2210.06423.
-    """
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__(config)
-        self.norm = NORMS[config.norm.kind](config.ff_dim, config.norm.eps)
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As the layer without it, and a norm of width r d."""
-        return super().count(config) + norm_count(config.norm.kind, config.ff_dim)
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, in the order in which they are drawn."""
+        yield weight_of("up", self.fc_in)
+        yield weight_of("down", self.fc_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc_out(self.norm(self.activation(self.fc_in(x)))))

@@ -1,98 +1,94 @@
 """Initialisation schemes: a choice of its own, tied to no placement but by its YAML.
 
-Each scheme takes a freshly built model, whose parameters PyTorch has already drawn, and redraws
-what it defines, in the order in which the model lists its parameters.
+Each scheme takes the matrices of a freshly built model, which PyTorch has already drawn, each with
+its role, in the order in which the model has them, and redraws what it defines in that order.
+No gradients are recorded meanwhile.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from gpt.config import GPTConfig
 from gpt.registry import INITS
+from gpt.weights import Weight
 
-Model: TypeAlias = Any  # a gpt.model.GPT, which stands above the schemes
+EMBEDDINGS = ("embedding", "position")
+BRANCH = ("value", "out", "up", "down")  # those that a branch's output is proportional to
+INTO_STREAM = ("out", "down")
 
 
 @INITS("torch")
-def torch_default(model: Model) -> None:
+def torch_default(weights: Sequence[Weight], config: GPTConfig) -> None:
     """PyTorch's own: embeddings N(0, 1); linear weights and biases U(-k, k), k = 1/sqrt(n_in)."""
 
 
 @INITS("gpt2")
-@torch.no_grad()
-def gpt2(model: Model) -> None:
+def gpt2(weights: Sequence[Weight], config: GPTConfig) -> None:
     """Embeddings and linear weights N(0, std^2), biases 0.
 
     Radford et al. 2019 (GPT-2) with std = 0.02.
     """
-    for weight in [*_embeddings(model), *_linear_weights(model)]:
-        nn.init.normal_(weight, std=model.config.init.std)
-    _zero_biases(model)
+    for weight in weights:
+        nn.init.normal_(weight.matrix, std=config.init.std)
+    zero_biases(weights)
 
 
 @INITS("gpt2_scaled")
-@torch.no_grad()
-def gpt2_scaled(model: Model) -> None:
-    """As gpt2, and the weights that write into the stream times 1/sqrt(2 n_layers).
+def gpt2_scaled(weights: Sequence[Weight], config: GPTConfig) -> None:
+    """As gpt2, and the weights that write into the stream times 1/sqrt(2L).
 
     Radford et al. 2019: scaled by the number of residual layers, two per block.
     """
-    gpt2(model)
-    for block in model.blocks:
-        for weight in (block.attention.out_proj.weight, block.feed_forward.fc_out.weight):
-            weight.mul_((2 * len(model.blocks)) ** -0.5)
+    gpt2(weights, config)
+    for weight in weights:
+        if weight.role in INTO_STREAM:
+            weight.matrix.mul_((2 * config.n_layers) ** -0.5)
 
 
 @INITS("xavier")
-@torch.no_grad()
-def xavier(model: Model) -> None:
+def xavier(weights: Sequence[Weight], config: GPTConfig) -> None:
     """Linear weights N(0, 2 / (n_in + n_out)), biases 0, embeddings as PyTorch draws them, N(0, 1).
 
     Query, key and value count as three matrices, as in the equation. Glorot and Bengio 2010;
     Xiong et al. 2020, arXiv 2002.04745, use it for their analysis, with inputs of unit variance.
     """
-    _xavier(model)
+    draw_xavier(weights)
 
 
 @INITS("deepnorm")
-@torch.no_grad()
-def deepnorm(model: Model) -> None:
+def deepnorm(weights: Sequence[Weight], config: GPTConfig) -> None:
     """As xavier, the value, output and feed-forward weights times (8L)^(-1/4).
 
     Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone.
     """
-    _xavier(model, init_gain("deepnorm", len(model.blocks)))
+    draw_xavier(weights, init_gain("deepnorm", config.n_layers) or 1.0)
 
 
 @INITS("sub_ln")
-@torch.no_grad()
-def sub_ln(model: Model) -> None:
+def sub_ln(weights: Sequence[Weight], config: GPTConfig) -> None:
     """As xavier, the value, output and feed-forward weights times sqrt(ln 2L).
 
     Wang et al. 2022 (Magneto), arXiv 2210.06423, decoder alone.
     """
-    _xavier(model, init_gain("sub_ln", len(model.blocks)))
+    draw_xavier(weights, init_gain("sub_ln", config.n_layers) or 1.0)
 
 
 @INITS("xiong")
-@torch.no_grad()
-def xiong(model: Model) -> None:
+def xiong(weights: Sequence[Weight], config: GPTConfig) -> None:
     """Query and key weights 0, so that attention is uniform, its output weight the identity.
 
     The rest as xavier, position embeddings 0. With one head, a ratio of 1, no biases and no causal
     mask it is the setting of the theory of Xiong et al. 2020, arXiv 2002.04745, section 3.3, whose
     sublayer is mean_j(x_j) W_V.
     """
-    _xavier(model)
-    nn.init.zeros_(model.position_embedding.weight)
-    for block in model.blocks:
-        query, key, _ = block.attention.qkv.weight.chunk(3)
-        nn.init.zeros_(query)
-        nn.init.zeros_(key)
-        nn.init.eye_(block.attention.out_proj.weight)
+    draw_xavier(weights)
+    for weight in weights:
+        if weight.role in ("position", "query", "key"):
+            nn.init.zeros_(weight.matrix)
+        elif weight.role == "out":
+            nn.init.eye_(weight.matrix)
 
 
 def init_gain(scheme: str, n_layers: int) -> float | None:
@@ -103,37 +99,16 @@ def init_gain(scheme: str, n_layers: int) -> float | None:
     return gains.get(scheme)
 
 
-def _xavier(model: Model, gain: float | None = None) -> None:
+def draw_xavier(weights: Sequence[Weight], gain: float = 1.0) -> None:
     """N(0, g^2 2 / (n_in + n_out)), g = `gain` for value, output and feed-forward, else 1."""
-    gain = 1.0 if gain is None else gain
-    for block in model.blocks:
-        query, key, value = block.attention.qkv.weight.chunk(3)
-        for weight in (query, key):
-            nn.init.xavier_normal_(weight)
-        layers = (block.attention.out_proj, block.feed_forward.fc_in, block.feed_forward.fc_out)
-        for weight in (value, *(layer.weight for layer in layers)):
-            nn.init.xavier_normal_(weight, gain)
-    if not model.config.tie_head:
-        nn.init.xavier_normal_(model.head.weight)
-    _zero_biases(model)
+    for weight in weights:
+        if weight.role not in EMBEDDINGS:
+            nn.init.xavier_normal_(weight.matrix, gain if weight.role in BRANCH else 1.0)
+    zero_biases(weights)
 
 
-def _embeddings(model: Model) -> list[Tensor]:
-    return [model.token_embedding.weight, model.position_embedding.weight]
-
-
-def _linear_weights(model: Model) -> Iterator[Tensor]:
-    """Each weight matrix: the blocks', in order, then the head's unless tied."""
-    for block in model.blocks:
-        yield from block.attention.qkv.weight.chunk(3)
-        yield block.attention.out_proj.weight
-        yield block.feed_forward.fc_in.weight
-        yield block.feed_forward.fc_out.weight
-    if not model.config.tie_head:
-        yield model.head.weight
-
-
-def _zero_biases(model: Model) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+def zero_biases(weights: Sequence[Weight]) -> None:
+    """b = 0 wherever there is one."""
+    for weight in weights:
+        if weight.bias is not None:
+            nn.init.zeros_(weight.bias)

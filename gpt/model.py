@@ -1,6 +1,6 @@
 """The GPT: embeddings, a stack of blocks under the chosen placement, a head."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gpt.block import Block
 from gpt.config import GPTConfig
 from gpt.registry import INITS, PLACEMENTS, POSITIONS, ConfigError
+from gpt.weights import Weight, weight_of
 
 
 class GPT(nn.Module):
@@ -32,7 +33,18 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tie_head:
             self.head.weight = self.token_embedding.weight
-        INITS[config.init.scheme](self)
+        with torch.no_grad():
+            INITS[config.init.scheme](list(self.weights()), config)
+
+    def weights(self) -> Iterator[Weight]:
+        """Its matrices, each once, in the order in which they are drawn."""
+        yield Weight("embedding", self.token_embedding.weight)
+        for matrix in self.position_embedding.parameters():
+            yield Weight("position", matrix)
+        for block in self.blocks:
+            yield from block.weights()
+        if not self.config.tie_head:
+            yield weight_of("head", self.head)
 
     def profile(self, tokens: Tensor) -> None:
         """Set what the placement sets from data, given tokens (B, T) of the first batch.
@@ -41,17 +53,25 @@ class GPT(nn.Module):
         """
         PLACEMENTS[self.config.norm.placement].profile(self.blocks, lambda: self(tokens))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads, (B, T, emb_dim)."""
         length = tokens.shape[-1]
         if length > self.config.context_length:
-            raise ConfigError(
-                "sequence length",
-                length,
-                f"must be at most context_length={self.config.context_length}",
-            )
-        positions = torch.arange(length, device=tokens.device)
-        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, T, emb_dim)
+            valid = f"must be at most context_length={self.config.context_length}"
+            raise ConfigError("sequence length", length, valid)
+        places = torch.arange(length, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(places)  # (B, T, emb_dim)
         state = self.entry(self.dropout(x))
         for block in self.blocks:
             state = block(state)
-        return self.head(self.final_norm(state))
+        return self.final_norm(state)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.features(tokens))
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """How many parameters the model has, a tied weight once; nothing of their size is allocated."""
+    with torch.device("meta"):
+        model = GPT(config)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt.attention import HeadScaledAttention, NormedAttention, QKVNormedAttention
-from gpt.block import Block, make_norm
+from gpt.block import Block
 from gpt.checks import setting
 from gpt.config import GPTConfig
-from gpt.feedforward import NormedFeedForward
-from gpt.norm import norm_count
+from gpt.inside import Inside
+from gpt.norm import make_norm
 from gpt.registry import PLACEMENTS
 
 
@@ -79,7 +78,7 @@ class Sandwich(Block):
 
 @PLACEMENTS("peri_ln")
 class PeriLN(Sandwich):
-    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), unless embedding_norm=False.
+    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), unless told otherwise.
 
     Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
     """
@@ -93,12 +92,7 @@ class PeriLN(Sandwich):
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:
         """The norm on the embeddings, if wanted."""
-        return make_norm(config) if cls.options(config).embedding_norm else nn.Identity()
-
-    @classmethod
-    def entry_count(cls, config: GPTConfig) -> int:
-        """Parameters of the norm on the embeddings."""
-        return cls.options(config).embedding_norm * norm_count(config.norm.kind, config.emb_dim)
+        return make_norm(config, config.emb_dim, cls.options(config).embedding_norm)
 
 
 @PLACEMENTS("reordered")
@@ -106,8 +100,8 @@ class Reordered(Block):
     """h = x + N(A x); out = h + N(F h); a final norm before the head.
 
     Liu et al. 2021 (Swin Transformer V2), arXiv 2111.09883, whose code starts the norms' scales at
-    0, as `scale_start=0` does; OLMo 2, arXiv 2501.00656, which pairs it with QK-norm, as
-    `qk_norm=True` does.
+    0, as the option scale_start does; OLMo 2, arXiv 2501.00656, which pairs it with QK-norm, as
+    `norm.qk=true` does.
     """
 
     final_norm = True
@@ -165,8 +159,7 @@ class SubLN(PreLN):
     """
 
     init = "sub_ln"
-    attention_type = NormedAttention
-    feed_forward_type = NormedFeedForward
+    inside = Inside(heads=True, hidden=True)
 
 
 @PLACEMENTS("residual_dual")
@@ -293,7 +286,7 @@ class Hybrid(Block):
 
     norms = ("norm_1",)
     final_norm = True
-    attention_type = QKVNormedAttention
+    inside = Inside(query=True, key=True, value=True)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm_1(self.add_1(x, self.attention(x)))
@@ -311,8 +304,7 @@ class NormFormer(Block):
 
     norms = ("norm_1", "norm_2", "out_norm_1")
     final_norm = True
-    attention_type = HeadScaledAttention
-    feed_forward_type = NormedFeedForward
+    inside = Inside(head_scale=True, hidden=True)
     out_norm_1: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
@@ -334,11 +326,6 @@ class Admin(Block):
         super().__init__(config, layer)
         self.weight_1 = nn.Parameter(torch.ones(config.emb_dim))
         self.weight_2 = nn.Parameter(torch.ones(config.emb_dim))
-
-    @classmethod
-    def count(cls, config: GPTConfig) -> int:
-        """As post_ln, and both w."""
-        return super().count(config) + 2 * config.emb_dim
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm_1(self.add_1(self.weight_1 * x, self.attention(x)))

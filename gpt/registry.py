@@ -46,7 +46,7 @@ class Registry(dict[str, T], Generic[T]):
 # The tables stand below all that fills them, so that a description of a model can be checked
 # without the parts it names; importing the package `gpt` fills them.
 PLACEMENTS: Registry[Any] = Registry("norm.placement")  # subclasses of gpt.block.Block
-NORMS: Registry[Callable[[int, float], Any]] = Registry("norm.kind")  # (width, eps) to a module
+NORMS: Registry[Any] = Registry("norm.kind")  # module classes, made from (width, eps)
 ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("activation")  # elementwise
 POSITIONS: Registry[Any] = Registry("position.kind")  # see gpt.position
-INITS: Registry[Callable[[Any], None]] = Registry("init.scheme")  # redraw a model's parameters
+INITS: Registry[Callable[[Any, Any], None]] = Registry("init.scheme")  # (weights, config): redraw

@@ -1,19 +1,34 @@
-"""Where each parameter belongs, and how many there are."""
+"""What each matrix is, and where each parameter stands."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
-from gpt.config import GPTConfig
-from gpt.model import GPT
-from gpt.norm import NORM_TYPES, norm_count
-from gpt.registry import PLACEMENTS
+from gpt.registry import NORMS
 
 # The parts of the model outside its blocks: the layer that stands for them, before or after.
 EMBEDDINGS = ("token_embedding", "position_embedding", "entry")
 OUTPUTS = ("final_norm", "head")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A matrix (n_out, n_in), which may be a part of a larger parameter, and its bias.
+
+    role  what it is: embedding, position, query, key, value, out (of the heads), up and down (of
+          the feed-forward), head
+    """
+
+    role: str
+    matrix: Tensor
+    bias: Tensor | None = None
+
+
+def weight_of(role: str, linear: nn.Linear) -> Weight:
+    """The one matrix of a linear layer."""
+    return Weight(role, linear.weight, linear.bias)
 
 
 @dataclass(frozen=True)
@@ -32,9 +47,10 @@ class Place:
     component: str
 
 
-def places(model: GPT) -> Iterator[Place]:
+def places(model: nn.Module) -> Iterator[Place]:
     """Every parameter once; a head tied to the token embedding is counted with the embeddings."""
     seen: set[nn.Parameter] = set()
+    blocks = list(model.get_submodule("blocks").children())
 
     def unseen(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in module.named_parameters(prefix, recurse=False):
@@ -49,18 +65,18 @@ def places(model: GPT) -> Iterator[Place]:
                     yield Place(name, parameter, layer, part)
 
     yield from outside(EMBEDDINGS, -1)
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(blocks):
         for name, parameter in unseen(f"blocks.{layer}", block):
             yield Place(name, parameter, layer, "placement")
         for part, child in block.named_children():
             for prefix, module in child.named_modules(prefix=f"blocks.{layer}.{part}"):
-                component = "norm" if isinstance(module, NORM_TYPES) else part
+                component = "norm" if isinstance(module, tuple(NORMS.values())) else part
                 for name, parameter in unseen(prefix, module):
                     yield Place(name, parameter, layer, component)
-    yield from outside(OUTPUTS, len(model.blocks))
+    yield from outside(OUTPUTS, len(blocks))
 
 
-def parameter_table(model: GPT) -> list[dict[str, int | str]]:
+def parameter_table(model: nn.Module) -> list[dict[str, int | str]]:
     """Rows of layer, component and parameters, counted from the modules, in the model's order."""
     counts: Counter[tuple[int, str]] = Counter()
     for place in places(model):
@@ -69,17 +85,3 @@ def parameter_table(model: GPT) -> list[dict[str, int | str]]:
         {"layer": layer, "component": component, "parameters": count}
         for (layer, component), count in counts.items()
     ]
-
-
-def closed_form(config: GPTConfig) -> int:
-    """The number of parameters from the sizes alone, without building anything.
-
-    V d + T d for the embeddings; for each block what its branches and norms `count`; the final
-    norm; V d for a head that is not tied. V vocab_size, T context_length, d emb_dim.
-    """
-    d = config.emb_dim
-    placement = PLACEMENTS[config.norm.placement]
-    embeddings = (config.vocab_size + config.context_length) * d + placement.entry_count(config)
-    blocks = config.n_layers * placement.count(config)
-    final = placement.has_final_norm(config) * norm_count(config.norm.kind, d)
-    return embeddings + blocks + final + (0 if config.tie_head else config.vocab_size * d)

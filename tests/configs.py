@@ -5,13 +5,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 
 import run
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
-from gpt import GPTConfig
+from gpt import GPT, GPTConfig
+
+SMALL = GPTConfig(11, 8, 12, 3, 4, qkv_bias=True)
 
 
 def changed(config: GPTConfig, changes: Mapping[str, Any]) -> GPTConfig:
@@ -31,3 +34,9 @@ def settings_of(*overrides: str) -> Settings:
     """What `python run.py OVERRIDES` runs with."""
     with initialize_config_dir(run.CONF, version_base="1.3"):
         return checked_settings(to_values(compose("config", list(overrides))))
+
+
+def small_model(changes: Mapping[str, Any], seed: int = 0) -> GPT:
+    """A model of four small blocks in float64."""
+    torch.manual_seed(seed)
+    return GPT(changed(SMALL, changes)).double()

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 import run as cli_module
 from conftest import ROOT, Cli
+from equations import closed_form
 from experiments.data.corpus import CORPORA
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.jobs.check import checked_settings
@@ -21,7 +22,6 @@ from experiments.settings.compose import to_values
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
-from gpt.weights import closed_form
 
 CONF = ROOT / "conf"
 

@@ -22,8 +22,7 @@ from experiments.data.tokenizer import TOKENIZERS, Tokenizer
 from experiments.machine.console import one_line
 from experiments.machine.files import atomic_file, sync_directory
 from experiments.machine.versions import versions
-from gpt import GPT, ConfigError, GPTConfig
-from gpt.weights import closed_form
+from gpt import GPT, ConfigError, GPTConfig, parameter_count
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +188,16 @@ def warn_of_other_versions(state: State) -> None:
             log.warning("the run began under %s %s and continues under %s", name, before, now)
 
 
+def check_size(config: GPTConfig, weights: State) -> None:
+    """Raise ValueError for a description of more than is held, before that much is allocated."""
+    if config.n_layers > len(weights):  # a count takes time for each of them
+        raise ValueError(f"it describes {config.n_layers} blocks and holds {len(weights)} tensors")
+    described = parameter_count(config)
+    held = sum(tensor.numel() for tensor in weights.values())
+    if described > held:
+        raise ValueError(f"it describes {described} parameters and holds {held}")
+
+
 def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
     """The model and tokenizer of a checkpoint file, or of a run directory's newest checkpoint.
 
@@ -202,10 +211,7 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
         config = GPTConfig.from_values(state["model_config"])
-        stored_count = sum(tensor.numel() for tensor in state["model"].values())
-        if closed_form(config) > stored_count:  # before anything of that size is allocated
-            described = closed_form(config)
-            raise ValueError(f"it describes {described} parameters and has {stored_count}")
+        check_size(config, state["model"])
         model = GPT(config)
         model.load_state_dict(state["model"])
         stored = state["tokenizer"]

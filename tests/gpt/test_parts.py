@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from configs import changed
+from configs import changed, small_model
+from equations import ACTIVATION_EQUATIONS, NORM_EQUATIONS, closed_form
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -20,30 +21,11 @@ from gpt import (
     GPTConfig,
     InitConfig,
     generate,
+    parameter_count,
 )
 from gpt.attention import SelfAttention
-from gpt.norm import NORM_TYPES
 
 SMALL = GPTConfig(11, 8, 12, 3, 2)
-
-# The equations, written out. Each holds to rounding in float64.
-NORM_EQUATIONS = {
-    "layer_norm": lambda x, m: (
-        m.weight
-        * (x - x.mean(-1, keepdim=True))
-        / torch.sqrt(((x - x.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True) + 1e-5)
-        + m.bias
-    ),
-    "rms_norm": lambda x, m: m.weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
-    "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
-}
-ACTIVATION_EQUATIONS = {
-    "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "gelu_exact": lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
-    "relu": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
-    "silu": lambda x: x / (1 + torch.exp(-x)),
-    "squared_relu": lambda x: torch.where(x > 0, x * x, torch.zeros_like(x)),
-}
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -54,7 +36,6 @@ def test_norm_is_its_equation(name: str) -> None:
         nn.init.normal_(parameter)
     x = 3 * torch.randn(4, 12, dtype=torch.float64) + 1
     torch.testing.assert_close(module(x), NORM_EQUATIONS[name](x, module), atol=1e-12, rtol=1e-12)
-    assert isinstance(module, NORM_TYPES)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -252,6 +233,21 @@ def test_initialisation_schemes() -> None:
 def writer() -> GPT:
     torch.manual_seed(1)
     return GPT(dataclasses.replace(SMALL, drop_rate=0.5))
+
+
+def test_without_positions_a_model_is_one_whose_vectors_are_zero() -> None:
+    """Same weights, a table (context_length, emb_dim) fewer, and the mask alone breaks the tie."""
+    plain = small_model({"position.kind": "none"})
+    learned = small_model({"position.kind": "learned"}, seed=1)
+    nn.init.zeros_(learned.position_embedding.get_parameter("weight"))
+    missing = learned.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["position_embedding.weight"]
+    tokens = torch.randint(0, 11, (3, 8))
+    assert torch.equal(plain(tokens), learned(tokens))
+    assert parameter_count(plain.config) == closed_form(plain.config)
+    swapped = tokens[:, [1, 0, *range(2, 8)]]
+    encoder = small_model({"position.kind": "none", "n_layers": 1, "attention.causal": False})
+    torch.testing.assert_close(encoder(swapped)[:, -1], encoder(tokens)[:, -1])
 
 
 def test_generate_batches_equal_single_rows(writer: GPT) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from configs import changed
+from configs import SMALL, changed, small_model
+from equations import PAPERS, Written, closed_form
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -22,21 +23,16 @@ from gpt import (
     ConfigError,
     GPTConfig,
     InitConfig,
+    parameter_count,
     parameter_table,
     places,
 )
-from gpt.block import Block, make_norm
+from gpt.block import Block
 from gpt.init import init_gain
-from gpt.weights import closed_form
+from gpt.norm import make_norm
 
 ROOT = Path(__file__).parents[2]
 
-SMALL = GPTConfig(11, 8, 12, 3, 4, qkv_bias=True)
-FINAL_NORM = {
-    **dict.fromkeys(("pre_ln", "sandwich", "peri_ln", "reordered", "sub_ln"), True),
-    **dict.fromkeys(("residual_dual", "mix_ln", "ln_scaling", "hybrid", "normformer"), True),
-    **dict.fromkeys(("post_ln", "no_norm", "deepnorm", "b2t", "admin"), False),
-}
 WITHOUT_SHORTCUT = [name for name, placement in PLACEMENTS.items() if not placement.only_shortcut]
 ALL = [
     *((name, True, "gelu") for name in PLACEMENTS),
@@ -45,173 +41,11 @@ ALL = [
 ]
 
 
-class Written:
-    """One block's parts as plain tensor operations on the weights of `block`, which it only reads.
-
-    x is (B, T, 12), of three heads of width 4.
-    """
-
-    def __init__(self, block: Block, config: GPTConfig) -> None:
-        self.block, self.config = block, config
-
-    def norm(self, x: Tensor, name: str, part: nn.Module | None = None) -> Tensor:
-        """The norm called `name`, over the last dimension."""
-        norm = getattr(part or self.block, name)
-        mean, square = x.mean(-1, keepdim=True), x.pow(2).mean(-1, keepdim=True)
-        if self.config.norm.kind == "layer_norm":
-            return norm.weight * (x - mean) / (square - mean**2 + 1e-5).sqrt() + norm.bias
-        if self.config.norm.kind == "rms_norm":
-            return norm.weight * x / (square + 1e-5).sqrt()
-        return norm.weight * (norm.slope * x).tanh() + norm.bias
-
-    def heads(self, x: Tensor) -> list[Tensor]:
-        """Query, key and value, each (B, 3 heads, T, 4)."""
-        qkv = self.block.attention.qkv
-        return [
-            (x @ w.T + b).unflatten(-1, (3, 4)).transpose(1, 2)
-            for w, b in zip(qkv.weight.split(12), qkv.bias.split(12), strict=True)
-        ]
-
-    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """What each head reads, (B, T, 3, 4)."""
-        logits = torch.einsum("bhic,bhjc->bhij", query, key) / 2
-        length = logits.shape[-1]
-        if self.config.attention.causal:
-            logits = logits + torch.full((length, length), -torch.inf).triu(1)
-        weights = logits.exp() / logits.exp().sum(-1, keepdim=True)
-        return torch.einsum("bhij,bhjc->bihc", weights, value)
-
-    def out(self, mixed: Tensor) -> Tensor:
-        projection = self.block.attention.out_proj
-        return mixed @ projection.weight.T + projection.bias
-
-    def hidden(self, x: Tensor) -> Tensor:
-        fc_in = self.block.feed_forward.fc_in
-        u = x @ fc_in.weight.T + fc_in.bias
-        return 0.5 * u * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (u + 0.044715 * u**3)))
-
-    def wide(self, hidden: Tensor) -> Tensor:
-        fc_out = self.block.feed_forward.fc_out
-        return hidden @ fc_out.weight.T + fc_out.bias
-
-    def attention(self, x: Tensor) -> Tensor:
-        query, key, value = self.heads(x)
-        if self.config.norm.qk:
-            attention = self.block.attention
-            query = self.norm(query, "query_norm", attention)
-            key = self.norm(key, "key_norm", attention)
-        return self.out(self.mix(query, key, value).flatten(-2))
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        return self.wide(self.hidden(x))
-
-
-def pre(w: Written, x: Tensor, s: float, scale: float = 1.0) -> Tensor:
-    h = s * x + w.attention(scale * w.norm(x, "norm_1"))
-    return s * h + w.feed_forward(scale * w.norm(h, "norm_2"))
-
-
-def post(w: Written, x: Tensor, s: float, a: float = 1.0) -> Tensor:
-    h = w.norm(s * a * x + w.attention(x), "norm_1")
-    return w.norm(s * a * h + w.feed_forward(h), "norm_2")
-
-
-def no_norm(w: Written, x: Tensor, s: float) -> Tensor:
-    h = s * x + w.attention(x)
-    return s * h + w.feed_forward(h)
-
-
-def sandwich(w: Written, x: Tensor, s: float) -> Tensor:
-    h = s * x + w.norm(w.attention(w.norm(x, "norm_1")), "out_norm_1")
-    return s * h + w.norm(w.feed_forward(w.norm(h, "norm_2")), "out_norm_2")
-
-
-def reordered(w: Written, x: Tensor, s: float) -> Tensor:
-    h = s * x + w.norm(w.attention(x), "norm_1")
-    return s * h + w.norm(w.feed_forward(h), "norm_2")
-
-
-def sub_ln(w: Written, x: Tensor, s: float) -> Tensor:
-    heads = w.heads(w.norm(x, "norm_1"))
-    if w.config.norm.qk:
-        for index, name in enumerate(("query_norm", "key_norm")):
-            heads[index] = w.norm(heads[index], name, w.block.attention)
-    mixed = w.mix(*heads).flatten(-2)
-    h = s * x + w.out(w.norm(mixed, "norm", w.block.attention))
-    hidden = w.hidden(w.norm(h, "norm_2"))
-    return s * h + w.wide(w.norm(hidden, "norm", w.block.feed_forward))
-
-
-def residual_dual(w: Written, state: tuple[Tensor, Tensor], s: float) -> tuple[Tensor, Tensor]:
-    p, d = state
-    a = w.attention(p)
-    q = w.norm(p + a, "norm_1")
-    f = w.feed_forward(q)
-    return w.norm(q + f, "norm_2"), d + a + f
-
-
-def b2t(w: Written, x: Tensor, s: float) -> Tensor:
-    h = w.norm(x + w.attention(x), "norm_1")
-    return w.norm(x + h + w.feed_forward(h), "norm_2")
-
-
-def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
-    attention = w.block.attention
-    query, key, value = w.heads(x)
-    if w.config.norm.qk is not False:
-        query = w.norm(query, "query_norm", attention)
-        key = w.norm(key, "key_norm", attention)
-    mixed = w.mix(query, key, w.norm(value, "value_norm", attention))
-    n = w.norm(s * x + w.out(mixed.flatten(-2)), "norm_1")
-    return s * n + w.feed_forward(n)
-
-
-def normformer(w: Written, x: Tensor, s: float) -> Tensor:
-    heads = w.heads(w.norm(x, "norm_1"))
-    if w.config.norm.qk:
-        for index, name in enumerate(("query_norm", "key_norm")):
-            heads[index] = w.norm(heads[index], name, w.block.attention)
-    mixed = torch.stack(
-        [w.block.attention.head_scale[h] * w.mix(*heads)[:, :, h] for h in range(3)], dim=2
-    )
-    h = s * x + w.norm(w.out(mixed.flatten(-2)), "out_norm_1")
-    hidden = w.hidden(w.norm(h, "norm_2"))
-    return s * h + w.wide(w.norm(hidden, "norm", w.block.feed_forward))
-
-
-def admin(w: Written, x: Tensor, s: float) -> Tensor:
-    h = w.norm(w.block.get_parameter("weight_1") * x + w.attention(x), "norm_1")
-    return w.norm(w.block.get_parameter("weight_2") * h + w.feed_forward(h), "norm_2")
-
-
-# Each paper's block, written out, at each layer of four where blocks differ by depth.
-EQUATIONS: dict[str, Callable[..., Any] | list[Callable[..., Any]]] = {
-    "pre_ln": pre,
-    "post_ln": post,
-    "no_norm": no_norm,
-    "sandwich": sandwich,
-    "peri_ln": sandwich,
-    "reordered": reordered,
-    "deepnorm": partial(post, a=8**0.25),
-    "sub_ln": sub_ln,
-    "residual_dual": residual_dual,
-    "b2t": b2t,
-    "mix_ln": [post, pre, pre, pre],
-    "ln_scaling": [partial(pre, scale=depth**-0.5) for depth in (1, 2, 3, 4)],
-    "hybrid": hybrid,
-    "normformer": normformer,
-    "admin": admin,
-}
 CASES = [
     (name, layer, equation)
-    for name, given in EQUATIONS.items()
-    for layer, equation in enumerate(given if isinstance(given, list) else [given])
+    for name, paper in PAPERS.items()
+    for layer, equation in enumerate(paper.layers)
 ]
-
-
-def small_model(changes: Mapping[str, Any], seed: int = 0) -> GPT:
-    torch.manual_seed(seed)
-    return GPT(changed(SMALL, changes)).double()
 
 
 def flat(state: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -220,8 +54,8 @@ def flat(state: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def test_every_placement_has_its_equation_and_its_yaml() -> None:
-    """Registry, conf/norm and these equations agree, values included."""
-    assert set(EQUATIONS) == set(FINAL_NORM) == set(PLACEMENTS)
+    """Registry, conf/norm and the equations agree, values included."""
+    assert set(PAPERS) == set(PLACEMENTS)
     assert {path.stem for path in (ROOT / "conf/norm").glob("*.yaml")} == set(PLACEMENTS)
     for name, placement in PLACEMENTS.items():
         text = yaml.safe_load((ROOT / f"conf/norm/{name}.yaml").read_text())
@@ -264,7 +98,7 @@ def test_block_is_its_equation(
             if parameter.ndim < 2:
                 nn.init.normal_(parameter)  # so that no two norms are alike
         x = torch.randn(2, 8, 12, dtype=torch.float64, requires_grad=True)
-        state = (x, 2 * x) if placement == "residual_dual" else x
+        state = (x, 2 * x) if PAPERS[placement].streams == 2 else x
         written = flat(equation(Written(block, config), state, float(shortcut)))
         out = flat(block(state))
         torch.testing.assert_close(out, written, atol=1e-11, rtol=1e-11)
@@ -466,7 +300,7 @@ def test_invariants(placement: str, shortcut: bool, activation: str) -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
-    assert (not isinstance(model.final_norm, nn.Identity)) == FINAL_NORM[placement]
+    assert (not isinstance(model.final_norm, nn.Identity)) == PAPERS[placement].final_norm
 
 
 @pytest.mark.parametrize("placement", WITHOUT_SHORTCUT)
@@ -488,26 +322,30 @@ def test_shortcut_off_passes_no_input_through(placement: str) -> None:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"tie_head": True},
-        {"qkv_bias": False, "bias": False},
-        {"feed_forward.ratio": 2, "norm.qk": True},
-    ],
-)
-def test_counts_equal_the_closed_form(placement: str, norm: str, changes: dict[str, Any]) -> None:
-    for final_norm in (None, True, False):
-        model = small_model(
-            {"norm.placement": placement, "norm.kind": norm, "norm.final": final_norm, **changes}
-        )
-        rows = parameter_table(model)
-        total = sum(p.numel() for p in model.parameters())  # PyTorch lists a tied weight once
-        assert sum(int(row["parameters"]) for row in rows) == total == closed_form(model.config)
-        named = [place.parameter for place in places(model)]
-        assert {id(p) for p in named} == {id(p) for p in model.parameters()}
-        assert len(named) == len({id(p) for p in named})
+def test_counts_equal_the_closed_form(placement: str, norm: str) -> None:
+    """Under every combination, of a model that allocates nothing."""
+    chosen = {
+        "n_layers": 2,
+        "feed_forward.ratio": 2,
+        "norm.placement": placement,
+        "norm.kind": norm,
+    }
+    flags, choices = (True, False), (None, True, False)
+    for tie, qkv_bias, bias, qk, final in itertools.product(flags, flags, flags, choices, choices):
+        biases = {"tie_head": tie, "qkv_bias": qkv_bias, "bias": bias}
+        config = changed(SMALL, {**chosen, **biases, "norm.qk": qk, "norm.final": final})
+        assert parameter_count(config) == closed_form(config)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("tie_head", [True, False])
+def test_every_parameter_has_one_place(placement: str, tie_head: bool) -> None:
+    model = small_model({"norm.placement": placement, "norm.qk": True, "tie_head": tie_head})
+    named = [place.parameter for place in places(model)]
+    assert {id(p) for p in named} == {id(p) for p in model.parameters()}
+    assert len(named) == len({id(p) for p in named})
+    counted = sum(int(row["parameters"]) for row in parameter_table(model))
+    assert counted == sum(p.numel() for p in model.parameters()) == closed_form(model.config)
 
 
 class TwoStreams(Block):
@@ -524,7 +362,7 @@ class TwoStreams(Block):
         class Normed(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = make_norm(config)
+                self.norm = make_norm(config, config.emb_dim)
 
             def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
                 return self.norm(x), x
@@ -540,7 +378,7 @@ class TwoStreams(Block):
         class Sum(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.norm = make_norm(config)
+                self.norm = make_norm(config, config.emb_dim)
 
             def forward(self, state: tuple[Tensor, Tensor]) -> Tensor:
                 return state[0] + self.norm(state[1])

@@ -11,9 +11,10 @@ import torch
 
 from configs import changed
 from experiments.data.tokenizer import GPT2Tokenizer
-from gpt import GPT, GPT_CONFIG_124M, ConfigError, DeepShortcutNet, GPTConfig, generate, norm
+from gpt import GPT, GPT_CONFIG_124M, ConfigError, DeepShortcutNet, GPTConfig, generate
 from gpt.attention import SelfAttention
 from gpt.feedforward import FeedForward
+from gpt.norm import LayerNorm
 from gpt.placement import PreLN
 from gpt.shortcut import mean_abs_gradients
 
@@ -37,7 +38,7 @@ def test_gpt2_tokens(text: str, ids: list[int]) -> None:
 
 def test_layer_norm() -> None:
     torch.manual_seed(123)
-    out = norm.layer_norm(5, 1e-5)(torch.randn(2, 5))
+    out = LayerNorm(5, 1e-5)(torch.randn(2, 5))
     expected = [
         [0.5528, 1.0693, -0.0223, 0.2656, -1.8654],
         [0.9087, -1.3767, -0.9564, 1.1304, 0.2940],

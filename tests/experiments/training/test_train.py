@@ -28,7 +28,7 @@ from experiments.training.engine import Engine
 from experiments.training.log_interval import automatic_log_every, csv_bytes
 from experiments.training.loop import Trainer
 from experiments.training.tally import is_spike
-from gpt import GPT, GPTConfig, NormConfig
+from gpt import GPT, ConfigError, GPTConfig, NormConfig
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
 
@@ -522,6 +522,25 @@ def test_a_checkpoint_of_version_0_4_is_loaded(tmp_path: Path) -> None:
     tokens = torch.randint(0, 256, (2, 16))
     assert loaded.config == model.config
     assert torch.equal(loaded(tokens), model(tokens))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"emb_dim": 3 * 10**6}, r"describes \d+ parameters and holds"),
+        ({"vocab_size": 10**9}, r"describes \d+ parameters and holds"),
+        ({"n_layers": 10_000}, "describes 10000 blocks and holds"),
+    ],
+)
+def test_a_checkpoint_that_describes_more_than_it_holds(
+    size: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    """It is refused before anything of that size is allocated, or takes long."""
+    state = model_state(GPT(GPTConfig(256, 16, 12, 3, 2)), TOKENIZERS["byte"]())
+    state["model_config"] |= size
+    write_checkpoint(tmp_path / "checkpoint.pt", state)
+    with pytest.raises(ConfigError, match=words):
+        load_model(str(tmp_path), torch.device("cpu"))
 
 
 def test_token_cache_is_shared_between_runs(cli: Cli, toy: tuple[str, ...], tmp_path: Path) -> None:
