@@ -15,7 +15,6 @@ from gpt.generate import generate
 from gpt.model import GPT
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
-from gpt.weights import parameter_table, places
 
 __all__ = [
     "ACTIVATIONS",
@@ -35,6 +34,4 @@ __all__ = [
     "ConfigError",
     "DeepShortcutNet",
     "generate",
-    "parameter_table",
-    "places",
 ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,10 @@ from experiments.training.memory import optimizer_bytes, saved_activations, tens
 from experiments.training.optimizer import make_optimizer
 from experiments.training.schedule import learning_rate
 from gpt import GPT, ConfigError
-from normscope.ablation import layer_drop_rows
-from normscope.gradients import ParameterNorms, window_gradient_rows
+from normscope.anatomy import anatomy_of
+from normscope.probes import Probes
 from normscope.stats import Row
-from normscope.streams import evaluating, stream_rows
-from normscope.updates import UpdateProbe
+from normscope.streams import evaluating
 
 GRADIENTS_CSV_LIMIT = 45e6  # bytes; leaves room below 50 MB
 BYTES_OF_NUMBERS = 30  # in a row of gradients.csv: step, layer, value, commas, generously
@@ -104,8 +104,8 @@ class Trainer:
         self.defers = device.type != "cpu"
         self.length = settings.sequence_length
         self.optimizer = make_optimizer(model, settings.optimizer)
-        self.norms = ParameterNorms(model)
-        self.updates = UpdateProbe(self.norms)
+        self.probes = Probes(anatomy_of(model))
+        self.norms = self.probes.norms
         self.log_every = self.options.log_every  # null: set once a probe's rows were counted
         self.pending: list[Measured] = []
         self.done = 0  # steps
@@ -190,7 +190,7 @@ class Trainer:
             if options.clip is not None:
                 metrics["clip_factor"] = self._clip(options.clip, total)
         if probing:
-            self.updates.before()
+            self.probes.before_update()
         with self._timed():
             self.optimizer.step()
         if step == 0:
@@ -198,7 +198,7 @@ class Trainer:
         if step == 1:
             self.measured_bytes["peak"] = self.meter.rise()
         if probing:
-            rows += self.updates.after()
+            rows += self.probes.after_update()
         if self.log_every is None:
             every = self.norms.gradient_rows(torch.zeros(len(self.norms.parameters)))
             self.log_every = automatic_log_every(self.settings, every, rows)
@@ -349,14 +349,13 @@ class Trainer:
         return self.corpus.fixed_windows(min(self.options.probe_tokens, most), self.length)
 
     def _stream_rows(self) -> list[Row]:
-        return stream_rows(self.model, self._loss, *self._probe_windows())
+        return self.probes.on_step(partial(self._loss, *self._probe_windows()))
 
     def _end_rows(self, val_loss: float) -> list[Row]:
         """What is measured once, of the trained model, in eval mode: see `trainer.end_probes`."""
         windows = zip(*(part.split(1) for part in self._probe_windows()), strict=True)
-        with evaluating(self.model):
-            gradients = window_gradient_rows(self.norms, (self._loss(*one) for one in windows))
-        return layer_drop_rows(self.model, self._validation_loss, val_loss) + gradients
+        losses = (self._loss(*one) for one in windows)
+        return self.probes.at_end(self._validation_loss, val_loss, losses)
 
     def _tokens(self, steps: int) -> int:
         """Tokens trained on after `steps` updates."""

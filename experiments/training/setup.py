@@ -16,8 +16,9 @@ from experiments.training.build import build_model
 from experiments.training.checkpoint import warn_of_other_versions
 from experiments.training.loop import Diverged, Trainer
 from experiments.training.memory import explain_out_of_memory, predict, warn_of_little_memory
-from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
+from gpt import GPT, PLACEMENTS, GPTConfig
 from gpt.init import init_gain
+from normscope.anatomy import parameter_table
 
 log = logging.getLogger(__name__)
 
