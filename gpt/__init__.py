@@ -15,7 +15,6 @@ from gpt.generate import generate
 from gpt.model import GPT, parameter_count
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
-from gpt.weights import parameter_table, places
 
 __all__ = [
     "ACTIVATIONS",
@@ -36,6 +35,4 @@ __all__ = [
     "DeepShortcutNet",
     "generate",
     "parameter_count",
-    "parameter_table",
-    "places",
 ]

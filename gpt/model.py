@@ -1,7 +1,7 @@
 """The GPT: embeddings, a stack of blocks under the chosen placement, a head."""
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,19 @@ class GPT(nn.Module):
 
     Parameters are drawn in the order in which the lines below stand, on which every seeded
     figure depends. Radford et al. 2019 for the architecture, with the placement left open.
+
+    anatomy  where an instrument finds the parts, by their names in the model and in its blocks
     """
+
+    anatomy: ClassVar[Mapping[str, Any]] = {
+        "blocks": "blocks",
+        "attention": "attention",
+        "feed_forward": "feed_forward",
+        "sums": ("add_1", "add_2"),
+        "stream": "stream",
+        "before": {part: part for part in ("token_embedding", "position_embedding", "entry")},
+        "after": {part: part for part in ("final_norm", "head")},
+    }
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

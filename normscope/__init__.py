@@ -1,1 +1,24 @@
-"""What is measured of a model. PyTorch alone."""
+"""What is measured of a model, of any `torch.nn.Module`. PyTorch alone.
+
+anatomy_of(model)   where its blocks, branches, norms, embeddings and head are
+attach(model)       measure it in a training loop of your own
+Probes(anatomy)     the same by hand: on a probed step, around the update, at the end
+catalogue()         every statistic, with its equation; `python -m normscope` prints them
+"""
+
+from normscope.anatomy import Anatomy, anatomy_of, parameter_table
+from normscope.attach import Scope, attach
+from normscope.probes import Probes
+from normscope.stats import Row, Statistic, catalogue
+
+__all__ = [
+    "Anatomy",
+    "Probes",
+    "Row",
+    "Scope",
+    "Statistic",
+    "anatomy_of",
+    "attach",
+    "catalogue",
+    "parameter_table",
+]

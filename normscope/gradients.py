@@ -1,21 +1,70 @@
-"""What is measured of a model's parameters.
-
-Each measurement is a row (layer, component, stat, value), with layer and component as in
-`gpt.parameters.Place`; `block` stands for all parameters of a block, and the name of a parameter
-inside its layer, such as `feed_forward.fc_out.weight`, for that tensor alone. The probes know
-models; they know nothing of files.
-"""
+"""What is measured of the gradients of parameters."""
 
 import math
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpt import GPT
-from gpt.weights import Place, places
-from normscope.stats import Row
+from normscope.anatomy import Anatomy, Place
+from normscope.stats import GRADIENTS, UNTRAINED, WINDOWS, Row
+
+XIONG_FIGURE_3 = "Xiong et al. 2020, arXiv 2002.04745, Figure 3"
+
+
+@GRADIENTS.measures(
+    "grad_norm",
+    "norm(G)",
+    "gradient norm",
+    axis="gradient norm of the block's parameters",
+)
+def grad_norm(norm: float, count: int) -> float:
+    """Frobenius norm; it grows with the number of parameters."""
+    return norm
+
+
+@GRADIENTS.measures("grad_rms", "norm(G) / sqrt(n)", "root mean square of the gradient")
+def grad_rms(norm: float, count: int) -> float:
+    """Root mean square, which does not grow with the number of parameters."""
+    return norm / math.sqrt(count)
+
+
+@WINDOWS.measures("window_grad_norm", "1/W sum_i norm(g_i)", "mean norm of a window's gradient")
+def window_grad_norm(norms: list[float], norm_of_mean: float) -> float:
+    """Mean of the norms."""
+    return sum(norms) / len(norms)
+
+
+@WINDOWS.measures(
+    "mean_window_grad_norm",
+    "norm(1/W sum_i g_i)",
+    "norm of the gradient of all windows together",
+    source=XIONG_FIGURE_3,
+)
+def mean_window_grad_norm(norms: list[float], norm_of_mean: float) -> float:
+    """Norm of the mean."""
+    return norm_of_mean
+
+
+UNTRAINED.describe(
+    "mean_grad_norm",
+    "norm(1/B sum_b G_b), G_b of batch b = 1 .. B",
+    "norm of the gradient averaged over batches (experiment=init_gradients)",
+    source=XIONG_FIGURE_3,
+)
+for name in ("grad_norm", "grad_rms", "mean_grad_norm"):
+    UNTRAINED.describe(
+        f"{name}_std",
+        f"standard deviation of {name}",
+        "sample standard deviation over seeds (experiment=init_gradients); absent with one seed",
+    )
+UNTRAINED.describe(
+    "mean_abs_grad",
+    "sum abs(G) / n, G of a layer's weight",
+    "mean absolute gradient of the book's network (experiment=shortcut)",
+    of=("without_shortcut", "with_shortcut"),
+    source="Raschka, Build a Large Language Model (From Scratch), chapter 4",
+)
 
 
 class ParameterNorms:
@@ -24,24 +73,24 @@ class ParameterNorms:
     ||G|| = sqrt(sum of squares), over all elements of all tensors that belong to the place. One
     fused call takes the norms of all tensors; they stay on the device until their copy on the
     host is asked for. `rows` takes that copy.
+
+    Parameters that need no gradient when this is built are left out.
     """
 
-    def __init__(self, model: GPT) -> None:
-        self.places: list[Place] = list(places(model))
-        self.parameters: list[nn.Parameter] = [place.parameter for place in self.places]
-        keys: dict[tuple[int, str], list[int]] = {}
-        for index, place in enumerate(self.places):
-            keys.setdefault((place.layer, place.component), []).append(index)
-            if 0 <= place.layer < len(model.blocks):
-                keys.setdefault((place.layer, "block"), []).append(index)
-        self.groups = keys
-        self.tensors = {
-            (place.layer, place.name.removeprefix(f"blocks.{place.layer}.")): [index]
-            for index, place in enumerate(self.places)
+    def __init__(self, anatomy: Anatomy) -> None:
+        places = [place for place in anatomy.places() if place.parameter.requires_grad]
+        self.places: list[Place] = places
+        self.parameters: list[nn.Parameter] = [place.parameter for place in places]
+        self.groups: dict[tuple[int, str], list[int]] = {}
+        for index, place in enumerate(places):
+            self.groups.setdefault((place.layer, place.component), []).append(index)
+            if 0 <= place.layer < len(anatomy.blocks):
+                self.groups.setdefault((place.layer, "block"), []).append(index)
+        self.tensors = {(place.layer, place.tensor): [i] for i, place in enumerate(places)}
+        self.counts = {
+            key: sum(self.parameters[index].numel() for index in members)
+            for key, members in (self.groups | self.tensors).items()
         }
-        sizes = np.array([parameter.numel() for parameter in self.parameters])
-        both = keys | self.tensors
-        self.counts = {key: int(sizes[members].sum()) for key, members in both.items()}
 
     @torch.no_grad()
     def measure(self, tensors: list[Tensor]) -> Tensor:
@@ -94,45 +143,41 @@ class ParameterNorms:
         torch._foreach_div_(means, len(single))
         return single, self.on_host(means)
 
-    def rows(self, norms: Tensor, stat: str, each: bool = False) -> list[Row]:
+    def by_place(self, norms: Tensor, each: bool = False) -> dict[tuple[int, str], float]:
         """The norm of each component and block: the root of its tensors' summed squares.
 
         each  whether the norm of each tensor follows
         """
-        squares = norms.numpy() ** 2
+        squares = [norm * norm for norm in norms.tolist()]
         groups = self.groups | self.tensors if each else self.groups
-        return [
-            Row(layer, component, stat, math.sqrt(squares[members].sum()))
-            for (layer, component), members in groups.items()
-        ]
+        return {
+            key: math.sqrt(sum(squares[index] for index in members))
+            for key, members in groups.items()
+        }
+
+    def rows(self, norms: Tensor, stat: str, each: bool = False) -> list[Row]:
+        """As `by_place`, in rows."""
+        return [Row(*key, stat, norm) for key, norm in self.by_place(norms, each).items()]
 
     def gradient_rows(self, norms: Tensor, each: bool = False) -> list[Row]:
-        """Per component and block: `grad_norm`, and `grad_rms` = grad_norm / sqrt(count).
+        """The statistics of GRADIENTS per component and block, of norms on the host.
 
-        The norm grows with the number of parameters; the root mean square does not.
-
-        each  whether both of each tensor follow
+        each  whether those of each tensor follow
         """
-        rows = self.rows(norms, "grad_norm", each)
-        rms = [
-            Row(layer, component, "grad_rms", norm / math.sqrt(self.counts[layer, component]))
-            for layer, component, _, norm in rows
-        ]
-        return rows + rms
+        by_place = self.by_place(norms, each)
+        return GRADIENTS.rows({key: (norm, self.counts[key]) for key, norm in by_place.items()})
 
 
 def window_gradient_rows(norms: ParameterNorms, losses: Iterable[Tensor]) -> list[Row]:
-    """Per component and block, of the mean losses of W single windows of T tokens:
+    """The statistics of WINDOWS per component and block, of the mean losses of single windows.
 
-    window_grad_norm       1/W sum_i ||g_i||, g_i the gradient of window i's loss
-    mean_window_grad_norm  ||1/W sum_i g_i||, the gradient of the loss of all windows together
-
-    The second is what Figure 3 of Xiong et al. 2020, arXiv 2002.04745, shows. Costs W forward and
-    backward passes of one window, and memory for two sets of gradients.
+    Costs a forward and backward pass of each window, and memory for two sets of gradients.
     """
     single, mean = norms.of_losses(losses)
-    rows = [norms.rows(each, "window_grad_norm") for each in single]
-    return [
-        row[0]._replace(value=float(np.mean([one.value for one in row])))
-        for row in zip(*rows, strict=True)
-    ] + norms.rows(mean, "mean_window_grad_norm")
+    if not single:
+        return []
+    windows = [norms.by_place(each) for each in single]
+    of_mean = norms.by_place(mean)
+    return WINDOWS.rows(
+        {key: ([window[key] for window in windows], norm) for key, norm in of_mean.items()}
+    )

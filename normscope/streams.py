@@ -1,160 +1,89 @@
-"""What is measured of what flows through a model: activations, stream gradients, attention.
+"""What is measured of what flows through a model: activations, stream gradients, angles.
 
-Each measurement is a row (layer, component, stat, value). L is the number of blocks, the layer
-0 .. L - 1; the stream is what a block hands to the next, (B, T, emb_dim).
+L is the number of blocks, the layer 0 .. L - 1; the stream is what a block hands to the next,
+(B, T, emb_dim).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gpt import GPT
-from gpt.attention import SelfAttention
-from gpt.block import Block, Shortcut
-from normscope.attention import relative_entropy
-from normscope.stats import Row
+from normscope.anatomy import BRANCHES, Anatomy, first
+from normscope.attention import scores_of
+from normscope.stats import (
+    ACTIVATIONS,
+    ATTENTION,
+    STREAM_GRADIENTS,
+    STREAM_PAIRS,
+    SUMS,
+    Point,
+    Row,
+    described,
+)
 
-Values = dict[tuple[int, str, str], Tensor]  # layer, component, stat
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within: no dropout. The mode before comes back."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def stream_rows(
-    model: GPT, loss_of: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor
-) -> list[Row]:
-    """Activations and stream gradients of one batch, (B, T) tokens and targets, in eval mode.
-
-    Of each of a block's tensors (B, T, emb_dim), n their number of elements:
-        activation_rms       sqrt(sum x^2 / n)
-        activation_variance  sum (x - mean)^2 / n, mean over all elements
-        activation_max       max |x|
-    with the components
-        input, output            the stream before and after the block
-        attention, feed_forward  what the branch's module gives
-        added_1, added_2         f, what the sublayer adds: as the branch, or after an output norm
-        sum_1, sum_2             x + f, before any norm: what Lemma 2 of Xiong et al. 2020, arXiv
-                                 2002.04745, bounds
-    Of attention and feed_forward:
-        branch_ratio             RMS(f) / RMS(x), x what f is added to, after its scale if it has
-                                 one; absent where the shortcut is off
-    Of input and output:
-        stream_grad_norm         Frobenius norm of the mean loss's gradient by the stream there
-    Of attention:
-        attention_max_logit      the largest logit before the softmax
-        attention_entropy        see `relative_entropy`
-    Of block:
-        angular_distance         see `angular_distance`, x the block's input and y its output
-        angular_distance_n       the same with the output n blocks further, n = 2, 4, 8, ..., for
-                                 the first of them, while there are as many
-
-    Costs one forward and backward pass of the batch, and the attention once more. Parameters'
-    gradients, the random state and the model's mode are left as they were.
-    """
-    if not model.blocks:
-        return []
-    streams: dict[tuple[int, str], Tensor] = {}
-    values: Values = {}
-    handles: list[RemovableHandle] = []
-    for layer, block in enumerate(model.blocks):
-        handles += watch(block, layer, streams, values)
-    try:
-        with evaluating(model), torch.enable_grad():
-            loss = loss_of(tokens, targets)
-        # With shortcuts off and a dead branch, a stream may have no path to the loss.
-        grads = torch.autograd.grad(loss, list(streams.values()), allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for (layer, part), grad in zip(streams, grads, strict=True):
-        if grad is not None:
-            values[layer, part, "stream_grad_norm"] = norm(grad)
-    blocks = len(model.blocks)
-    inputs = [streams[layer, "input"] for layer in range(blocks)]
-    values |= angles([*inputs, streams[blocks - 1, "output"]])
-    numbers = torch.stack(list(values.values())).tolist()
-    # The square of a deviation in float32 may leave it.
-    return [
-        Row(*key, value**2 if key[2] == "activation_variance" else value)
-        for key, value in zip(values, numbers, strict=True)
-    ]
+Streams: TypeAlias = dict[tuple[int, str], Tensor]  # layer, component
+Values: TypeAlias = dict[tuple[int, str, str], Tensor]  # layer, component, stat
+Inputs: TypeAlias = tuple[Any, ...]  # what a module is called with by position,
+Options: TypeAlias = dict[str, Any]  # and by name
+Hook: TypeAlias = Callable[..., None]
 
 
-def watch(
-    block: Block, layer: int, streams: dict[tuple[int, str], Tensor], values: Values
-) -> list[RemovableHandle]:
-    """Hooks that put a block's streams and values where they are told.
-
-    `activation_variance` is left as its root.
-    """
-
-    @torch.no_grad()
-    def describe(component: str, x: Tensor) -> None:
-        values[layer, component, "activation_rms"] = rms(x)
-        values[layer, component, "activation_variance"] = rms(x.float() - x.float().mean())
-        values[layer, component, "activation_max"] = x.float().abs().max()
-
-    def ends(module: Block, inputs: tuple[Any], output: Any) -> None:
-        for part, state in (("input", inputs[0]), ("output", output)):
-            streams[layer, part] = module.stream(state)
-            describe(part, streams[layer, part])
-
-    @torch.no_grad()
-    def attention(module: SelfAttention, inputs: tuple[Tensor], output: Tensor) -> None:
-        describe("attention", output)
-        logits, weights = module.scores(inputs[0])
-        values[layer, "attention", "attention_max_logit"] = logits.float().max()
-        entropy = relative_entropy(weights.float(), module.causal)
-        values[layer, "attention", "attention_entropy"] = entropy
-
-    def feed_forward(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        describe("feed_forward", output)
-
-    def total(number: int, branch: str) -> Callable[..., None]:
-        @torch.no_grad()
-        def hook(module: Shortcut, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            x, f = inputs
-            describe(f"added_{number}", f)
-            describe(f"sum_{number}", output)
-            if module.on:
-                values[layer, branch, "branch_ratio"] = rms(f) / rms(x)
-
-        return hook
-
-    return [
-        block.attention.register_forward_hook(attention),
-        block.add_1.register_forward_hook(total(1, "attention")),
-        block.feed_forward.register_forward_hook(feed_forward),
-        block.add_2.register_forward_hook(total(2, "feed_forward")),
-        block.register_forward_hook(ends),
-    ]
+@ACTIVATIONS.measures(
+    "activation_rms",
+    "sqrt(sum x^2 / n)",
+    "root mean square",
+    title="Activations by layer",
+    axis="RMS of the stream after the block",
+    drawn="output",
+)
+def activation_rms(x: Tensor) -> Tensor:
+    """Root mean square."""
+    return rms(x)
 
 
-@torch.no_grad()
-def angles(streams: list[Tensor]) -> Values:
-    """Angular distances of L + 1 streams: the inputs of all blocks, and the output of the last."""
-    values: Values = {}
-    n, stat = 1, "angular_distance"
-    while n < len(streams):
-        for layer, (x, y) in enumerate(zip(streams, streams[n:], strict=False)):
-            values[layer, "block", stat] = angular_distance(x, y)
-        n *= 2
-        stat = f"angular_distance_{n}"
-    return values
+@ACTIVATIONS.measures(
+    "activation_variance",
+    "sum (x - mean(x))^2 / n, mean over all elements",
+    "variance of the activation",
+    finish=lambda deviation: deviation**2,  # in float32 it may leave the range
+)
+def activation_deviation(x: Tensor) -> Tensor:
+    """The root of the variance."""
+    return rms(x.float() - x.float().mean())
 
 
+@ACTIVATIONS.measures("activation_max", "max abs(x)", "largest magnitude")
+def activation_max(x: Tensor) -> Tensor:
+    """Largest magnitude."""
+    return x.float().abs().max()
+
+
+@SUMS.measures("branch_ratio", "RMS(f) / RMS(x)", "branch over stream")
+def branch_ratio(x: Tensor, f: Tensor) -> Tensor:
+    """What is added, over what it is added to."""
+    return rms(f) / rms(x)
+
+
+@STREAM_GRADIENTS.measures("stream_grad_norm", "norm(g)", "norm of the stream's gradient")
+def stream_grad_norm(gradient: Tensor) -> Tensor:
+    """Frobenius norm."""
+    return norm(gradient)
+
+
+@STREAM_PAIRS.measures(
+    "angular_distance",
+    "arccos(x . y / (norm(x) norm(y))) / pi, mean over tokens",
+    "angular distance",
+    axis="arccos(cosine) / pi between the block's input and output",
+    scale="linear",
+    drawn="block",
+    source="Sun et al. 2025 (The Curse of Depth), arXiv 2502.05795, eq. (1)",
+)
 def angular_distance(x: Tensor, y: Tensor) -> Tensor:
     """arccos(x . y / (|x| |y|)) / pi, from 0 to 1, mean over tokens; x and y (..., emb_dim).
 
@@ -169,6 +98,157 @@ def angular_distance(x: Tensor, y: Tensor) -> Tensor:
 
     u, v = unit(x), unit(y)
     return (2 / torch.pi * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))).mean()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within: no dropout. The modes and the random state before come back."""
+    modes = [(module, module.training) for module in model.modules()]
+    cuda = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(sorted(cuda)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def stream_rows(anatomy: Anatomy, loss: Callable[[], Tensor]) -> list[Row]:
+    """The statistics of ACTIVATIONS, SUMS, ATTENTION and the stream, of one batch, in eval mode.
+
+    Costs one forward and backward pass of the batch, and the attention once more. Parameters'
+    gradients, the random state and the model's mode are left as they were.
+
+    loss  takes the batch through the model and returns its mean loss, ()
+    """
+    if not anatomy.blocks:
+        return []
+    watch = Watch(anatomy)
+    with watch.hooked():
+        with evaluating(anatomy.model), torch.enable_grad():
+            total = loss()
+        values = watch.values | stream_gradients(total, watch.streams)
+    values |= stream_pairs(len(anatomy.blocks), watch.streams)
+    if not values:
+        return []
+    numbers = torch.stack(list(values.values())).tolist()
+    finish = {stat: described(stat).finish for stat in {key[2] for key in values}}
+    return [Row(*key, finish[key[2]](number)) for key, number in zip(values, numbers, strict=True)]
+
+
+class Watch:
+    """What hooks on the parts of all blocks see of a forward pass.
+
+    streams  by layer and `input` or `output`, still in the graph
+    values   measured of them and of the branches, still on the device
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.streams: Streams = {}
+        self.values: Values = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Within: the hooks are there."""
+        module_of = self.anatomy.model.get_submodule
+        handles: list[RemovableHandle] = []
+        try:
+            for name, hook in self.hooks():
+                handles.append(module_of(name).register_forward_hook(hook, with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def hooks(self) -> Iterator[tuple[str, Hook]]:
+        """Each watched module's name with what looks at it."""
+        for layer, block in enumerate(self.anatomy.blocks):
+            for name in block.attention[-1:]:
+                yield name, partial(self.attention, layer)
+            for name in block.feed_forward[-1:]:
+                yield name, partial(self.feed_forward, layer)
+            for number, name in enumerate(block.sums):
+                yield name, partial(self.sum, layer, number)
+            yield block.name, partial(self.block, layer)
+
+    @torch.no_grad()
+    def put(self, layer: int, component: str, point: Point, *given: Any) -> None:
+        """Measure what is given at a point."""
+        self.values |= {(layer, component, stat): v for stat, v in point.values(*given)}
+
+    @torch.no_grad()
+    def attention(
+        self, layer: int, module: nn.Module, inputs: Inputs, options: Options, output: Any
+    ) -> None:
+        """The branch's output, and what it looked at."""
+        self.put(layer, "attention", ACTIVATIONS, first(output))
+        scores = scores_of(module, first_input(inputs, options), options, output)
+        if scores is not None:
+            self.put(layer, "attention", ATTENTION, scores)
+
+    def feed_forward(
+        self, layer: int, module: nn.Module, inputs: Inputs, options: Options, output: Any
+    ) -> None:
+        """The branch's output."""
+        self.put(layer, "feed_forward", ACTIVATIONS, first(output))
+
+    def sum(
+        self, layer: int, index: int, module: nn.Module, inputs: Inputs, options: Options, out: Any
+    ) -> None:
+        """What the branch of this index adds to what, and what comes of it."""
+        x, f = inputs
+        self.put(layer, f"added_{index + 1}", ACTIVATIONS, f)
+        self.put(layer, f"sum_{index + 1}", ACTIVATIONS, out)
+        if getattr(module, "on", True):
+            self.put(layer, BRANCHES[index], SUMS, x, f)
+
+    def block(
+        self, layer: int, module: nn.Module, inputs: Inputs, options: Options, output: Any
+    ) -> None:
+        """The stream before and after the block."""
+        for part, state in (("input", first_input(inputs, options)), ("output", output)):
+            self.streams[layer, part] = self.anatomy.read_stream(module, state)
+            self.put(layer, part, ACTIVATIONS, self.streams[layer, part])
+
+
+def first_input(inputs: Inputs, options: Options) -> Any:
+    """What a module was called with first, by position or by name."""
+    return inputs[0] if inputs else next(iter(options.values()))
+
+
+def stream_gradients(loss: Tensor, streams: Streams) -> Values:
+    """The statistics of STREAM_GRADIENTS, where the stream has a path to the loss."""
+    reached = {place: stream for place, stream in streams.items() if stream.requires_grad}
+    if not reached:
+        return {}
+    # With shortcuts off and a dead branch, a stream may have no path to the loss.
+    grads = torch.autograd.grad(loss, list(reached.values()), allow_unused=True)
+    return {
+        (*place, stat): value
+        for place, grad in zip(reached, grads, strict=True)
+        if grad is not None
+        for stat, value in STREAM_GRADIENTS.values(grad)
+    }
+
+
+@torch.no_grad()
+def stream_pairs(blocks: int, streams: Streams) -> Values:
+    """The statistics of STREAM_PAIRS, of the inputs of all blocks and the output of the last."""
+    places = [*((layer, "input") for layer in range(blocks)), (blocks - 1, "output")]
+    if any(place not in streams for place in places):
+        return {}
+    states = [streams[place] for place in places]
+    values: Values = {}
+    n, suffix = 1, ""
+    while n < len(states):
+        for layer, (x, y) in enumerate(zip(states, states[n:], strict=False)):
+            for stat, value in STREAM_PAIRS.values(x, y):
+                values[layer, "block", stat + suffix] = value
+        n *= 2
+        suffix = f"_{n}"
+    return values
 
 
 def norm(x: Tensor) -> Tensor:

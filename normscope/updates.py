@@ -4,14 +4,30 @@ import torch
 from torch import Tensor
 
 from normscope.gradients import ParameterNorms
-from normscope.stats import Row
+from normscope.stats import UPDATES, Row
+
+
+@UPDATES.measures("weight_norm", "norm(W)", "norm of the weights")
+def weight_norm(weight: float, change: float) -> float:
+    """Norm of the weights before the step."""
+    return weight
+
+
+@UPDATES.measures(
+    "update_ratio",
+    "norm(W' - W) / norm(W)",
+    "update ratio",
+    title="Update ratios by layer",
+    axis="norm(change) / norm(weights)",
+    drawn="block",
+)
+def update_ratio(weight: float, change: float) -> float | None:
+    """Norm of the change over that of the weights; absent where they are 0."""
+    return change / weight if weight > 0 else None
 
 
 class UpdateProbe:
-    """Per component, block and tensor W, what one optimizer step does to the weights.
-
-    weight_norm   norm(W before)
-    update_ratio  norm(W after - W before) / norm(W before); absent where that is 0
+    """The statistics of UPDATES per component, block and tensor.
 
     Holds a copy of the parameters between `before` and `after`.
     """
@@ -25,15 +41,8 @@ class UpdateProbe:
 
     def after(self) -> list[Row]:
         new = [parameter.detach() for parameter in self.norms.parameters]
-        weight_norms = self.norms.on_host(self.old)
-        changes = self.norms.on_host(list(torch._foreach_sub(new, self.old)))
+        weights = self.norms.by_place(self.norms.on_host(self.old), each=True)
+        moved = self.norms.on_host(list(torch._foreach_sub(new, self.old)))
+        changes = self.norms.by_place(moved, each=True)
         self.old = []
-        weights = self.norms.rows(weight_norms, "weight_norm", each=True)
-        ratios = [
-            Row(layer, component, "update_ratio", change / weight)
-            for (layer, component, _, weight), (_, _, _, change) in zip(
-                weights, self.norms.rows(changes, "change", each=True), strict=True
-            )
-            if weight > 0
-        ]
-        return weights + ratios
+        return UPDATES.rows({key: (weight, changes[key]) for key, weight in weights.items()})

@@ -12,19 +12,12 @@ import pandas as pd
 
 from experiments.analysis.runs import Run
 from experiments.machine.console import one_line
+from normscope.stats import drawn
 
 log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
 
-# Read from gradients.csv in addition to the gradient norms of blocks: stat and component.
-PROBED = {
-    "activation_rms": "output",
-    "update_ratio": "block",
-    "attention_entropy": "attention",
-    "angular_distance": "block",
-    "layer_drop": "block",
-}
 MOST_STEPS = 400  # drawn of one run; more could not be seen
 LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
@@ -82,10 +75,10 @@ def read_history(run: Run) -> History:
                 log.warning("%s is missing", run.directory / name)
     if not gradients.empty:
         history.blocks = thin_out(by_layer(gradients, "grad_norm", "block"))
-        for stat, component in PROBED.items():
-            table = by_layer(gradients, stat, component)
+        for statistic in drawn():
+            table = by_layer(gradients, statistic.name, str(statistic.drawn))
             if not table.empty:
-                history.probes[stat] = table.iloc[[0, -1]] if len(table) > 1 else table
+                history.probes[statistic.name] = table.iloc[[0, -1]] if len(table) > 1 else table
     memory = read_checked_csv(run.directory / "memory.csv", ("kind", "predicted_bytes"))
     if not memory.empty:
         history.memory = memory.set_index("kind")

@@ -46,28 +46,10 @@ from experiments.report.drawing import (
 )
 from experiments.report.rates import rate_maps, rate_sensitivity
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, panels
+from normscope.stats import Statistic, described, drawn
 
 MOST_ROWS = 4  # of panels in a scaling figure
-INSIDE = {  # what probes recorded: title, axis, in words
-    "activation_rms": ("Activations by layer", "RMS of the stream after the block", "activation"),
-    "update_ratio": ("Update ratios by layer", "norm(change) / norm(weights)", "update ratio"),
-    "attention_entropy": (
-        "Attention entropy by layer",
-        "entropy / ln(visible tokens); 1 is uniform",
-        "attention entropy",
-    ),
-    "angular_distance": (
-        "Angular distance by layer",
-        "arccos(cosine) / pi between the block's input and output",
-        "angular distance",
-    ),
-    "layer_drop": (
-        "Loss without a layer",
-        "rise of the validation loss without the block (nats)",
-        "rise of the loss",
-    ),
-}
-LINEAR = ("attention_entropy", "angular_distance", "layer_drop")  # may be 0, or below
+GRAD_NORM = described("grad_norm")
 SCALED: dict[str, Callable[[Summary], float | None]] = {  # columns of a scaling figure
     "last block, at initialisation": lambda summary: summary.grad_norm.first_step.last_block,
     "first block, at initialisation": lambda summary: summary.grad_norm.first_step.first_block,
@@ -207,7 +189,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | No
                 change = f"from {format_number(first)} to {format_number(last)}"
                 at_start.append((last / first, f"{arm.label} {change}"))
     log_if_wide(*axes)
-    label_axes(axes, "block", "gradient norm of the block's parameters")
+    label_axes(axes, "block", GRAD_NORM.axis)
     names = ["initialisation"]
     if has_trained:
         names = ["first logged step", "middle step", "last step"]
@@ -217,7 +199,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | No
     )
     caption = f"Before clipping, on one scale. {seeds_note(arms)}{note}"
     alt = f"Gradient norm by block. First to last block at the start: {name_extremes(at_start)}."
-    return ReportFigure("gradients_by_layer", "Gradient norm by layer", caption, alt, figure)
+    return ReportFigure("gradients_by_layer", GRAD_NORM.title, caption, alt, figure)
 
 
 def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
@@ -257,7 +239,7 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
         figure.colorbar(
             mesh,
             ax=axes,
-            label=textwrap.fill("gradient norm of the block's parameters", 27),
+            label=textwrap.fill(GRAD_NORM.axis, 27),
         )
     label_axes(axes, "step (updates made)", "block")
     caption = (
@@ -453,9 +435,9 @@ def span(found: Sequence[Scaling]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def inside(layout: Layout, stat: str) -> ReportFigure | None:
+def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
     """A probed statistic by layer, at the first and the last probe."""
-    title, axis_label, noun = INSIDE[stat]
+    stat = statistic.name
     layout = layout.thinned(MOST_PANELS)
     shown = arms_with_data(
         layout, lambda arm: [h.probes[stat] for h in arm.histories if stat in h.probes]
@@ -480,9 +462,9 @@ def inside(layout: Layout, stat: str) -> ReportFigure | None:
             at_last_probe.append((last, f"{arm.label} {change}"))
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if stat not in LINEAR:
+    if statistic.scale == "log":
         log_if_wide(*axes)
-    title_panels(axes, layout, "block", axis_label)
+    title_panels(axes, layout, "block", statistic.axis)
     handles = [legend_key(line) for line in lines_of(layout)]
     if not last_only:
         handles += [
@@ -493,8 +475,11 @@ def inside(layout: Layout, stat: str) -> ReportFigure | None:
     caption = f"{seeds_note([arm for _, _, arm, _ in shown])}{left_out_note(layout)}"
     if last_only:
         caption += " Measured at the end only." if probed_once else " Only the last probe is shown."
-    alt = f"{title}. First to last block at the last probe, {noun}: {name_extremes(at_last_probe)}."
-    return ReportFigure(stat, title, caption, alt, figure)
+    alt = (
+        f"{statistic.title}. First to last block at the last probe, {statistic.words}: "
+        f"{name_extremes(at_last_probe)}."
+    )
+    return ReportFigure(stat, statistic.title, caption, alt, figure)
 
 
 Maker = Callable[[], ReportFigure | None]
@@ -515,5 +500,5 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
         *(partial(scaling, layout, name) for name in sizes),
         partial(rate_maps, layout),
         partial(rate_sensitivity, layout),
-        *(partial(inside, layout, stat) for stat in INSIDE),
+        *(partial(inside, layout, statistic) for statistic in drawn()),
     ]

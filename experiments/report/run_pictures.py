@@ -25,6 +25,7 @@ from experiments.records.summary import Summary, read_summary
 from experiments.report.comparison import compare
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
 from gpt import ConfigError
+from normscope.stats import described
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     spread = of_blocks(gradients, "grad_norm_std")
     draw_layers(axis, table, spread)
     log_if_wide(axis)
-    axis.set(xlabel="block", ylabel="gradient norm of the block's parameters")
+    axis.set(xlabel="block", ylabel=described("grad_norm").axis)
     axis.set_title(f"Gradient norm by layer, before clipping\n{title_of(summary)}", fontsize=10)
     axis.legend(**LEGEND)
     return figure
@@ -166,7 +167,7 @@ def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
         cmap="cividis",
         rasterized=True,
     )
-    figure.colorbar(mesh, label="gradient norm of the block's parameters")
+    figure.colorbar(mesh, label=described("grad_norm").axis)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     grey = "" if np.isfinite(values).all() else " (grey: not finite)"
     axis.set(xlabel="step (updates made)", ylabel="block")
@@ -175,18 +176,19 @@ def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
 
 
 def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
-    """RMS of the stream and of both branches, and the attention's entropy, by block."""
+    """RMS of the stream and of both branches, and the attention's entropy if known, by block."""
     rms = gradients[gradients["stat"] == "activation_rms"]
     if rms.empty:
         return None
-    figure, (stream_axis, entropy_axis) = new_figure(columns=2)
+    entropy = of_blocks(gradients, "attention_entropy", "attention")
+    figure, (stream_axis, *more) = new_figure(columns=1 if entropy.empty else 2)
     steps = sorted(rms["step"].unique())
     lines = {"-": steps[0], "--": steps[-1]} if len(steps) > 1 else {"-": steps[0]}
     for line, step in lines.items():
         for index, component in enumerate(("input", "attention", "feed_forward", "output")):
-            values = of_blocks(gradients, "activation_rms", component).loc[step]
+            table = of_blocks(gradients, "activation_rms", component)
             stream_axis.plot(
-                values,
+                table.loc[step] if step in table.index else [],
                 line,
                 color=COLOURS[index],
                 marker=MARKS[index],
@@ -195,11 +197,12 @@ def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
             )
     log_if_wide(stream_axis)
     stream_axis.set(xlabel="block", ylabel="root mean square of the activations")
-    entropy = of_blocks(gradients, "attention_entropy", "attention")
-    draw_layers(entropy_axis, entropy, Frame())
-    entropy_axis.set(
-        xlabel="block", ylabel="entropy / ln(visible tokens), 1 is uniform", ylim=(0, 1.05)
-    )
+    stream_axis.set_title("Activations", fontsize=10)
+    for axis in more:
+        draw_layers(axis, entropy, Frame())
+        axis.set(xlabel="block", ylabel=described("attention_entropy").axis, ylim=(0, 1.05))
+        axis.set_title("Attention entropy", fontsize=10)
+        axis.legend(**LEGEND)
     figure.legend(
         *stream_axis.get_legend_handles_labels(),
         loc="outside lower left",
@@ -208,9 +211,7 @@ def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
         handlelength=3.5,
         **LEGEND,
     )
-    entropy_axis.legend(**LEGEND)
-    for axis, title in ((stream_axis, "Activations"), (entropy_axis, "Attention entropy")):
-        axis.set_title(title, fontsize=10)
+    for axis in (stream_axis, *more):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title_of(summary), fontsize=10)
     return figure

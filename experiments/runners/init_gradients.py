@@ -17,11 +17,11 @@ from experiments.training.build import build_model
 from experiments.training.loss import language_model_loss
 from experiments.training.setup import describe_model, print_setup, record_parameters
 from gpt import GPT
-from gpt.weights import EMBEDDINGS, OUTPUTS
+from normscope.anatomy import AFTER, BEFORE, anatomy_of
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
 
-SHOWN = ("block", *EMBEDDINGS, *OUTPUTS)  # the rest is recorded
+SHOWN = ("block", *BEFORE, *AFTER)  # the rest is recorded
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
@@ -52,7 +52,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
                 recorder.summary.corpus = CorpusSummary(**corpus.statistics())
                 describe_model(recorder, config)
                 print_setup(settings, corpus, record_parameters(model, recorder), device)
-            norms = ParameterNorms(model)
+            norms = ParameterNorms(anatomy_of(model))
             batches, mean = norms.of_losses(losses(model, corpus, settings, seed, device))
             measured: dict[int | None, list[Row]] = {
                 batch: norms.gradient_rows(vector, each=True)

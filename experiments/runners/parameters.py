@@ -10,7 +10,8 @@ from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.setup import BF16_BYTES, FLOAT32_BYTES, describe_model, record_parameters
-from gpt import GPT, parameter_table
+from gpt import GPT
+from normscope.anatomy import parameter_table
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from experiments.training.memory import StepMemory
 from experiments.training.optimizer import make_optimizer
 from experiments.training.schedule import learning_rate
 from gpt import GPT
-from normscope.gradients import ParameterNorms
+from normscope.anatomy import anatomy_of
+from normscope.probes import Probes
 from normscope.streams import evaluating
 
 
@@ -72,7 +73,8 @@ class Engine:
         self.model, self.corpus, self.settings, self.device = model, corpus, settings, device
         self.memory, self.world = memory, world
         self.optimizer = make_optimizer(model, settings.optimizer)
-        self.norms = ParameterNorms(model)
+        self.probes = Probes(anatomy_of(model))
+        self.norms = self.probes.norms
         self.pending: list[OnDevice] = []
 
     @property
@@ -185,6 +187,12 @@ class Engine:
     def windows(self, tokens: int) -> tuple[Tensor, Tensor]:
         """The same validation windows each time, as many as `tokens` fill; (B, T) each."""
         return self.corpus.fixed_windows(tokens, self.settings.sequence_length)
+
+    def probe_windows(self) -> tuple[Tensor, Tensor]:
+        """The windows that are probed, in no more memory than a training batch takes."""
+        options = self.settings.trainer
+        most = options.batch_size * self.settings.sequence_length
+        return self.windows(min(options.probe_tokens, most))
 
     def state(self) -> State:
         """Model, tokenizer and optimizer, as a checkpoint keeps them."""

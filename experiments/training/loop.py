@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ from experiments.training.checkpoint import (
 )
 from experiments.training.engine import Engine, OnHost, clip_factor
 from experiments.training.log_interval import automatic_log_every
-from experiments.training.probes import Probes
 from experiments.training.tally import Tally
 from gpt import ConfigError
 from normscope.stats import Row
@@ -58,7 +58,7 @@ class Trainer:
     def __init__(self, engine: Engine, recorder: Recorder, tally: Tally) -> None:
         self.engine, self.recorder, self.tally = engine, recorder, tally
         self.settings, self.options = engine.settings, engine.settings.trainer
-        self.probes = Probes(engine)
+        self.probes = engine.probes
         self.done = 0  # steps
         self.saved: int | None = None  # the step of checkpoint.pt
 
@@ -89,7 +89,7 @@ class Trainer:
         if evaluating:
             record.metrics["val_loss"] = self._evaluate(step)
         if probing:
-            record.rows += self.probes.on_step()
+            record.rows += self._probe_streams()
         with self.tally.timed():
             total = self.engine.backward(step).total_norm
             if recording or not self.engine.defers:
@@ -190,6 +190,16 @@ class Trainer:
             write_checkpoint(self.recorder.directory / BEST, self.state())
         return loss
 
+    def _probe_streams(self) -> list[Row]:
+        """What flows through the model, of the probe's windows together."""
+        return self.probes.on_step(partial(self.engine.loss, *self.engine.probe_windows()))
+
+    def _probe_trained(self, val_loss: float) -> list[Row]:
+        """What is measured once, of the trained model: see `trainer.end_probes`."""
+        windows = zip(*(part.split(1) for part in self.engine.probe_windows()), strict=True)
+        losses = (self.engine.loss(*window) for window in windows)
+        return self.probes.at_end(self.engine.validation_loss, val_loss, losses)
+
     def _progress_note(self) -> str:
         """What the progress line shows beside the step."""
         return f"loss {self.tally.train_loss:.3f}  {self.tally.speed:,.0f} tokens/s"
@@ -208,12 +218,12 @@ class Trainer:
         """After the last update: evaluation, probes and checkpoint."""
         steps = self.options.steps
         val_loss = self._evaluate(steps)
-        rows = self.probes.on_step() if self.options.probe_every else []
+        rows = self._probe_streams() if self.options.probe_every else []
         if math.isfinite(val_loss):
             # Without the last row in it: a run that is given more steps replaces that row.
             self.save()
             if self.options.end_probes:
-                rows += self.probes.at_end(val_loss)
+                rows += self._probe_trained(val_loss)
         metrics = {"tokens": steps * self.engine.step_tokens, "val_loss": val_loss}
         self.recorder.step(steps, metrics, rows)
         if not math.isfinite(val_loss):

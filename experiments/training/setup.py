@@ -24,8 +24,9 @@ from experiments.training.memory import (
     warn_of_little_memory,
 )
 from experiments.training.tally import Tally
-from gpt import GPT, PLACEMENTS, GPTConfig, parameter_table
+from gpt import GPT, PLACEMENTS, GPTConfig
 from gpt.init import init_gain
+from normscope.anatomy import parameter_table
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from experiments.settings.compose import to_values
 from experiments.training.loss import language_model_loss
 from experiments.training.optimizer import make_optimizer
 from gpt import GPT
+from normscope import anatomy_of
 from normscope.gradients import ParameterNorms
 from run import CONF
 
@@ -30,7 +31,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = GPT(settings.model_config(corpus.tokenizer.vocab_size))
     optimizer = make_optimizer(model, settings.optimizer)
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     options = settings.trainer
 
     def seconds(step: int, measured: bool) -> float:

@@ -24,12 +24,11 @@ from gpt import (
     GPTConfig,
     InitConfig,
     parameter_count,
-    parameter_table,
-    places,
 )
 from gpt.block import Block
 from gpt.init import init_gain
 from gpt.norm import make_norm
+from normscope import anatomy_of, parameter_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -341,7 +340,7 @@ def test_counts_equal_the_closed_form(placement: str, norm: str) -> None:
 @pytest.mark.parametrize("tie_head", [True, False])
 def test_every_parameter_has_one_place(placement: str, tie_head: bool) -> None:
     model = small_model({"norm.placement": placement, "norm.qk": True, "tie_head": tie_head})
-    named = [place.parameter for place in places(model)]
+    named = [place.parameter for place in anatomy_of(model).places()]
     assert {id(p) for p in named} == {id(p) for p in model.parameters()}
     assert len(named) == len({id(p) for p in named})
     counted = sum(int(row["parameters"]) for row in parameter_table(model))
@@ -418,7 +417,7 @@ def test_other_structures_fit(placement: type[Block], monkeypatch: pytest.Monkey
         return nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
     loss(tokens, tokens).backward()
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     total = nn.utils.get_total_norm(grads)
     assert norms.gradients().norm().item() == pytest.approx(total.item(), rel=1e-6)
@@ -426,7 +425,7 @@ def test_other_structures_fit(placement: type[Block], monkeypatch: pytest.Monkey
     assert counted == sum(p.numel() for p in model.parameters())
     own = {row["component"] for row in parameter_table(model)} & {"placement", "entry"}
     assert own == ({"placement", "entry"} if placement is TwoStreams else set())
-    rows = stream_rows(model, loss, tokens, tokens)
+    rows = stream_rows(anatomy_of(model), lambda: loss(tokens, tokens))
     assert {row.layer for row in rows} == {0, 1, 2, 3}
     kinds = [type(block).__name__ for block in model.blocks]
     assert kinds == (

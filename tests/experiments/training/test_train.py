@@ -29,6 +29,7 @@ from experiments.training.log_interval import automatic_log_every, csv_bytes
 from experiments.training.loop import Trainer
 from experiments.training.tally import is_spike
 from gpt import GPT, ConfigError, GPTConfig, NormConfig
+from normscope import anatomy_of
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
 
@@ -257,7 +258,7 @@ def test_log_interval_keeps_gradients_csv_small() -> None:
     def interval(steps: int, layers: int, probes: int = 100) -> tuple[int, int]:
         settings = settings_of(f"trainer.steps={steps}", f"trainer.probe_every={steps // probes}")
         with torch.device("meta"):
-            norms = ParameterNorms(GPT(GPTConfig(11, 8, 12, 3, layers)))
+            norms = ParameterNorms(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, layers))))
         nothing = torch.zeros(len(norms.parameters))
         rows, probed = norms.gradient_rows(nothing), 3 * norms.gradient_rows(nothing, each=True)
         every = automatic_log_every(settings, rows, probed)

@@ -14,10 +14,10 @@ from configs import changed
 from experiments.settings.schema import OptimizerSettings
 from experiments.training.optimizer import make_optimizer
 from gpt import GPT, PLACEMENTS, AttentionConfig, GPTConfig, NormConfig
+from normscope import Probes, Row, anatomy_of
 from normscope.ablation import layer_drop_rows
 from normscope.attention import relative_entropy
 from normscope.gradients import ParameterNorms, window_gradient_rows
-from normscope.stats import Row
 from normscope.streams import angular_distance, norm, stream_rows
 from normscope.updates import UpdateProbe
 
@@ -85,7 +85,7 @@ def test_gradient_norms_equal_a_naive_loop(model: GPT, batch: tuple[Tensor, Tens
     if not isinstance(model.final_norm, nn.Identity):
         expected[last, "final_norm"] = naive(model.final_norm)
 
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     vector = norms.gradients_on_host(norms.gradients())
     single = {
         place(name, last): (parameter.grad.norm().item(), parameter.numel())
@@ -109,7 +109,7 @@ def test_norms_beyond_the_squares_of_float32(batch: tuple[Tensor, Tensor], scale
     torch.manual_seed(0)
     model = GPT(TIED)
     loss_of(model, *batch).backward()
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     plain = norms.gradients_on_host(norms.gradients())
     for parameter in model.parameters():
         assert parameter.grad is not None
@@ -125,7 +125,7 @@ def test_an_unused_parameter_has_a_gradient_of_zero(batch: tuple[Tensor, Tensor]
     model = GPT(TIED)
     loss_of(model, *batch).backward()
     model.blocks[0].norm_1.weight.grad = None
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     measured = norms.gradients_on_host(norms.gradients())
     index = [place.name for place in norms.places].index("blocks.0.norm_1.weight")
     assert measured[index] == 0
@@ -136,12 +136,12 @@ def test_norms_are_taken_in_the_models_precision_or_wider(batch: tuple[Tensor, T
     for dtype, expected in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
         model = GPT(TIED).to(dtype)
         loss_of(model, *batch).backward()
-        assert ParameterNorms(model).gradients().dtype == expected
+        assert ParameterNorms(anatomy_of(model)).gradients().dtype == expected
 
 
 def test_update_ratio(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     optimizer = make_optimizer(model, OptimizerSettings("sgd", 0.5, 0.0, None, None))
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     probe = UpdateProbe(norms)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     loss_of(model, *batch).backward()
@@ -173,7 +173,7 @@ def test_stream_rows(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     loss_of(model, tokens, targets).backward()
     grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     random = torch.get_rng_state()
-    rows = values_of(stream_rows(model, partial(loss_of, model), tokens, targets))
+    rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, tokens, targets)))
     assert model.training
     assert torch.equal(random, torch.get_rng_state())
     assert all(
@@ -263,7 +263,7 @@ def test_what_is_added_stands_after_the_output_norm_and_beside_the_scaled_shortc
     for placement in ("sandwich", "deepnorm", "no_norm"):
         torch.manual_seed(0)
         model = GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig(placement)))
-        rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
+        rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
         (block,) = model.blocks
         x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))
         f = block.attention(block.norm_1(x) if placement == "sandwich" else x)
@@ -281,7 +281,7 @@ def test_what_is_added_stands_after_the_output_norm_and_beside_the_scaled_shortc
 def test_window_gradients(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     """Against one backward pass per window, and one of the whole batch."""
     model.eval()
-    norms = ParameterNorms(model)
+    norms = ParameterNorms(anatomy_of(model))
     single = zip(*(part.split(1) for part in batch), strict=True)
     rows = values_of(window_gradient_rows(norms, (loss_of(model, *one) for one in single)))
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -311,7 +311,7 @@ def test_layer_drop(model: GPT, batch: tuple[Tensor, Tensor]) -> None:
     model.eval()
     with torch.no_grad():
         whole = loss_of(model, *batch).item()
-        rows = values_of(layer_drop_rows(model, partial(number, model, *batch), whole))
+        rows = values_of(layer_drop_rows(anatomy_of(model), partial(number, model, *batch), whole))
         assert loss_of(model, *batch).item() == whole  # every block is back
         for layer in range(len(model.blocks)):
             less = copy.deepcopy(model)
@@ -360,17 +360,17 @@ def test_every_placement_passes_through_every_probe(
         torch.manual_seed(0)
         changes = {"norm.placement": placement, **kind}
         model = GPT(changed(GPTConfig(11, 8, 12, 3, 4), changes))
-        norms, updates = ParameterNorms(model), UpdateProbe(ParameterNorms(model))
+        probes = Probes(anatomy_of(model))
         optimizer = make_optimizer(model, OptimizerSettings("sgd", 0.1, 0.0, None, None))
-        rows = stream_rows(model, partial(loss_of, model), *batch)
+        rows = probes.on_step(partial(loss_of, model, *batch))
         loss_of(model, *batch).backward()
+        norms = probes.norms
         rows += norms.gradient_rows(norms.gradients_on_host(norms.gradients()), each=True)
-        updates.before()
+        probes.before_update()
         optimizer.step()
-        rows += updates.after()
+        rows += probes.after_update()
         losses = (loss_of(model, x[None], y[None]) for x, y in zip(*batch, strict=True))
-        rows += window_gradient_rows(norms, losses)
-        rows += layer_drop_rows(model, partial(number, model, *batch), 0.0)
+        rows += probes.at_end(partial(number, model, *batch), 0.0, losses)
         values = values_of(rows)
         assert all(math.isfinite(value) for value in values.values())
         stats = {stat for _, _, stat in values}
@@ -386,7 +386,7 @@ def test_attention_that_is_not_causal(batch: tuple[Tensor, Tensor]) -> None:
     """Every row sees all tokens, the first too."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(11, 8, 12, 3, 1, attention=AttentionConfig(causal=False)))
-    rows = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
     (block,) = model.blocks
     x = model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8))
     _, weights = block.attention.scores(block.norm_1(x))
@@ -401,10 +401,10 @@ def test_attention_that_is_not_causal(batch: tuple[Tensor, Tensor]) -> None:
 def test_variance_beyond_float32(batch: tuple[Tensor, Tensor], scale: float) -> None:
     torch.manual_seed(0)
     model = GPT(GPTConfig(11, 8, 12, 3, 1))
-    plain = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    plain = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
     for embedding in (model.token_embedding, model.position_embedding):
         embedding.weight.data *= scale
-    scaled = values_of(stream_rows(model, partial(loss_of, model), *batch))
+    scaled = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
     key = (0, "input", "activation_variance")
     assert scaled[key] == pytest.approx(scale**2 * plain[key], rel=1e-4)
 

@@ -1,0 +1,98 @@
+"""The catalogue of statistics, against what runs write, and what a new entry costs."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import ROOT, Cli
+from experiments.report import write_report
+from made_runs import make_run
+from normscope import Probes, anatomy_of, catalogue
+from normscope.__main__ import page
+from normscope.stats import ACTIVATIONS, MOMENTS, described
+
+RUNS = (
+    ("experiment=train", "norm=residual_dual", "norm.final=true"),
+    ("experiment=train", "norm=peri_ln", "model.n_layers=4", "trainer.steps=1"),
+    ("experiment=train", "norm=admin"),
+    ("experiment=init_gradients", "norm=peri_ln"),
+    ("experiment=init_gradients", "norm=admin"),
+    ("experiment=shortcut",),
+)
+
+
+def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> None:
+    """Each statistic, and each component of which it is said to be measured."""
+    written: dict[str, set[str]] = {}
+    stats = set()
+    for run in RUNS:
+        code, directory = cli(*toy, *run)
+        assert code == 0
+        rows = pd.read_csv(directory / "gradients.csv", keep_default_na=False)
+        for component, stat in set(zip(rows["component"], rows["stat"], strict=True)):
+            stats.add(stat)
+            entry = described(stat)
+            is_tensor = component not in entry.of
+            assert not is_tensor or "each tensor" in entry.of, (component, stat)
+            written.setdefault(entry.name, set()).add("each tensor" if is_tensor else component)
+    assert written == {entry.name: set(entry.of) for entry in catalogue()}
+    assert {"angular_distance", "angular_distance_2", "angular_distance_4"} <= stats
+
+
+def test_entries_are_whole() -> None:
+    for entry in catalogue():
+        assert entry.moment in MOMENTS
+        assert entry.drawn is None or entry.drawn in entry.of
+        assert all((entry.equation, entry.words, entry.axis, entry.title))
+    names = [entry.name for entry in catalogue()]
+    assert len(names) == len(set(names))
+    assert described("angular_distance_16").name == "angular_distance"
+    for unknown in ("angular_distance_", "grad_norm_2", "loss"):
+        with pytest.raises(KeyError):
+            described(unknown)
+
+
+def test_the_page_is_the_catalogue() -> None:
+    """`python -m normscope > docs/measurements.md` makes it again."""
+    assert (ROOT / "docs" / "measurements.md").read_text() == page()
+    for entry in catalogue():
+        assert f"| `{entry.name}`" in page()
+        assert f"`{entry.equation}`" in page()
+        assert entry.source in page()
+
+
+def test_a_new_statistic_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decorated function: the rows, the catalogue, the page and a figure follow from it."""
+    monkeypatch.setattr(ACTIVATIONS, "statistics", dict(ACTIVATIONS.statistics))
+
+    @ACTIVATIONS.measures(
+        "activation_mean_abs",
+        "sum abs(x) / n",
+        "mean magnitude",
+        axis="mean magnitude of the stream after the block",
+        drawn="output",
+    )
+    def activation_mean_abs(x: Tensor) -> Tensor:
+        return x.float().abs().mean()
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    x = torch.randn(3, 4)
+    rows = Probes(anatomy_of(model)).on_step(lambda: model(x).square().mean())
+    values = {
+        row.layer: row.value for row in rows if row[1:3] == ("output", activation_mean_abs.__name__)
+    }
+    expected = {0: model[0](x).abs().mean().item(), 1: model(x).abs().mean().item()}
+    assert values == pytest.approx(expected)
+    assert "activation_mean_abs" in [entry.name for entry in catalogue()]
+    assert "| `activation_mean_abs` | mean magnitude | `sum abs(x) / n` |" in page()
+
+    run = make_run(tmp_path, "run")
+    with (run / "gradients.csv").open("a") as file:
+        for row in rows:
+            file.write(f"0,{row.layer},{row.component},{row.stat},{row.value}\n")
+    write_report([run], run)
+    assert (run / "figures" / "activation_mean_abs.png").is_file()
+    assert "Mean magnitude by layer" in (run / "report.html").read_text()
