@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, NormConfig
 from normscope import Anatomy, anatomy_of, parameter_table
 from other_models import LAYERS, MODELS
 
@@ -28,7 +28,7 @@ def components(anatomy: Anatomy) -> dict[str, tuple[int, str]]:
 
 
 def test_every_parameter_of_our_model_has_its_place_in_its_order() -> None:
-    model = GPT(GPTConfig(11, 8, 12, 3, 1, placement="admin", qk_norm=True))
+    model = GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig("admin", qk=True)))
     assert components(anatomy_of(model)) == {
         "token_embedding.weight": (-1, "token_embedding"),
         "position_embedding.weight": (-1, "position_embedding"),
@@ -57,9 +57,9 @@ def test_every_parameter_of_our_model_has_its_place_in_its_order() -> None:
 
 
 def test_what_a_placement_puts_around_the_blocks_has_its_place() -> None:
-    peri = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, placement="peri_ln"))))
+    peri = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig("peri_ln")))))
     assert peri["entry.weight"] == (-1, "entry")
-    dual = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, placement="residual_dual"))))
+    dual = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig("residual_dual")))))
     assert dual["final_norm.norm.weight"] == (1, "final_norm")
 
 
@@ -73,7 +73,7 @@ def test_a_tied_head_counts_with_the_embeddings() -> None:
 def test_our_model_is_found_without_its_own_word_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Except for its sums, which no name gives away."""
     for placement in ("pre_ln", "post_ln", "peri_ln", "sub_ln", "normformer", "residual_dual"):
-        model = GPT(GPTConfig(11, 8, 12, 3, 2, placement=placement, norm="dyt", qk_norm=True))
+        model = GPT(GPTConfig(11, 8, 12, 3, 2, norm=NormConfig(placement, "dyt", qk=True)))
         given = components(anatomy_of(model))
         with monkeypatch.context() as patch:
             patch.setattr(GPT, "anatomy", {})

@@ -59,7 +59,7 @@ def test_two_halves_make_the_gradient_of_the_whole_batch(cli: Cli, toy: tuple[st
     state = state_of(run)
     settings = build_dataclass(Settings, state["settings"])
     corpus = load_corpus(settings)
-    trained = GPT(GPTConfig(**state["model_config"])).double()
+    trained = GPT(GPTConfig.from_values(state["model_config"])).double()
 
     def gradients(world: World) -> list[Tensor]:
         device = torch.device("cpu")
