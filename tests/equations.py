@@ -78,7 +78,7 @@ class Written:
     def hidden(self, x: Tensor) -> Tensor:
         fc_in = self.block.feed_forward.fc_in
         u = x @ fc_in.weight.T + fc_in.bias
-        return ACTIVATION_EQUATIONS[self.config.feed_forward.activation](u)
+        return ACTIVATION_EQUATIONS[self.config.activation](u)
 
     def wide(self, hidden: Tensor) -> Tensor:
         fc_out = self.block.feed_forward.fc_out
