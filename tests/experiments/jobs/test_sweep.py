@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
@@ -23,9 +23,9 @@ from experiments.settings.compose import to_values
 
 CONF = ROOT / "conf"
 GRIDS = {
-    path.stem: values["hydra"]["sweeper"]["params"]
+    path.stem: OmegaConf.to_container(params, resolve=True)
     for path in (CONF / "experiment").glob("*.yaml")
-    if "sweeper" in (values := yaml.safe_load(path.read_text())).get("hydra", {})
+    if (params := OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params")) is not None
 }
 # Columns of runs.csv that no two runs share.
 TIMED = ["peak_memory_mb", "tokens_per_s", "training_seconds", "seconds"]
