@@ -136,8 +136,8 @@ def anatomy_of(model: nn.Module, **names: Any) -> Anatomy:
     the same keys to names; the rest is found:
 
     blocks        the list that holds the blocks, such as "transformer.h": else, of all ModuleLists
-                  and Sequentials of modules of one class, the longest whose blocks have attention,
-                  or the longest
+                  and Sequentials whose modules have attention or are of one class, the longest
+                  with attention, or the longest
     attention     the branches, inside a block (several names: the modules that the branch runs
     feed_forward  through): else by the names in NAMES, or by a word in name or class (WORDS)
     sums          modules (x, f) -> x + f, inside a block: else none
@@ -187,21 +187,29 @@ def parameter_table(model: nn.Module) -> list[dict[str, int | str]]:
 
 def find_blocks(model: nn.Module) -> str:
     """The name of the list that holds the blocks, see `anatomy_of`."""
-    found: list[tuple[tuple[bool, int], str]] = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList | nn.Sequential):
-            continue
-        of_one_class = len({type(block) for block in module}) == 1
-        if of_one_class and has_parameters(module):
-            attends = any(find_branch(block, "attention") for block in module)
-            if attends or len(module) > 1:
-                found.append(((attends, len(module)), name))
-    if not found:
+    lists = {
+        name: attending(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and may_be_blocks(module)
+    }
+    if not lists:
         raise ValueError(
             f"no blocks found in {kind(model)}: it has no list of modules of one class; "
             'name it, as in anatomy_of(model, blocks="encoder.layers")'
         )
-    return max(found, key=lambda item: item[0])[1]
+    return max(lists, key=lambda name: (any(lists[name]), len(lists[name])))
+
+
+def may_be_blocks(modules: nn.ModuleList | nn.Sequential) -> bool:
+    """Whether all have attention, or all are of one class and some have or there are several."""
+    alike = len({type(module) for module in modules}) == 1
+    attend = attending(modules)
+    return has_parameters(modules) and (all(attend) or (alike and (any(attend) or len(attend) > 1)))
+
+
+def attending(modules: nn.ModuleList | nn.Sequential) -> list[bool]:
+    """Which of the modules have attention; in place of one there may be None."""
+    return [module is not None and bool(find_branch(module, "attention")) for module in modules]
 
 
 def block_parts(prefix: str, block: nn.Module, given: Mapping[str, Any]) -> BlockParts:

@@ -24,7 +24,6 @@ from gpt import (
     POSITIONS,
     ConfigError,
     GPTConfig,
-    parameter_table,
 )
 from gpt.block import Block
 from gpt.checks import setting
@@ -32,6 +31,7 @@ from gpt.inside import Inside
 from gpt.placement import PreLN
 from gpt.position import NoPosition
 from gpt.weights import Weight
+from normscope import parameter_table
 
 Register = Callable[..., None]
 

@@ -72,7 +72,15 @@ def test_a_tied_head_counts_with_the_embeddings() -> None:
 
 def test_our_model_is_found_without_its_own_word_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Except for its sums, which no name gives away."""
-    for placement in ("pre_ln", "post_ln", "peri_ln", "sub_ln", "normformer", "residual_dual"):
+    for placement in (
+        "pre_ln",
+        "post_ln",
+        "peri_ln",
+        "sub_ln",
+        "normformer",
+        "mix_ln",
+        "residual_dual",
+    ):
         model = GPT(GPTConfig(11, 8, 12, 3, 2, norm=NormConfig(placement, "dyt", qk=True)))
         given = components(anatomy_of(model))
         with monkeypatch.context() as patch:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -413,3 +414,49 @@ def test_entropy_of_known_weights() -> None:
     uniform = torch.ones(5, 5).tril() / torch.arange(1, 6)[:, None]
     assert relative_entropy(uniform, causal=True).item() == pytest.approx(1.0)
     assert relative_entropy(torch.eye(5), causal=True).item() == 0.0
+
+
+class InUnits(nn.Module):
+    """h = x + F(N x), with the stream after block k = 1, 2, ... written in units of c(k)."""
+
+    def __init__(self, unit: Callable[[int], float]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(
+            InUnits.Block(unit(k) / unit(k + 1), unit(k + 1)) for k in range(4)
+        )
+        self.head = nn.Linear(6, 1)
+
+    class Block(nn.Module):
+        def __init__(self, old: float, new: float) -> None:
+            super().__init__()
+            self.mlp, self.old, self.new = nn.Linear(6, 6), old, new
+
+        def forward(self, x: Tensor) -> Tensor:
+            read = nn.functional.layer_norm(x, (6,), eps=0.0)
+            return self.old * x + self.mlp(read) / self.new
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(nn.functional.layer_norm(x, (6,), eps=0.0))
+
+
+def test_the_unit_of_the_stream_changes_its_magnitude_and_its_gradient_and_nothing_else() -> None:
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+
+    def measured(unit: Callable[[int], float]) -> dict[tuple[int, str, str], float]:
+        model = InUnits(unit)
+        probes = Probes(anatomy_of(model))
+        rows = probes.on_step(lambda: model(x).square().mean())
+        model(x).square().mean().backward()
+        norms = probes.norms.gradients_on_host(probes.norms.gradients())
+        return values_of(rows + probes.norms.gradient_rows(norms, each=True))
+
+    plain, scaled = measured(lambda k: 1.0), measured(lambda k: max(1, k) ** 0.5)
+    for (layer, part, stat), value in plain.items():
+        unit = (max(1, layer) if part == "input" else layer + 1) ** 0.5
+        if part in ("input", "output"):
+            power = {"stream_grad_norm": 1, "activation_variance": -2}.get(stat, -1)
+            value *= unit**power
+        assert scaled[layer, part, stat] == pytest.approx(value, rel=1e-4), (layer, part, stat)
