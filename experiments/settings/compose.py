@@ -20,7 +20,11 @@ TABLES = {"norm": PLACEMENTS, "norm.kind": NORMS, "activation": ACTIVATIONS}
 
 
 def schema_of(kind: type) -> type:
-    """A mutable twin of a dataclass, field by field: OmegaConf makes frozen ones read-only."""
+    """A mutable twin of a dataclass, field by field: OmegaConf makes frozen ones read-only.
+
+    It stands in this module under a name of its own, by which the processes of a sweep find it: one
+    that is pickled whole comes back without its defaults.
+    """
     hints = get_type_hints(kind)
     twins = []
     for field in dataclasses.fields(kind):
@@ -35,7 +39,11 @@ def schema_of(kind: type) -> type:
         else:
             default = dataclasses.field(default=field.default)
         twins.append((field.name, hint, default))
-    return dataclasses.make_dataclass(kind.__name__, twins)
+    twin = dataclasses.make_dataclass(
+        f"{kind.__name__}Schema", twins, namespace={"__module__": __name__}
+    )
+    globals()[twin.__name__] = twin
+    return twin
 
 
 SCHEMA = schema_of(Settings)

@@ -22,7 +22,7 @@ from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.training.checkpoint import read_checkpoint
 from experiments.training.loop import Trainer
-from experiments.training.probes import Probes
+from normscope import Probes
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
 SIX = ("trainer.steps=6", "trainer.checkpoint_every=2", "schedule.warmup_steps=2")
@@ -150,7 +150,7 @@ def test_cut_in_the_probes_of_the_end(
 ) -> None:
     """All steps are done: what comes after them is done again."""
     with monkeypatch.context() as patch:
-        patch.setattr(Probes, "at_end", lambda self, val_loss: fail(self))
+        patch.setattr(Probes, "at_end", lambda self, *_: fail(self))
         code, run = cli(*toy, *SIX)
     assert (code, summary_of(run)["status"], state_of(run)["step"]) == (1, "failed", 6)
     assert cli_module.main([f"resume={run}"]) == 0

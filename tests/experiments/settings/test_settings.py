@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+import cloudpickle
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
@@ -97,7 +99,8 @@ def test_the_schema_is_a_mutable_twin_of_the_settings() -> None:
     twin = OmegaConf.structured(SCHEMA)
     assert list(twin) == [field.name for field in dataclasses.fields(Settings)]
     twin.norm.kind = "rms_norm"  # a frozen dataclass would refuse it
-    assert schema_of(GPTConfig).__name__ == "GPTConfig"
+    for kind in (SCHEMA, schema_of(GPTConfig)):  # as a sweep sends it to its processes
+        assert pickle.loads(cloudpickle.dumps(kind)) is kind
     names = {name for name, _, _ in leaves(SCHEMA)}
     assert names == {name for name, _, _ in leaves(Settings)} <= set(setting_names())
 
