@@ -62,19 +62,23 @@ def read_config(directory: Path) -> tuple[dict[str, Any], list[str]]:
             valid = f"its {CONFIG_FOLDER}/{path.name} cannot be read: {one_line(error)[:200]}"
             raise ConfigError("resume", str(directory), valid) from None
         contents.append(content)
-    return check_types(contents[0], directory), [str(override) for override in contents[1]]
+    values = check_types(contents[0], directory, f"{CONFIG_FOLDER}/config.yaml")
+    return values, [str(override) for override in contents[1]]
 
 
-def check_types(values: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Recorded settings, each of the type that the schema has; ConfigError otherwise."""
-    path = f"{CONFIG_FOLDER}/config.yaml"
+def check_types(values: dict[str, Any], directory: Path, file: str) -> dict[str, Any]:
+    """The settings recorded in `file`, each of the type that the schema has.
+
+    Names of version 0.4 are replaced, and a setting that it did not have takes its default: then
+    there was no other choice. Raises ConfigError where one does not fit.
+    """
     if "${" in str(values):  # OmegaConf would resolve it, from environment variables too
-        raise ConfigError("resume", str(directory), f"its {path} must not contain ${{...}}")
+        raise ConfigError("resume", str(directory), f"its {file} must not contain ${{...}}")
     try:
         typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), with_new_names(values))
         return to_values(cast(DictConfig, typed))
     except OmegaConfBaseException as error:
-        valid = f"its {path} does not fit this version: {str(error).splitlines()[0]}"
+        valid = f"its {file} does not fit this version: {str(error).splitlines()[0]}"
         raise ConfigError("resume", str(directory), valid) from None
 
 
@@ -108,7 +112,7 @@ def check_resumable(settings: Settings, stored: dict[str, Any], step: int) -> No
     far is the same under the new number of steps.
     """
     new_values = dict(flatten(result_settings(dataclasses.asdict(settings))))
-    old_values = dict(flatten(result_settings(with_new_names(stored))))
+    old_values = dict(flatten(result_settings(stored)))
     for name in {**old_values, **new_values}:
         old, new = old_values.get(name), new_values.get(name)
         if old == new:
@@ -153,7 +157,7 @@ def load_newest_state(directory: Path) -> State | None:
         return None
     for path in damaged:
         os.replace(path, path.with_name(path.name + DAMAGED))
-    return state
+    return state | {"settings": check_types(state["settings"], directory, "checkpoint")}
 
 
 def resumed_threads(settings: Settings, state: State | None) -> int | None:

@@ -20,7 +20,7 @@ from children import PATIENCE, Fault, call
 from conftest import ROOT, TOY, Cli
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
-from experiments.training.checkpoint import read_checkpoint
+from experiments.training.checkpoint import read_checkpoint, write_checkpoint
 from experiments.training.loop import Trainer
 from normscope import Probes
 from same_run import assert_same_run, snapshot, state_of, summary_of
@@ -130,6 +130,28 @@ def test_resumed_equals_uninterrupted_wherever_it_was_cut(
     assert cli_module.main([f"resume={run}"]) == 0
     assert summary_of(run)["resumed_at_steps"] == [cut + 1]
     assert_same_run(run, whole)
+
+
+def test_a_run_that_version_0_4_began_is_resumed(cut: Callable[..., Path], runs: Any) -> None:
+    """Its settings had other names, and some of today's it did not have."""
+    run = cut("norm=mix_ln", "norm.options.fraction=0.5")
+
+    def as_of_0_4(values: dict[str, Any]) -> dict[str, Any]:
+        norm, model = dict(values["norm"]), dict(values["model"])
+        others = {"embedding_norm": None, "scale_start": None}
+        norm |= {"fraction": norm.pop("options")["fraction"]} | others
+        model |= {"ff_ratio": model.pop("feed_forward")["ratio"]}
+        model |= {"causal": model.pop("attention")["causal"]}
+        del model["position"]
+        return values | {"norm": norm, "model": model}
+
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(yaml.safe_dump(as_of_0_4(yaml.safe_load(config.read_text()))))
+    state = read_checkpoint(run / "checkpoint.pt")
+    write_checkpoint(run / "checkpoint.pt", state | {"settings": as_of_0_4(state["settings"])})
+    assert cli_module.main([f"resume={run}", "trainer.batch_size=3"]) == 1
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert_same_run(run, runs("norm=mix_ln", "norm.options.fraction=0.5"))
 
 
 def test_rows_after_the_checkpoint_are_cut_off(
