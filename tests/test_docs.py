@@ -267,9 +267,10 @@ def test_commands_run(
     "code", [block for page in PAGES for block in blocks_of(page, "python")], ids=lambda code: None
 )
 def test_python_runs(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, code: str
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """Each block as it is, with a small model in place of the book's."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         gpt, "GPT_CONFIG_124M", gpt.GPT_CONFIG_124M | {"emb_dim": 12, "n_layers": 1}
     )
