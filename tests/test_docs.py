@@ -270,9 +270,10 @@ PROGRAMS = [  # test_extending.py adds the blocks of the other page to their fil
 
 @pytest.mark.parametrize("code", PROGRAMS, ids=lambda code: None)
 def test_python_runs(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, code: str
+    cli: Cli, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """Each block as it is, with a small model in place of the book's."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         gpt, "GPT_CONFIG_124M", gpt.GPT_CONFIG_124M | {"emb_dim": 12, "n_layers": 1}
     )
