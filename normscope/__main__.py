@@ -18,8 +18,9 @@ Every statistic that a run can write into `gradients.csv`. This page is made fro
 | `stat` | the name of the statistic |
 | `value` | its value |
 
-What was not measured has no row. Measuring changes nothing: gradients, random state and weights
-are the same with it and without.
+A probed step is every 50th of a default run (`trainer.probe_every`). The component `entry` is what
+else comes before the blocks, `placement` what else a block owns. What was not measured has no row.
+Measuring changes nothing: gradients, random state and weights are the same with it and without.
 
 Not every number can be compared between models. The magnitude of the stream and the gradients of
 the stream depend on the unit in which the stream is written. Where the branches read the stream

@@ -24,6 +24,7 @@ NAMES = {
         ("attn",),  # GPT-2, MPT, timm
         ("self_attention",),  # Falcon, torchvision
         ("attention",),  # GPT-NeoX (Pythia), this project's GPT
+        ("att",),  # Raschka's book
     ),
     "feed_forward": (
         ("intermediate", "output.dense"),  # BERT
@@ -32,6 +33,7 @@ NAMES = {
         ("ffn",),  # MPT
         ("linear1", "linear2"),  # torch.nn.TransformerEncoderLayer
         ("fc1", "fc2"),  # OPT
+        ("ff",),  # Raschka's book
     ),
 }
 WORDS = {"attention": r"attention|attn", "feed_forward": r"feed_?forward|mlp|ffn|moe"}

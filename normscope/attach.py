@@ -67,6 +67,8 @@ class Scope:
         self.probes, self.every, self.done = probes, every, 0
         self.file: IO[str] | None = None
         if path is not None:
+            if path.exists():
+                raise FileExistsError(f"{path} exists: remove it, or give another name")
             self.file = path.open("x", newline="")
             self._write_lines([COLUMNS])
 

@@ -177,9 +177,10 @@ ACTIVATIONS = Point(
     ),
     "Activations: x (B, T, emb_dim), a tensor of a block, n the number of its elements",
     "`input` and `output` are the stream before and after the block; `attention` and "
-    "`feed_forward` what the branch's module gives; `added_1` and `added_2` f, what the sublayer "
-    "adds (the branch, after a norm on its output if there is one); `sum_1` and `sum_2` x + f, "
-    "before any norm, which Lemma 2 of Xiong et al. 2020, arXiv 2002.04745, bounds. " + UNIT,
+    "`feed_forward` are what the branch's module gives; `added_1` and `added_2` are f, which the "
+    "sublayer adds (the branch, after a norm on its output if there is one); `sum_1` and `sum_2` "
+    "are x + f before any norm, whose size Lemma 2 of Xiong et al. 2020, arXiv 2002.04745, bounds. "
+    + UNIT,
 )
 SUMS = Point(
     "step",
@@ -205,7 +206,7 @@ STREAM_PAIRS = Point(
     ("block",),
     "Pairs of streams: x, a block's input, and y, its output (B, T, emb_dim)",
     "With `_n` at the end of the name, y is the output n blocks further, n = 2, 4, 8, ...: of the "
-    "first of these blocks, while there are as many.",
+    "first of these blocks, as long as n blocks remain.",
     suffix=r"_\d+",
 )
 UPDATES = Point(

@@ -206,7 +206,7 @@ def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     figure.legend(
         *stream_axis.get_legend_handles_labels(),
         loc="outside lower left",
-        ncols=4,
+        ncols=4 if more else 2,  # as many as fit below the panels
         fontsize=8,
         handlelength=3.5,
         **LEGEND,

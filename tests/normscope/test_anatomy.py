@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt import GPT, GPTConfig, NormConfig
 from normscope import Anatomy, anatomy_of, parameter_table
@@ -239,3 +239,48 @@ def test_an_anatomy_shows_what_was_found() -> None:
     shown = repr(anatomy_of(MODELS["encoder"]()))
     assert "attention=('layers.0.self_attn',)" in shown
     assert "TransformerEncoder(" not in shown
+
+
+class BookBlock(nn.Module):
+    """A block under the names of Raschka's book, chapter 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.att = nn.Linear(12, 12)
+        self.ff = nn.Sequential(nn.Linear(12, 48), nn.GELU(), nn.Linear(48, 12))
+        self.norm1, self.norm2 = nn.LayerNorm(12), nn.LayerNorm(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.att(self.norm1(x))
+        return x + self.ff(self.norm2(x))
+
+
+def test_the_books_model_is_found_by_its_names() -> None:
+    model = nn.ModuleDict(
+        {
+            "tok_emb": nn.Embedding(11, 12),
+            "pos_emb": nn.Embedding(8, 12),
+            "trf_blocks": nn.Sequential(*(BookBlock() for _ in range(3))),
+            "final_norm": nn.LayerNorm(12),
+            "out_head": nn.Linear(12, 11, bias=False),
+        }
+    )
+    assert components(anatomy_of(model)) == {
+        "tok_emb.weight": (-1, "token_embedding"),
+        "pos_emb.weight": (-1, "position_embedding"),
+        **{
+            f"trf_blocks.{layer}.{part}.{kind}": (layer, component)
+            for layer in range(3)
+            for part, component in (
+                ("att", "attention"),
+                ("ff.0", "feed_forward"),
+                ("ff.2", "feed_forward"),
+                ("norm1", "norm"),
+                ("norm2", "norm"),
+            )
+            for kind in ("weight", "bias")
+        },
+        "final_norm.weight": (3, "final_norm"),
+        "final_norm.bias": (3, "final_norm"),
+        "out_head.weight": (3, "head"),
+    }
