@@ -11,8 +11,9 @@ from gpt.config import (
     NormConfig,
     PositionConfig,
 )
+from gpt.count import parameter_count
 from gpt.generate import generate
-from gpt.model import GPT, parameter_count
+from gpt.model import GPT
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
 

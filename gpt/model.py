@@ -59,10 +59,7 @@ class GPT(nn.Module):
             yield weight_of("head", self.head)
 
     def profile(self, tokens: Tensor) -> None:
-        """Set what the placement sets from data, given tokens (B, T) of the first batch.
-
-        Of all placements admin alone does; without it admin starts as post_ln.
-        """
+        """Set what the placement, as admin, sets from tokens (B, T) of the first batch."""
         PLACEMENTS[self.config.norm.placement].profile(self.blocks, lambda: self(tokens))
 
     def features(self, tokens: Tensor) -> Tensor:
@@ -80,10 +77,3 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.features(tokens))
-
-
-def parameter_count(config: GPTConfig) -> int:
-    """How many parameters the model has, a tied weight once; nothing of their size is allocated."""
-    with torch.device("meta"):
-        model = GPT(config)
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -78,7 +78,7 @@ class Sandwich(Block):
 
 @PLACEMENTS("peri_ln")
 class PeriLN(Sandwich):
-    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), unless told otherwise.
+    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), by an option.
 
     Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
     """

@@ -8,7 +8,7 @@ are therefore imported inside functions: other programs do not wait for PyTorch 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,9 +16,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
-
-if TYPE_CHECKING:
-    from experiments.jobs.sweep import Job
 
 
 class GridSweeper(Sweeper):
@@ -65,7 +62,7 @@ class GridSweeper(Sweeper):
             hydra_context=self.context, task_function=self.task, config=self.master
         )
 
-        def launch(to_run: Sequence["Job"]) -> object:
+        def launch(to_run: Sequence[Any]) -> object:
             return launcher.launch([self._overrides(job) for job in to_run], initial_job_idx=0)
 
         code = Sweep(folder, jobs, base["sweep"]["rerun"], parallel, threads).run(launch)
@@ -109,7 +106,7 @@ class GridSweeper(Sweeper):
         if launcher.get("n_jobs") == -1:
             launcher.n_jobs = max(1, (os.cpu_count() or 1) // threads)
 
-    def _overrides(self, job: "Job") -> list[str]:
+    def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""
         folder = escaped(str(job.directory.parent))
         return [*job.overrides, f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir={job.name}"]

@@ -18,6 +18,7 @@ from experiments.claims.lab import BUDGETS
 from experiments.jobs.sweep import Sweep
 from experiments.report import __main__ as report
 from experiments.report import run_pictures
+from experiments.runner import runner_names
 from gpt import PLACEMENTS
 
 README = ROOT / "README.md"
@@ -120,16 +121,8 @@ EXTRA = {  # what makes a runner leave all that it can
     "init_gradients": ("norm=deepnorm",),
     "parameters": ("norm=mix_ln",),
 }
-RUNNERS = (
-    "train",
-    "memory",
-    "generate",
-    "init_gradients",
-    "parameters",
-    "shortcut",
-    "activations",
-    "claims",
-)
+# A checkpoint to write text from comes first.
+RUNNERS = sorted(runner_names(), key=lambda name: name != "train")
 
 
 @pytest.mark.usefixtures("small_claims")

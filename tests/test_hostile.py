@@ -472,7 +472,7 @@ def test_formulas_in_a_table_are_no_numbers(tmp_path: Path, caplog: Any) -> None
 # ---- Secrets
 
 
-def test_nothing_tells_who_ran_it(
+def test_no_file_says_who_ran_it(
     toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """No environment variable, key or home directory, in any file of a run or of its report."""

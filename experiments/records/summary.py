@@ -183,7 +183,7 @@ class Summary:
         for name, value in measured_values(self).items():
             values |= value if name == "other" else {name: value}
             if name == "paper_final_norm" and self.paper_init is None:
-                values["paper_init"] = None  # the paper was asked, and names none
+                values["paper_init"] = None  # the placement is known, and its paper names none
         return dict(hide_home(values))
 
     def write(self, directory: Path) -> None:

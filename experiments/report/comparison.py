@@ -108,12 +108,13 @@ def draw_frequencies(axis: Axes, levels: set[float | None]) -> None:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What tells each run from the others, its seed where that differs; else its directory."""
+    """What distinguishes each run, its seed included; its directory where nothing does."""
     names = varying_settings(runs)
     words = [[in_words(name, run.setting(name)) for name in names] for run in runs]
     if len({run.seed for run in runs}) > 1:
-        words = [[*told, f"seed {run.seed}"] for told, run in zip(words, runs, strict=True)]
-    return [", ".join(told) or run.directory.name for told, run in zip(words, runs, strict=True)]
+        words = [[*settings, f"seed {run.seed}"] for settings, run in zip(words, runs, strict=True)]
+    named = zip(words, runs, strict=True)
+    return [", ".join(settings) or run.directory.name for settings, run in named]
 
 
 def in_words(name: str, value: Value) -> str:

@@ -2,7 +2,7 @@
 
 A field without a default stands in a YAML file of conf/: it is what that choice is about. What
 `gpt` describes (norm, init, the sizes of a model) is taken from there, so that no field stands
-twice. Names that live in tables of other rooms are checked at the door, experiments/jobs/check.py.
+twice. Names that stand in tables of other packages are checked in experiments/jobs/check.py.
 """
 
 from dataclasses import dataclass, fields
@@ -248,7 +248,8 @@ class Settings:
         except ConfigError as error:  # its fields are typed with `model.` before most of them
             named = error.field.split(".")[0] in chosen
             field = error.field if named else f"model.{error.field}"
-            raise ConfigError(field, error.value, error.valid) from None
+            valid = error.valid.replace("emb_dim=", "model.emb_dim=")
+            raise ConfigError(field, error.value, valid) from None
 
     @property
     def sequence_length(self) -> int:

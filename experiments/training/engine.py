@@ -57,8 +57,8 @@ class OnHost:
 class Engine:
     """Computes what the loop asks for, on one device.
 
-    `backward` leaves a step's values on the device, for on a GPU each look at a number waits until
-    the device has computed it; `fetch` copies those of all steps since the last look at once.
+    `backward` leaves a step's values on the device, because on a GPU reading a number waits until
+    the device has computed it; `fetch` copies those of all pending steps at once.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Engine:
 
     @property
     def defers(self) -> bool:
-        """Whether looking at a number takes a wait for the device."""
+        """Whether reading a number waits for the device."""
         return self.device.type != "cpu"
 
     @property
@@ -112,6 +112,7 @@ class Engine:
     def gradients(self, step: int) -> Tensor:
         """Accumulate the gradients of one step; gives its mean loss, on the device."""
         parts = self.settings.trainer.accumulate
+        # Shared before it is cut into parts, so that each process has parts of equal size.
         tokens, targets = map(self.world.share, self._batch(step))
         total = torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(

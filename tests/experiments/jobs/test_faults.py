@@ -153,7 +153,7 @@ def test_a_disk_that_fills_up_and_is_cleared(toy: tuple[str, ...], tmp_path: Pat
         assert_same_run(run, whole)
 
 
-def test_no_room_for_the_token_cache_costs_a_warning(
+def test_a_full_disk_at_the_token_cache_costs_a_warning(
     toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from experiments.data import corpus as data

@@ -216,7 +216,7 @@ def test_a_run_cut_before_its_first_checkpoint_starts_again(
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
-def test_signals_finish_the_step_and_tell_how_to_go_on(
+def test_signals_finish_the_step_and_say_how_to_resume(
     toy: tuple[str, ...], tmp_path: Path, name: str
 ) -> None:
     number = signal.Signals[name]
@@ -274,7 +274,7 @@ def test_a_checkpoint_holds_all_that_the_rest_depends_on(cli: Cli, toy: tuple[st
     assert state["records"]["rows"] == rows
 
 
-def test_wandb_goes_on_under_the_same_id(cli: Cli, toy: tuple[str, ...], before_step: Any) -> None:
+def test_wandb_resumes_under_the_same_id(cli: Cli, toy: tuple[str, ...], before_step: Any) -> None:
     before_step(3, stop_with(signal.SIGTERM))
     code, run = cli(*toy, *SIX, "wandb.mode=offline")
     assert code == 143
@@ -425,7 +425,7 @@ def test_resume_needs_a_run(tmp_path: Path, capsys: Any) -> None:
     assert list(snapshot(tmp_path)) == ["other/metrics.csv"]
 
 
-def test_resume_goes_on_where_the_run_is(
+def test_resume_stays_in_the_directory_of_the_run(
     cut: Callable[..., Path], tmp_path: Path, capsys: Any
 ) -> None:
     run = cut()
@@ -478,9 +478,7 @@ def statuses(folder: Path) -> Sequence[str]:
     return sorted(pd.read_csv(folder / "runs.csv")["status"])
 
 
-def test_a_sweep_goes_on_with_its_unfinished_job(
-    sweep: Sweep, before_step: Any, capsys: Any
-) -> None:
+def test_a_sweep_resumes_its_unfinished_job(sweep: Sweep, before_step: Any, capsys: Any) -> None:
     _, whole = sweep("seed=0,1,2", folder="whole")
 
     def in_the_second_job(trainer: Trainer) -> None:
@@ -521,7 +519,7 @@ def test_a_job_whose_checkpoints_are_damaged_starts_again(
 
 
 @pytest.mark.long
-def test_a_parallel_sweep_stops_and_goes_on(toy: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_parallel_sweep_stops_and_is_resumed(toy: tuple[str, ...], tmp_path: Path) -> None:
     """SIGTERM to the sweep's own process alone, as `kill` sends it: its workers learn of it."""
     folder = tmp_path / "sweep"
     arguments = ("-m", *toy, "seed=0,1", "trainer.steps=4000", "trainer.log_every=100")

@@ -386,6 +386,6 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
 
 
-def test_time_left_is_told_in_few_words() -> None:
+def test_time_left_is_in_few_words() -> None:
     texts = [sweep_module.duration(seconds) for seconds in (5, 89, 600, 7200)]
     assert texts == ["5 s", "89 s", "10 min", "2.0 h"]
