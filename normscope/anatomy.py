@@ -15,6 +15,7 @@ from torch import Tensor, nn
 BEFORE = ("token_embedding", "position_embedding", "entry")
 AFTER = ("final_norm", "head")
 BRANCHES = ("attention", "feed_forward")
+KEYS = ("blocks", *BRANCHES, "sums", "stream", "before", "after")  # of what is given
 
 # What a block calls its branches: modules that a branch runs through, the last gives its output.
 NAMES = {
@@ -156,6 +157,9 @@ def anatomy_of(model: nn.Module, **names: Any) -> Anatomy:
     """
     own = getattr(model, "anatomy", None)
     given = (dict(own) if isinstance(own, Mapping) else {}) | names
+    for key in given:
+        if key not in KEYS:
+            raise ValueError(f"{key}: no part of an anatomy; choose from {', '.join(KEYS)}")
     root = given["blocks"] if "blocks" in given else find_blocks(model)
     if root not in dict(model.named_modules()):
         raise ValueError(f"blocks: {kind(model)} has no part {root!r}")

@@ -31,7 +31,7 @@ def attach(
     every    steps from one probed step to the next; gradient norms are measured on each step
     anatomy  where the parts of the model are, if `anatomy_of(model)` does not find them
 
-    Raises ValueError where no blocks are found.
+    Raises ValueError where no blocks are found, FileExistsError for a file that exists.
 
     >>> import torch, normscope
     >>> layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -64,6 +64,8 @@ class Scope:
     """
 
     def __init__(self, probes: Probes, path: Path | None, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1")
         self.probes, self.every, self.done = probes, every, 0
         self.file: IO[str] | None = None
         if path is not None:

@@ -90,6 +90,9 @@ def merge_overrides(
     norm=post_ln replaces the whole section `norm`, and experiment=... all settings. The place of
     the token cache always comes from the command line: it belongs to the machine, not to the run.
     """
+    for deleted in (override for override in overrides if override.startswith("~")):
+        valid = "a setting cannot be deleted when a run is resumed"
+        raise ConfigError(deleted.lstrip("~").split("=", 1)[0], "~", valid)
     names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
     if "experiment" in names:
         return dict(composed)

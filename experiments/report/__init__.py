@@ -15,6 +15,7 @@ from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.report.figures import makers
 from experiments.report.page import draw_picture, render
+from experiments.settings.identity import defaults, flatten
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,25 @@ def once_each(runs: Sequence[Run]) -> list[Run]:
     """
     used: dict[object, Run] = {}
     for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
-        key = run.summary.settings_sha256 or run.directory
+        key = identity_of(run)
         first = used.setdefault(key, run)
         if first is not run:
             log.warning("%s repeats %s and is left out", run.directory, first.directory)
     return [run for run in runs if any(run is other for other in used.values())]
+
+
+def identity_of(run: Run) -> object:
+    """What two repetitions of a run share: all settings but defaults, which 0.4 did not all have.
+
+    The hash of version 0.4 is another, since settings had other names. Runs that recorded no
+    settings are distinguished by their hash, those without one by their directory.
+    """
+    if run.summary.settings_sha256 is None:
+        return run.directory
+    if run.summary.settings is None:
+        return run.summary.settings_sha256
+    usual = dict(flatten(defaults()))
+    return frozenset((n, v) for n, v in run.settings.items() if n not in usual or usual[n] != v)
 
 
 @contextmanager

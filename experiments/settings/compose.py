@@ -11,7 +11,6 @@ from experiments.machine.files import hide_home, safe_file_name
 from experiments.settings.identity import RENAMED
 from experiments.settings.schema import Settings
 from gpt import ConfigError
-from gpt.config import belonging
 from gpt.registry import ACTIVATIONS, NORMS, PLACEMENTS, choice_hint
 
 S = TypeVar("S")
@@ -54,7 +53,18 @@ def every(table: str, between: str = ",") -> str:
     return between.join(TABLES[table])
 
 
-ConfigStore.instance().store(name="schema", node=SCHEMA)
+def open_schema() -> DictConfig:
+    """The schema with a place for options of any name, which the placement then checks.
+
+    Hydra would refuse a name that the chosen YAML file lacks, before a resumed run or the job of a
+    sweep has said which placement it has.
+    """
+    schema = OmegaConf.structured(SCHEMA)
+    OmegaConf.set_struct(schema.norm.options, False)
+    return cast(DictConfig, schema)
+
+
+ConfigStore.instance().store(name="schema", node=open_schema())
 OmegaConf.register_new_resolver("every", every, replace=True)
 OmegaConf.register_new_resolver("file_name", safe_file_name, replace=True)
 OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
@@ -96,9 +106,7 @@ def unknown_setting(name: str) -> str:
     """What could have been meant by the name of a setting that does not exist."""
     if name in RENAMED:
         return f"no such setting; its name is now {RENAMED[name]}"
-    *parents, last = name.split(".")
-    if parents == ["norm", "options"]:
-        return f"the norm that was chosen has no such option{belonging(last)}"
+    parents = name.split(".")[:-1]
     known = [other for other in setting_names() if other.split(".")[:-1] == parents]
     return "no such setting; " + choice_hint(name, known or setting_names())
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from experiments.settings.schema import Settings
@@ -33,6 +33,19 @@ def result_settings(values: Mapping[str, Any], kind: Any = Settings) -> dict[str
         elif is_dataclass(hints[field.name]) and isinstance(values[field.name], dict):
             kept[field.name] = result_settings(values[field.name], hints[field.name])
     return kept
+
+
+def defaults(kind: Any = Settings) -> dict[str, Any]:
+    """Nested defaults of the settings that have one."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            found[name] = defaults(hint)
+    return found | {
+        field.name: field.default
+        for field in fields(kind)
+        if field.name not in found and field.default is not MISSING
+    }
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -150,7 +150,9 @@ def test_a_run_that_version_0_4_began_is_resumed(cut: Callable[..., Path], runs:
     state = read_checkpoint(run / "checkpoint.pt")
     write_checkpoint(run / "checkpoint.pt", state | {"settings": as_of_0_4(state["settings"])})
     assert cli_module.main([f"resume={run}", "trainer.batch_size=3"]) == 1
-    assert cli_module.main([f"resume={run}"]) == 0
+    assert cli_module.main([f"resume={run}", "norm.options.fraction=0.25"]) == 1
+    assert cli_module.main([f"resume={run}", "~norm.options"]) == 1
+    assert cli_module.main([f"resume={run}", "norm.options.fraction=0.5"]) == 0
     assert_same_run(run, runs("norm=mix_ln", "norm.options.fraction=0.5"))
 
 

@@ -379,6 +379,8 @@ def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptur
     for folder, losses in (("one", (4.0, 1.0)), ("two", (4.0, 1.0))):
         make_run(tmp_path / folder, "same", val_losses=losses, settings_sha256="aa")
     make_run(tmp_path / "one", "other", seed=1, val_losses=(4.0, 2.0), settings_sha256="bb")
+    renamed = {"norm": {"eps": 1e-5, "fraction": None}}  # as version 0.4 recorded it
+    make_run(tmp_path / "two", "old", val_losses=(4.0, 3.0), settings_sha256="cc", **renamed)
     page = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
     assert tables_of(page)[0].loc["pre_ln", "runs"] == "2"
     assert tables_of(page)[0].loc["pre_ln", "validation loss (nats)"] == "1.500 (1.000 to 2.000)"

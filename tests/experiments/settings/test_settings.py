@@ -9,7 +9,6 @@ from typing import Any, get_type_hints
 import cloudpickle
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 import run
@@ -17,6 +16,7 @@ from experiments.jobs.check import checked_settings
 from experiments.settings.compose import SCHEMA, every, schema_of, setting_names, to_values
 from experiments.settings.identity import (
     RENAMED,
+    defaults,
     digest,
     flatten,
     result_settings,
@@ -152,11 +152,23 @@ def test_an_option_belongs_to_its_placement() -> None:
     values = values_of("norm=mix_ln", "norm.options.fraction=0.5")
     assert values["norm"]["options"] == {"fraction": 0.5}
     assert values_of()["norm"]["options"] == {}
-    with pytest.raises(ConfigCompositionException, match=r"norm.options.fraction"):
-        values_of("norm=pre_ln", "norm.options.fraction=0.5")
     with pytest.raises(ConfigError, match=r"norm.options.fraction=0.5 .*norm=mix_ln") as refused:
-        checked_settings(values_of("norm=pre_ln", "+norm.options.fraction=0.5"))
+        checked_settings(values_of("norm=pre_ln", "norm.options.fraction=0.5"))
     assert "norm=pre_ln" in refused.value.valid
+
+
+def test_an_option_may_be_given_before_its_placement_is_known() -> None:
+    """As to a sweep over placements, or to a resumed run, whose placement its directory has."""
+    assert values_of("norm.options.fraction=0.5")["norm"]["options"] == {"fraction": 0.5}
+    with pytest.raises(ConfigError, match=r"norm.options.nonsense=1 .*its options: fraction"):
+        checked_settings(values_of("norm=mix_ln", "norm.options.nonsense=1"))
+
+
+def test_defaults_are_what_composes_without_a_choice() -> None:
+    composed, usual = dict(flatten(values_of())), dict(flatten(defaults()))
+    chosen = {"init.scheme", "optimizer.betas"}  # of which the YAML files say something else
+    assert {name for name in usual if composed[name] != usual[name]} == chosen
+    assert usual["model.position.kind"] == "learned"
 
 
 def test_lists_of_choices_come_from_their_tables(monkeypatch: pytest.MonkeyPatch) -> None:
