@@ -412,7 +412,8 @@ def test_a_run_with_an_answer_is_left_as_it_is(cli: Cli, toy: tuple[str, ...], c
     _, run = cli(*toy)
     before = snapshot(run)
     assert cli_module.main([f"resume={run}"]) == 0
-    assert f"nothing to do: the run in {run} has already finished" in capsys.readouterr().out
+    place = launch.display_path(run)  # from the folder in which the tests run
+    assert f"nothing to do: the run in {place} has already finished" in capsys.readouterr().out
     assert snapshot(run) == before
 
 
