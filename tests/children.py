@@ -173,9 +173,9 @@ class Child:
         self.output = folder / f"output{len(list(folder.glob('output*')))}.txt"
         self.output.touch()
         self.tell = CONTEXT.Value("q", 0)
-        told = (arguments, self.output, fault, self.tell, barrier, pictures)
+        passed = (arguments, self.output, fault, self.tell, barrier, pictures)
         start_server()
-        self.process = CONTEXT.Process(target=_child, args=told)
+        self.process = CONTEXT.Process(target=_child, args=passed)
         self.process.start()
 
     def wait(self) -> tuple[int, str]:

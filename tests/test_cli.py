@@ -199,8 +199,8 @@ def test_a_chosen_tokenizer_of_the_larger_sizes() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=["model=gpt2_124m"])
         assert (config.tokenizer.name, config.init.scheme) == ("gpt2", "gpt2_scaled")
-        told = ["model=gpt2_124m", "tokenizer=byte", "init=xavier"]
-        config = compose("config", overrides=told)
+        arguments = ["model=gpt2_124m", "tokenizer=byte", "init=xavier"]
+        config = compose("config", overrides=arguments)
         assert (config.tokenizer.name, config.init.scheme) == ("byte", "xavier")
 
 

@@ -130,8 +130,8 @@ def test_what_a_run_leaves_is_documented(cli: Cli, toy: tuple[str, ...]) -> None
     """Every file of every runner, and of each table its columns in their order."""
     directories: dict[str, Path] = {}
     for runner in RUNNERS:
-        told = [o.format(**directories) for o in EXTRA.get(runner, ())]
-        code, directories[runner] = cli(f"experiment={runner}", *toy, *told)
+        arguments = [o.format(**directories) for o in EXTRA.get(runner, ())]
+        code, directories[runner] = cli(f"experiment={runner}", *toy, *arguments)
         assert code == 0
         left = {
             re.sub(r"checkpoint-\d+", "checkpoint-STEP", path.name) + "/" * path.is_dir()
@@ -239,8 +239,8 @@ def test_commands_run(
     monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
     places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}
     if any(place in command for place in places for command in commands):
-        told = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]
-        assert cli_module.main(at_toy_size(told, corpus_cache)) == 0
+        arguments = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]
+        assert cli_module.main(at_toy_size(arguments, corpus_cache)) == 0
     for command in commands:
         for name, place in places.items():
             command = command.replace(name, place)

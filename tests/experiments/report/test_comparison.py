@@ -13,7 +13,7 @@ from made_runs import make_run
 
 
 def named(folder: Path, *runs: dict[str, object]) -> list[str]:
-    made = [make_run(folder, f"run{i}", **told) for i, told in enumerate(runs)]  # type: ignore[arg-type]
+    made = [make_run(folder, f"run{i}", **options) for i, options in enumerate(runs)]  # type: ignore[arg-type]
     return labels([Run(directory, read_summary(directory)) for directory in made])
 
 

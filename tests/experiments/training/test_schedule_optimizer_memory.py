@@ -75,8 +75,8 @@ def test_prediction_equals_what_a_step_leaves(
     optimizer: OptimizerSettings, copies: int, placement: str, precision: str, drop_rate: float
 ) -> None:
     config = GPTConfig(50, 16, 24, 3, 2, drop_rate, norm=NormConfig(placement))
-    told = settings(optimizer, precision)
-    predicted = predict(told, config)
+    chosen = settings(optimizer, precision)
+    predicted = predict(chosen, config)
     model = GPT(config)
     count = sum(p.numel() for p in model.parameters())
     tokens = torch.randint(0, 50, (3, 8))

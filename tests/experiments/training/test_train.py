@@ -195,17 +195,17 @@ def test_clipped_steps_are_counted_on_every_step(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Also on those that no file tells of, and where the numbers are looked at late."""
-    told = (*toy, "trainer.steps=8", "trainer.eval_every=8", "trainer.probe_every=null")
-    _, free = cli(*told)
+    arguments = (*toy, "trainer.steps=8", "trainer.eval_every=8", "trainer.probe_every=null")
+    _, free = cli(*arguments)
     limit = metrics_of(free)["grad_norm"].dropna().median()
-    _, run = cli(*told, f"trainer.clip={limit}")
+    _, run = cli(*arguments, f"trainer.clip={limit}")
     factors = metrics_of(run)["clip_factor"].dropna()
     share = (factors < 1).mean()
     assert 0 < share < 1
     assert summary_of(run)["clip_share"] == share
     assert f"{share:.0%} of the steps" in capsys.readouterr().out
     defer(monkeypatch)
-    _, coarse = cli(*told, f"trainer.clip={limit}", "trainer.log_every=5")
+    _, coarse = cli(*arguments, f"trainer.clip={limit}", "trainer.log_every=5")
     assert len(metrics_of(coarse)["clip_factor"].dropna()) == 3
     assert summary_of(coarse)["clip_share"] == share
 
@@ -393,8 +393,8 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
 @pytest.mark.long
 def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
     """A job of 250 MB of parameters and state, then one of 150 KB, in one process of their own."""
-    told = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
-    assert call(tmp_path, *told, "model.emb_dim=768,16")[0] == 0
+    arguments = ["-m", "experiment=memory", *toy, f"hydra.sweep.dir={tmp_path}/sweep"]
+    assert call(tmp_path, *arguments, "model.emb_dim=768,16")[0] == 0
     peaks = [
         pd.read_csv(job / "memory.csv").set_index("kind").loc["peak"]
         for (job,) in ((tmp_path / "sweep").glob(f"*-emb_dim{dim}-*") for dim in (768, 16))
@@ -435,10 +435,10 @@ def test_interruption_while_drawing_is_recorded(
 def test_nobody_reading_the_output_does_not_end_the_run(
     toy: tuple[str, ...], tmp_path: Path
 ) -> None:
-    told = [*toy, "trainer.steps=40", f"hydra.run.dir={tmp_path}/run"]
+    arguments = [*toy, "trainer.steps=40", f"hydra.run.dir={tmp_path}/run"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *told], stdout=pipe, stderr=pipe
+        [sys.executable, str(ROOT / "run.py"), *arguments], stdout=pipe, stderr=pipe
     )
     assert process.stdout is not None
     process.stdout.close()
@@ -484,11 +484,11 @@ def test_failure_is_recorded_and_exits_with_one(
 def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file: Path) -> None:
     _, trained = cli(*toy, "tokenizer=gpt2_compact")
     prompt = text_file.read_text()[:20]
-    told = (f"generate.checkpoint={trained}", f"generate.prompt='{prompt}'", "seed=3")
+    arguments = (f"generate.checkpoint={trained}", f"generate.prompt='{prompt}'", "seed=3")
     common = ("experiment=generate", "wandb.mode=disabled", "generate.tokens=5", "device=cpu")
     samples = []
     for _ in range(2):
-        code, run = cli(*common, *told)
+        code, run = cli(*common, *arguments)
         assert code == 0
         samples.append((run / "sample.txt").read_text())
     assert samples[0] == samples[1]

@@ -43,8 +43,8 @@ def test_only_the_first_process_writes(
     for rank, written in ((0, True), (1, False)):
         world = OneOfTwo(rank)
         monkeypatch.setattr(launch, "Recorder", partial(Recorder, world=world))
-        told = ("trainer.checkpoint_every=1", "trainer.keep_best=true", "wandb.mode=offline")
-        code, run = cli(*toy, *told)
+        arguments = ("trainer.checkpoint_every=1", "trainer.keep_best=true", "wandb.mode=offline")
+        code, run = cli(*toy, *arguments)
         assert code == 0
         files = {path.name for path in run.iterdir()} - {".hydra", ".lock"}
         whole = {"metrics.csv", "gradients.csv", "parameters.csv", "memory.csv", "sample.txt"}
