@@ -203,16 +203,11 @@ def check_options(norm: NormConfig) -> None:
     check_fields(known(**norm.options), "norm.options.")
 
 
-def option_owners(name: str) -> list[str]:
-    """The placements that have an option of this name."""
-    return [
-        placement
+def belonging(name: str) -> str:
+    """Whose an option is, in words; empty where no placement has it."""
+    owners = [
+        f"norm={placement}"
         for placement, block in PLACEMENTS.items()
         if name in {option.name for option in fields(block.Options)}
     ]
-
-
-def belonging(name: str) -> str:
-    """Whose an option is, in words; empty where no placement has it."""
-    owners = [f"norm={owner}" for owner in option_owners(name)]
     return f"; it belongs to {' and '.join(owners)}" if owners else ""

@@ -4,7 +4,7 @@ It needs only the CSV and JSON files of the runs.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,16 +75,17 @@ def once_each(runs: Sequence[Run]) -> list[Run]:
     The first completed one is used; a warning names the others.
     """
     used: dict[object, Run] = {}
+    usual = dict(flatten(defaults()))
     for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
-        key = identity_of(run)
+        key = identity_of(run, usual)
         first = used.setdefault(key, run)
         if first is not run:
             log.warning("%s repeats %s and is left out", run.directory, first.directory)
     return [run for run in runs if any(run is other for other in used.values())]
 
 
-def identity_of(run: Run) -> object:
-    """What two repetitions of a run share: all settings but defaults, which 0.4 did not all have.
+def identity_of(run: Run, usual: Mapping[str, object]) -> object:
+    """What repetitions of a run share: all settings but the usual, of which 0.4 lacked some.
 
     The hash of version 0.4 is another, since settings had other names. Runs that recorded no
     settings are distinguished by their hash, those without one by their directory.
@@ -93,7 +94,6 @@ def identity_of(run: Run) -> object:
         return run.directory
     if run.summary.settings is None:
         return run.summary.settings_sha256
-    usual = dict(flatten(defaults()))
     return frozenset((n, v) for n, v in run.settings.items() if n not in usual or usual[n] != v)
 
 
