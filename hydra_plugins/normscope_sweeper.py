@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -108,10 +109,10 @@ class GridSweeper(Sweeper):
 
     def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""
-        folder = escaped(str(job.directory.parent))
-        return [*job.overrides, f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir={job.name}"]
+        folder, name = quoted(str(job.directory.parent)), quoted(job.name)
+        return [*job.overrides, f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir={name}"]
 
 
-def escaped(text: str) -> str:
-    """`text` for single quotes in Hydra's grammar."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+def quoted(text: str) -> str:
+    """`text` as a quoted value in Hydra's grammar."""
+    return QuotedString(text=text, quote=Quote.single).with_quotes()

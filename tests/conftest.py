@@ -11,6 +11,7 @@ from hydra._internal.hydra import Hydra
 
 import run
 from experiments.jobs import launch
+from experiments.jobs import sweep as sweep_module
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +36,7 @@ TOY = (
 )
 
 Cli = Callable[..., tuple[int, Path]]
+Sweep = Callable[..., tuple[int, Path]]
 
 
 def pytest_configure() -> None:
@@ -85,5 +87,20 @@ def cli(tmp_path: Path) -> Cli:
     def call(*arguments: str) -> tuple[int, Path]:
         directory = tmp_path / f"run{next(count)}"
         return run.main([f"hydra.run.dir={directory}", *arguments]), directory
+
+    return call
+
+
+@pytest.fixture
+def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Run `python run.py -m ...` in this process; gives the exit code and the sweep's folder.
+
+    The report is left out: other tests look at it.
+    """
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+
+    def call(*arguments: str, folder: str = "sweep") -> tuple[int, Path]:
+        place = f"hydra.sweep.dir={tmp_path / folder}"
+        return run.main(["-m", *toy, place, *arguments]), tmp_path / folder
 
     return call

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from experiments.analysis.histories import History
-from experiments.analysis.numbers import median
+from experiments.analysis.numbers import median, number_text, spread_text
 from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
 from experiments.records.summary import Summary
 from gpt import ConfigError
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Key = tuple[Value, ...]
 RATE = "optimizer.lr"
+TOKENIZER = "tokenizer.name"
 
 # In --by, a section means the setting that names its choice.
 CHOICES = {"norm": PLACEMENT, "init": "init.scheme", "data": "data.name"} | {
@@ -47,6 +48,11 @@ class Arm:
     @property
     def stuck(self) -> int:
         return sum(history.run.is_stuck for history in self.histories)
+
+    @property
+    def learned(self) -> int:
+        """How many finished with more than the frequencies of tokens."""
+        return self.count("finished") - self.stuck
 
     def final_losses(self) -> list[float]:
         """Validation loss at the end of each run that has one; infinite where it diverged."""
@@ -135,6 +141,50 @@ def label_of(names: Sequence[str], key: Key, histories: Sequence[History]) -> st
     label = ", ".join(label_value(n, v) for n, v in zip(names, key, strict=True))
     placements = {str(history.run.setting(PLACEMENT)) for history in histories}
     return label or (placements.pop() if len(placements) == 1 else "all runs")
+
+
+def arm_rows(arms: Sequence[Arm], most: int) -> list[dict[str, str]]:
+    """What each arm came to, as text: its loss, how many runs learned, how many ended badly.
+
+    Without any loss, as of init_gradients, the gradient norms and the parameters. A column in which
+    nothing stands is left out. Of more than `most` arms those with the least loss come first, as
+    far as their losses have one unit.
+    """
+    tokenizers = {history.run.setting(TOKENIZER) for arm in arms for history in arm.histories}
+    if len(arms) > most and len(tokenizers) == 1:
+        arms = sorted(arms, key=loss_rank)
+    figures = loss_figures if any(arm.final_losses() for arm in arms) else start_figures
+    rows = [{"arm": arm.label, **figures(arm), **bad_ends(arm)} for arm in arms]
+    return [{name: row[name] for name in row if any(r[name] for r in rows)} for row in rows]
+
+
+def loss_rank(arm: Arm) -> float:
+    """A sort key: the median loss, infinite where there is none."""
+    loss = median(arm.final_losses())
+    return math.inf if math.isnan(loss) else loss
+
+
+def loss_figures(arm: Arm) -> dict[str, str]:
+    """What the runs of an arm learned."""
+    losses = arm.final_losses()
+    learned = f"{arm.learned} of {len(arm.histories)}" if losses else ""
+    return {"validation loss": spread_text(losses), "learned": learned}
+
+
+def start_figures(arm: Arm) -> dict[str, str]:
+    """What was measured of an arm's models before any training."""
+    first = arm.median(lambda s: s.grad_norm.first_step.first_block)
+    last = arm.median(lambda s: s.grad_norm.first_step.last_block)
+    return {
+        "gradient norm, first block": number_text(first),
+        "last block": number_text(last),
+        "parameters": number_text(arm.median(lambda s: s.parameters), ",.0f"),
+    }
+
+
+def bad_ends(arm: Arm) -> dict[str, str]:
+    """How many runs of an arm diverged and failed; empty where none did."""
+    return {status: str(arm.count(status) or "") for status in ("diverged", "failed")}
 
 
 class Layout:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from experiments.analysis.runs import Run
 from experiments.machine.console import one_line
+from experiments.records.sink import GRADIENT_COLUMNS
 from normscope.stats import drawn
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,7 @@ class History:
 def read_history(run: Run) -> History:
     """Read a run's CSV files. A file that cannot be read costs a warning and is left out."""
     metrics = read_checked_csv(run.directory / "metrics.csv", ("step",))
-    columns = ("step", "layer", "component", "stat", "value")
-    gradients = read_checked_csv(run.directory / "gradients.csv", columns)
+    gradients = read_gradients(run)
     history = History(run, metrics)
     if run.status == "finished" and run.summary.val_loss is not None:
         for name in ("metrics.csv", "gradients.csv"):
@@ -83,6 +83,11 @@ def read_history(run: Run) -> History:
     if not memory.empty:
         history.memory = memory.set_index("kind")
     return history
+
+
+def read_gradients(run: Run) -> Frame:
+    """What a run measured by layer; an empty table where its file is missing or not what it was."""
+    return read_checked_csv(run.directory / "gradients.csv", GRADIENT_COLUMNS)
 
 
 def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:

@@ -96,6 +96,23 @@ def median(values: Sequence[float]) -> float:
         return float(np.median(values))
 
 
+def spread_text(values: Sequence[float]) -> str:
+    """The median and the range of values over seeds, as they are shown; empty without values."""
+    centre = median(values)
+    if math.isnan(centre):
+        return ""
+    text = f"{centre:.3f}"
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) > 1 and min(finite) < max(finite):
+        text += f" ({min(finite):.3f} to {max(finite):.3f})"
+    return text
+
+
+def number_text(value: float, form: str = ",.4g") -> str:
+    """A number as it is shown; empty where it is nan, which means not measured."""
+    return "" if math.isnan(value) else format(value, form)
+
+
 def sensitivity(losses: Sequence[float]) -> float:
     """LR sensitivity: the mean of the final losses over a grid of learning rates minus the best.
 

@@ -1,12 +1,12 @@
 """Recorded runs: found and read by their summary.json, compared by their settings."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.records.summary import Summary, read_summary
-from experiments.settings.identity import flatten, with_new_names
+from experiments.settings.identity import SEEDS, defaults, flatten, with_new_names
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,13 @@ class Run:
         return self.summary.seed
 
     @property
+    def drawn_seeds(self) -> tuple[int, int] | None:
+        """The first seed from which it drew weights, and how many follow it; None if unknown."""
+        summary = self.summary
+        first = summary.seed if summary.first_seed is None else summary.first_seed
+        return None if first is None else (first, summary.seeds or 1)
+
+    @property
     def reason(self) -> str:
         """Why it failed or diverged; empty where it did not."""
         return self.summary.error or self.summary.reason or ""
@@ -105,6 +112,66 @@ def find_runs(folder: Path) -> list[Run]:
             path = run.directory / "summary.json"
             log.warning("%s is from an older version: few of its settings are known", path)
     return runs
+
+
+def runs_in(folders: Sequence[Path]) -> list[Run]:
+    """The runs of several folders, each once; a folder without any costs a warning."""
+    runs: dict[Path, Run] = {}
+    for folder in folders:
+        found = find_runs(folder)
+        if not found:
+            log.warning("%s holds no runs", folder)
+        runs |= {run.directory.resolve(): run for run in found}
+    return once_each(list(runs.values()))
+
+
+def once_each(runs: Sequence[Run]) -> list[Run]:
+    """The runs without repetitions: two runs of equal settings and seed would count as two seeds.
+
+    The first completed one is used; a warning names the others.
+    """
+    used: dict[object, Run] = {}
+    usual = dict(flatten(defaults()))
+    for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
+        key = identity_of(run, usual)
+        first = used.setdefault(key, run)
+        if first is not run:
+            log.warning("%s repeats %s and is left out", run.directory, first.directory)
+    return [run for run in runs if any(run is other for other in used.values())]
+
+
+def identity_of(run: Run, usual: Mapping[str, object]) -> object:
+    """What repetitions of a run share: all settings but the usual, of which 0.4 lacked some.
+
+    The hash of version 0.4 is another, since settings had other names. Runs that recorded no
+    settings are distinguished by their hash, those without one by their directory.
+    """
+    if run.summary.settings_sha256 is None:
+        return run.directory
+    if run.summary.settings is None:
+        return run.summary.settings_sha256
+    return frozenset((n, v) for n, v in run.settings.items() if n not in usual or usual[n] != v)
+
+
+def warn_of_shared_seeds(runs: Sequence[Run]) -> None:
+    """Warn of runs that differ in their seed alone and drew the same weights all the same."""
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        settings = frozenset((name, v) for name, v in run.settings.items() if name != "seed")
+        group = groups.setdefault(settings, [])
+        for other in group:
+            if share_seeds(run.drawn_seeds, other.drawn_seeds):
+                text = "%s and %s drew models from the same seeds: they are not independent"
+                log.warning(text, run.directory, other.directory)
+                break
+        group.append(run)
+
+
+def share_seeds(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    """Whether two blocks of seeds, a first one and their number, overlap modulo SEEDS."""
+    if one is None or other is None:
+        return False
+    return (other[0] - one[0]) % SEEDS < one[1] or (one[0] - other[0]) % SEEDS < other[1]
 
 
 def needs_run(directory: Path, rerun: str | None) -> bool:
@@ -155,6 +222,34 @@ def is_determined_by(runs: Sequence[Run], name: str, other: str) -> bool:
     """Whether runs with the same value of `other` always have the same value of `name`."""
     pairs = {(run.setting(other), run.setting(name)) for run in runs}
     return len(pairs) == len({first for first, _ in pairs})
+
+
+def result_columns(summary: Summary) -> dict[str, Value]:
+    """What a run came to, flat: the columns of runs.csv after its settings and its status."""
+    first, last = summary.grad_norm.first_step, summary.grad_norm.last_step
+    return {
+        "init": summary.init,
+        "final_norm": summary.final_norm,
+        "steps": summary.steps,
+        "tokens": summary.tokens,
+        "diverged_at_step": summary.diverged_at_step,
+        "train_loss": summary.train_loss,
+        "val_loss": summary.val_loss,
+        "initial_val_loss": summary.initial_val_loss,
+        "unigram_validation_loss": summary.corpus.unigram_validation_loss,
+        "stuck": summary.stuck,
+        "spikes": summary.spikes,
+        "clip_share": summary.clip_share,
+        "grad_norm_first_block_initial": first.first_block,
+        "grad_norm_last_block_initial": first.last_block,
+        "grad_norm_first_block_final": last.first_block,
+        "grad_norm_last_block_final": last.last_block,
+        "parameters": summary.parameters,
+        "peak_memory_mb": summary.peak_memory_mb,
+        "tokens_per_s": summary.tokens_per_s,
+        "training_seconds": summary.training_seconds,
+        "seconds": summary.seconds,
+    }
 
 
 def sort_key(value: Value) -> tuple[int, float, str]:

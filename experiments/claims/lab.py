@@ -116,7 +116,11 @@ class Lab:
         self.corpora: dict[str, Corpus] = {}
 
     def first_seeds(self, count: int) -> range:
-        """`count` seeds from the command's seed on."""
+        """`count` seeds from the command's seed on.
+
+        Commands whose seeds lie closer together than that share some of them: what was measured
+        under a seed must stay what it was, so they are not spread.
+        """
         return range(self.base.seed, self.base.seed + count)
 
     @property

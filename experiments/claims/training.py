@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from experiments.analysis.histories import History, by_layer, read_checked_csv
+from experiments.analysis.histories import History, by_layer, read_gradients
 from experiments.analysis.numbers import sensitivity
 from experiments.analysis.runs import Run
 from experiments.claims.claim import (
@@ -273,8 +273,7 @@ def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
     """
     if run.status != "finished":
         return pd.DataFrame()
-    columns = ("step", "layer", "component", "stat", "value")
-    table = read_checked_csv(run.directory / "gradients.csv", columns)
+    table = read_gradients(run)
     if table.empty:
         return table
     return by_layer(table, stat, component)

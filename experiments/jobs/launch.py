@@ -43,7 +43,7 @@ from experiments.records.summary import Summary, read_summary
 from experiments.runner import Outcome, find_runner
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
-from experiments.training.checkpoint import State
+from experiments.training.checkpoint import State, delete_checkpoints
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,11 @@ def launch_job(values: Values, overrides: Sequence[str], directory: Path, bars: 
             if stop_signal() or not needs_run(directory, rerun_setting(values)):
                 return 0
             with locked(directory, new=False):
-                return run_job(values, overrides, directory)
+                code = run_job(values, overrides, directory)
+                if code == FAILED and not (directory / "summary.json").is_file():
+                    reason = "its directory was removed while the run went on"
+                    record_rejected_job(values, overrides, directory, reason)
+                return code
         except DirectoryInUse:
             return 0
         except (ConfigError, OSError) as error:
@@ -147,7 +151,11 @@ def rerun_setting(values: Values) -> Any:
 
 
 def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
-    """Run a job in its own directory; returns the exit code."""
+    """Run a job in its own directory; returns the exit code.
+
+    Its checkpoints are what it would be resumed from, and take most of the disk: with its result
+    they go, unless they are asked for.
+    """
     settings = sweep_job_settings(checked_settings(values), overrides, directory)
     state = None
     if settings.sweep.rerun != "all":
@@ -166,7 +174,10 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
         delete_run(directory)
         require_empty(directory)
     write_config(directory, values, overrides)
-    return run(settings, overrides, directory, state, THREADS_IN_A_SWEEP)
+    code = run(settings, overrides, directory, state, THREADS_IN_A_SWEEP)
+    if code == 0 and not settings.sweep.keep_checkpoints:
+        delete_checkpoints(directory)
+    return code
 
 
 def sweep_job_settings(settings: Settings, overrides: Sequence[str], directory: Path) -> Settings:
@@ -185,7 +196,7 @@ def sweep_job_settings(settings: Settings, overrides: Sequence[str], directory: 
 def record_rejected_job(
     values: Values, overrides: Sequence[str], directory: Path, message: str
 ) -> None:
-    """Write summary.json of a job whose config is not valid."""
+    """Write summary.json of a job that could not: its config is not valid, its directory gone."""
     summary = Summary(
         status="failed",
         runner=values.get("runner"),
@@ -196,6 +207,7 @@ def record_rejected_job(
         error=message,
     )
     with contextlib.suppress(OSError):  # the sweep then counts the job as not started
+        directory.mkdir(parents=True, exist_ok=True)
         summary.write(directory)
 
 

@@ -6,35 +6,30 @@ summary.json says how it ended.
 """
 
 import contextlib
-import csv
-import io
 import logging
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.analysis.runs import (
-    COMPLETED,
-    Run,
-    find_runs,
-    needs_run,
-    sort_key,
-    varying_settings,
-)
+from experiments.analysis.runs import COMPLETED, Run, needs_run
+from experiments.jobs.check import checked_settings
 from experiments.jobs.launch import display_path
-from experiments.machine.console import one_line, print_error, print_line, print_table
-from experiments.machine.files import safe_file_name, write_atomically
+from experiments.jobs.results import print_arms, write_runs_csv
+from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
+from experiments.machine.files import TEMPORARY, safe_file_name
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
-from experiments.records.sink import Value, escape_cell, format_cell
-from experiments.records.summary import Summary, read_summary
+from experiments.records.summary import read_summary
 from experiments.settings.identity import digest
-from experiments.settings.schema import RERUNS
+from experiments.settings.schema import RERUNS, Settings
+from experiments.training.disk import predict_disk
 from gpt import ConfigError
 from gpt.checks import check_choice
 
@@ -48,10 +43,14 @@ POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other proces
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the grid: its overrides, and the directory it runs in."""
+    """One run of the grid: its overrides, the directory it runs in, and its config.
+
+    values  the config as it was composed; empty where it is not known
+    """
 
     overrides: tuple[str, ...]
     directory: Path
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -94,15 +93,21 @@ def plan_jobs(
     """The jobs of a grid, each set of settings once.
 
     A job is found again by the hash in its directory's name. The rest of the name depends on what
-    else is swept, and can differ for the same settings under another command.
+    else is swept, and can differ for the same settings under another command; a copy with another
+    name counts only where there is none of the job's own.
     """
-    present = {path.name.rpartition("-")[2]: path for path in folder.glob("*-*") if path.is_dir()}
+    present: dict[str, Path] = {}
+    for path in sorted(folder.glob("*-*")):
+        if path.is_dir():
+            present.setdefault(path.name.rpartition("-")[2], path)
     jobs: dict[str, Job] = {}
     for overrides in grid:
-        name = name_job(compose(overrides), overrides, swept)
+        values = compose(overrides)
+        name = name_job(values, overrides, swept)
         key = name.rpartition("-")[2]
-        directory = present.get(key, folder / name)
-        jobs.setdefault(key, Job(tuple(overrides), directory))
+        own = folder / name
+        directory = own if own.is_dir() else present.get(key, own)
+        jobs.setdefault(key, Job(tuple(overrides), directory, values))
     return list(jobs.values())
 
 
@@ -173,6 +178,8 @@ class Sweep:
         launch  runs the jobs it is given, in this process or in others. Where a process is lost,
                 it may raise, or leave jobs out.
         """
+        if self.to_run:
+            require_writable(self.folder)
         self._print_plan()
         interruption: KeyboardInterrupt | None = None
         try:
@@ -194,7 +201,13 @@ class Sweep:
     def _print_plan(self) -> None:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
-        print_line(f"{jobs} in {display_path(self.folder)}: {len(self.to_run)} to run{skipped}")
+        plan = f"{jobs} in {display_path(self.folder)}: {len(self.to_run)} to run{skipped}"
+        needed, free = self._disk_needed(), shutil.disk_usage(self.folder).free
+        if needed:
+            plan += f"; about {size_text(needed)} on disk, {size_text(free)} free"
+        print_line(plan)
+        if needed > free:
+            log.warning("the sweep is predicted to take more of the disk than is free")
         cores = os.cpu_count() or 1
         has_idle_cores = cores > self.threads and len(self.to_run) > 1
         if self.standalone and not self.parallel and has_idle_cores:
@@ -202,6 +215,27 @@ class Sweep:
                 f"one job at a time, on {self.threads} of {cores} cores; hydra/launcher=joblib "
                 'runs several at once (pip install -e ".[joblib]")'
             )
+
+    def _disk_needed(self) -> int:
+        """Bytes that the jobs should take at most: what all leave, and the checkpoints at one time.
+
+        The largest first, as many as run at once; those that a finished job keeps count for all.
+        """
+        valid: list[Settings] = []
+        for job in (job for job in self.to_run if job.values):
+            with contextlib.suppress(ConfigError):  # the job will be recorded as failed
+                valid.append(checked_settings(job.values))
+        needs = predict_disk(valid)
+        kept = [
+            need.checkpoints * settings.sweep.keep_checkpoints
+            for need, settings in zip(needs, valid, strict=True)
+        ]
+        at_once = max(1, (os.cpu_count() or 1) // self.threads) if self.parallel else 1
+        passing = sorted(
+            (n.checkpoints - k + n.checkpoint for n, k in zip(needs, kept, strict=True)),
+            reverse=True,
+        )
+        return sum(need.records for need in needs) + sum(kept) + sum(passing[:at_once])
 
     def _run_in_series(self, launch: Launch) -> None:
         for job in self.to_run:
@@ -318,6 +352,8 @@ class Sweep:
             if run.status in ("failed", "diverged"):
                 show = print_error if run.status == "failed" else print_line
                 show(f"{run.status}: {job.name}: {run.reason}")
+        if self.standalone:
+            print_arms(self.folder)
         files = [self.folder / "runs.csv", *filter(None, [self.report])]
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
@@ -328,6 +364,16 @@ class Sweep:
         if status == "running":
             return "running in another process" if is_locked(job.directory) else "crashed"
         return "not started" if status == "absent" else status
+
+
+def require_writable(folder: Path) -> None:
+    """Raise ConfigError for a folder in which no file can be made."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".sweep.", suffix=TEMPORARY):
+            pass
+    except OSError as error:
+        valid = f"cannot be written: {error.strerror}"
+        raise ConfigError("hydra.sweep.dir", str(folder), valid) from None
 
 
 def status_of(job: Job) -> str:
@@ -341,54 +387,6 @@ def summary_time(job: Job) -> int | None:
         return (job.directory / "summary.json").stat().st_mtime_ns
     except OSError:
         return None
-
-
-def write_runs_csv(folder: Path) -> None:
-    """Write runs.csv in `folder`: a row for each run below it, of this command or another."""
-    runs = find_runs(folder)
-    names = varying_settings(runs)
-    runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    header = ["name", *names, "seed", "status", "reason", *summary_columns(Summary())]
-    writer.writerow(map(escape_cell, header))
-    for run in runs:
-        values = [run.directory.name, *(run.settings.get(name) for name in names)]
-        values += [run.seed, run.status, run.reason]
-        values += summary_columns(run.summary).values()
-        writer.writerow([format_cell(value) for value in values])
-    try:
-        write_atomically(folder / "runs.csv", buffer.getvalue().encode())
-    except OSError as error:
-        log.warning("runs.csv was not written: %s", one_line(error))
-
-
-def summary_columns(summary: Summary) -> dict[str, Value]:
-    """The columns of runs.csv after the swept values, with what one run has there."""
-    first, last = summary.grad_norm.first_step, summary.grad_norm.last_step
-    return {
-        "init": summary.init,
-        "final_norm": summary.final_norm,
-        "steps": summary.steps,
-        "tokens": summary.tokens,
-        "diverged_at_step": summary.diverged_at_step,
-        "train_loss": summary.train_loss,
-        "val_loss": summary.val_loss,
-        "initial_val_loss": summary.initial_val_loss,
-        "unigram_validation_loss": summary.corpus.unigram_validation_loss,
-        "stuck": summary.stuck,
-        "spikes": summary.spikes,
-        "clip_share": summary.clip_share,
-        "grad_norm_first_block_initial": first.first_block,
-        "grad_norm_last_block_initial": first.last_block,
-        "grad_norm_first_block_final": last.first_block,
-        "grad_norm_last_block_final": last.last_block,
-        "parameters": summary.parameters,
-        "peak_memory_mb": summary.peak_memory_mb,
-        "tokens_per_s": summary.tokens_per_s,
-        "training_seconds": summary.training_seconds,
-        "seconds": summary.seconds,
-    }
 
 
 def duration(seconds: float) -> str:

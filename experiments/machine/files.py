@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+NAME_BYTES = 80  # of `safe_file_name`
 TEMPORARY = ".tmp"  # ending of the name of a file while it is being written
 
 
@@ -72,8 +73,12 @@ def line_end_offset(path: Path, count: int) -> int:
 
 
 def safe_file_name(text: str) -> str:
-    """`text` as part of a file name: letters, digits, dot, dash and underscore."""
-    return re.sub(r"[^\w.-]+|^\.+", "_", text)[:80]
+    """`text` as part of a file name: letters, digits, dot, dash and underscore, 80 bytes at most.
+
+    Some file systems allow no more than 143 bytes, and letters may take four each.
+    """
+    name = re.sub(r"[^\w.-]+|^\.+", "_", text)
+    return name.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def hide_home(value: Any) -> Any:

@@ -1,6 +1,9 @@
 """A run's directory: its lock, and the config and overrides that the run was started with."""
 
+import errno
+import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +12,14 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from experiments.machine.files import remove_temporary_files, write_atomically
+from experiments.machine.files import TEMPORARY, remove_temporary_files, write_atomically
 from gpt import ConfigError
 
+log = logging.getLogger(__name__)
+
 LOCK, CONFIG_FOLDER = ".lock", ".hydra"
+# What a file system without locks answers, as some of those in a network do.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class DirectoryInUse(ConfigError):
@@ -26,13 +33,15 @@ def locked(directory: Path, new: bool = True) -> Iterator[None]:
     new  whether the directory must be empty
 
     Raises DirectoryInUse while another process runs in it, ConfigError where it should be empty
-    and is not. The lock ends with its process.
+    and is not. The lock ends with its process. A file system without locks costs a warning.
     """
     if new:
         require_empty(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK, blocking=False)
     try:
-        lock.acquire()
+        if has_locks(directory):
+            lock.acquire()
     except Timeout:
         name = "hydra.run.dir" if new else "resume"
         raise DirectoryInUse(name, str(directory), "another process runs in it") from None
@@ -44,6 +53,37 @@ def locked(directory: Path, new: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+lockable: dict[int, bool] = {}  # by the number of a file system, as far as one was asked
+
+
+def has_locks(directory: Path) -> bool:
+    """Whether files in `directory` can be locked; a warning, once, where they cannot."""
+    number = directory.stat().st_dev
+    if number not in lockable:
+        lockable[number] = can_lock(directory)
+        if not lockable[number]:
+            log.warning(
+                "the file system of %s has no locks: nothing keeps a second process out of a run's "
+                "directory, nor two sweeps from running the same job at once",
+                directory,
+            )
+    return lockable[number]
+
+
+def can_lock(directory: Path) -> bool:
+    """Whether a file in `directory` can be locked: tried with a new one, which nobody else has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks are of another kind and always there
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=directory, prefix=".lock.", suffix=TEMPORARY) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # another one, as of a read-only directory, the lock itself will meet
+        return error.errno not in NO_LOCKS
+    return True
 
 
 def write_config(directory: Path, values: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -60,7 +100,7 @@ def write_config(directory: Path, values: Mapping[str, Any], overrides: Sequence
 
 def is_locked(directory: Path) -> bool:
     """Whether a process runs in `directory`."""
-    if not (directory / LOCK).is_file():
+    if not (directory / LOCK).is_file() or not has_locks(directory):
         return False
     lock = FileLock(directory / LOCK, blocking=False)
     try:

@@ -120,6 +120,8 @@ class Summary:
     tokens_per_s      mean speed of these
     peak_memory_mb    MB of 2^20: highest of the whole process, or of the GPU's allocator
     seeds             init_gradients: how many were averaged
+    first_seed        init_gradients: the first of them, which the others follow; absent in runs of
+                      0.5 and before, whose first was `seed`
     grad_norm         gradient norms of the first and the last block
     budget            claims.budget
     claims            verdicts by the claim's name
@@ -170,6 +172,7 @@ class Summary:
     tokens_per_s: float | None = None
     peak_memory_mb: float | None = None
     seeds: int | None = None
+    first_seed: int | None = None
     grad_norm: GradNorms = field(default_factory=GradNorms)
     budget: str | None = None
     claims: dict[str, str] | None = None

@@ -4,18 +4,17 @@ It needs only the CSV and JSON files of the runs.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import COMPLETED, Run, find_runs
+from experiments.analysis.runs import runs_in, warn_of_shared_seeds
 from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.report.figures import makers
 from experiments.report.page import draw_picture, render
-from experiments.settings.identity import defaults, flatten
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -38,15 +37,10 @@ def write_report(
     cannot be read costs a warning, which the page shows too.
     """
     with collected_warnings() as warnings:
-        runs: dict[Path, Run] = {}
-        for folder in folders:
-            found = find_runs(folder)
-            if not found:
-                log.warning("%s holds no runs", folder)
-            runs |= {run.directory.resolve(): run for run in found}
-        if not runs:
+        distinct = runs_in(folders)
+        if not distinct:
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
-        distinct = once_each(list(runs.values()))
+        warn_of_shared_seeds(distinct)
         factors = factors_of(distinct, by)
         histories = []
         with progress("reading runs", len(distinct), lines=False) as report_progress:
@@ -67,34 +61,6 @@ def write_report(
     path = out / "report.html"
     write_atomically(path, hide_home(page).encode())
     return path
-
-
-def once_each(runs: Sequence[Run]) -> list[Run]:
-    """The runs without repetitions: two runs of equal settings and seed would count as two seeds.
-
-    The first completed one is used; a warning names the others.
-    """
-    used: dict[object, Run] = {}
-    usual = dict(flatten(defaults()))
-    for run in sorted(runs, key=lambda run: run.status not in COMPLETED):
-        key = identity_of(run, usual)
-        first = used.setdefault(key, run)
-        if first is not run:
-            log.warning("%s repeats %s and is left out", run.directory, first.directory)
-    return [run for run in runs if any(run is other for other in used.values())]
-
-
-def identity_of(run: Run, usual: Mapping[str, object]) -> object:
-    """What repetitions of a run share: all settings but the usual, of which 0.4 lacked some.
-
-    The hash of version 0.4 is another, since settings had other names. Runs that recorded no
-    settings are distinguished by their hash, those without one by their directory.
-    """
-    if run.summary.settings_sha256 is None:
-        return run.directory
-    if run.summary.settings is None:
-        return run.summary.settings_sha256
-    return frozenset((n, v) for n, v in run.settings.items() if n not in usual or usual[n] != v)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from experiments.analysis.arms import Arm, short_name
-from experiments.analysis.numbers import median
+from experiments.analysis.numbers import median, spread_text
 from experiments.analysis.runs import Run, Value, sort_key
 from experiments.analysis.tuning import TunedArm
 
@@ -36,11 +36,7 @@ def spread_cell(values: Sequence[float]) -> Cell:
     centre = median(values)
     if math.isnan(centre):
         return Cell("", "")
-    text = f"{centre:.3f}"
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) > 1 and min(finite) < max(finite):
-        text += f" ({min(finite):.3f} to {max(finite):.3f})"
-    return Cell(text, repr(centre))
+    return Cell(spread_text(values), repr(centre))
 
 
 def text_cell(value: Value) -> Cell:

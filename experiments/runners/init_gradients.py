@@ -12,6 +12,7 @@ from experiments.machine.device import pick_device
 from experiments.records.recorder import Recorder
 from experiments.records.summary import BlockNorms, CorpusSummary
 from experiments.runner import Outcome
+from experiments.settings.identity import block_of_seeds
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.loss import language_model_loss
@@ -32,19 +33,20 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     mean_grad_norm  the norm of the gradient averaged over the batches, which is what Figure 3 of
                     Xiong et al. 2020, arXiv 2002.04745, shows
 
-    Seeds are seed, seed + 1, ...; each draws a model and its own batches. init_gradients.csv has
-    every single value, without a batch where it is of all; gradients.csv at step 0 has the mean
-    over seeds, and as `grad_norm_std` and so on the sample standard deviation over seeds (absent
-    with one seed).
+    Each seed of `block_of_seeds` draws a model and its own batches. init_gradients.csv has every
+    single value, without a batch where it is of all; gradients.csv at step 0 has the mean over
+    seeds, and as `grad_norm_std` and so on the sample standard deviation over seeds (absent with
+    one seed).
     """
     options = settings.init_gradients
+    seeds = block_of_seeds(settings.seed, options.seeds)
     device = pick_device(settings.device)
     corpus = load_corpus(settings)
     config = settings.model_config(corpus.tokenizer.vocab_size)
     single: list[dict[str, int | str | float | None]] = []
     means: dict[tuple[int, str, str], list[float]] = {}
     with progress("seeds", options.seeds) as report:
-        for done, seed in enumerate(range(settings.seed, settings.seed + options.seeds), start=1):
+        for done, seed in enumerate(seeds, start=1):
             torch.manual_seed(seed)
             model = build_model(config, settings, device)
             if done == 1:
@@ -76,7 +78,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         ]
     recorder.step(0, {}, rows)
     shown = {(row.layer, row.component, row.stat): row.value for row in rows}
-    recorder.summary.seeds = options.seeds
+    recorder.summary.seeds, recorder.summary.first_seed = options.seeds, seeds[0]
     recorder.summary.grad_norm.first_step = BlockNorms.from_rows(rows)
     print_table(
         f"Gradient norms at initialisation: {options.seeds} seeds x {options.batches} batches",

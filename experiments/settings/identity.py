@@ -1,4 +1,4 @@
-"""When two runs are the same: what can change a result, and its hash."""
+"""When two runs are the same: what can change a result, and its hash; and what they may draw."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from typing import Any, get_type_hints
 
 from experiments.settings.schema import Settings
 from gpt.checks import valid_of
+
+SEEDS = 2**32  # PyTorch's generator on the CPU knows no more: it drops the higher bits of a seed
 
 # What settings of version 0.4 are called now.
 RENAMED = {
@@ -51,6 +53,15 @@ def defaults(kind: Any = Settings) -> dict[str, Any]:
 def digest(values: Mapping[str, Any]) -> str:
     """sha256 of the nested settings that can change a result."""
     return hashlib.sha256(json.dumps(result_settings(values), sort_keys=True).encode()).hexdigest()
+
+
+def block_of_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of a run that draws `count` models: seed * count + i, i = 0 .. count - 1.
+
+    Runs of one count share none, whatever their `seed`, as long as the greatest and the least of
+    these lie less than SEEDS / count - 1 apart: the seeds are taken modulo SEEDS.
+    """
+    return [(seed * count + i) % SEEDS for i in range(count)]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -180,13 +180,16 @@ class WandbSettings:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """sweep: which jobs of a grid run again.
+    """sweep: which jobs of a grid run again, and what they leave.
 
-    rerun  null: those that neither finished nor diverged; failed: those that failed and no others;
-           all: every job
+    rerun             null: those that neither finished nor diverged; failed: those that failed and
+                      no others; all: every job
+    keep_checkpoints  whether a job that finished or diverged keeps its checkpoints; one that can
+                      go on always does
     """
 
     rerun: str | None = setting(None, choices=RERUNS)
+    keep_checkpoints: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

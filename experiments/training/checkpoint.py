@@ -127,6 +127,20 @@ def older(directory: Path) -> list[Path]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Those that a run could be resumed from, the newest first."""
+    return [path for path in (directory / NEWEST, *older(directory)) if path.is_file()]
+
+
+def delete_checkpoints(directory: Path) -> None:
+    """Remove what a run could be resumed from; best.pt, which somebody asked for, stays."""
+    for path in checkpoints_in(directory):
+        try:
+            path.unlink()
+        except OSError as error:
+            log.warning("%s was not removed: %s", path, one_line(error))
+
+
 def read_checkpoint(path: Path) -> State:
     """A checkpoint's state, loaded without running anything.
 
@@ -161,9 +175,7 @@ def newest_state(
     sound.
     """
     damaged: dict[Path, str] = {}
-    for path in [directory / NEWEST, *older(directory)]:
-        if not path.is_file():
-            continue
+    for path in checkpoints_in(directory):
         try:
             state = read_checkpoint(path)
             check(state)
@@ -218,7 +230,10 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
         tokenizer = TOKENIZERS[stored["name"]].restore(stored["state"])
     except FileNotFoundError:
         raise ConfigError(
-            "generate.checkpoint", path, "must name a run directory that has a checkpoint.pt"
+            "generate.checkpoint",
+            path,
+            "must name a run directory that has a checkpoint.pt; a finished job of a sweep has one "
+            "with sweep.keep_checkpoints=true",
         ) from None
     except Exception as error:  # whatever a foreign file brings
         raise ConfigError(

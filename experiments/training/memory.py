@@ -77,12 +77,7 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
         with saved_activations(model) as activation_bytes:
             language_model_loss(model, tokens, tokens, trainer.precision)
             activations = activation_bytes()
-        parameters = tensor_bytes(iter(model.parameters()))
-        optimizer = make_optimizer(model, settings.optimizer)
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-        state = optimizer_bytes(optimizer)
+        parameters, state = lasting_bytes(model, settings)
     gradients = parameters
     # The gradients of the log-probabilities and, computed from them, of the logits.
     size = model.head.weight.element_size()
@@ -97,6 +92,15 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
         "activations": activations,
         "peak": peak,
     }
+
+
+def lasting_bytes(model: GPT, settings: Settings) -> tuple[int, int]:
+    """Bytes of a new model's parameters, and of the optimizer's state after a step."""
+    optimizer = make_optimizer(model, settings.optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return tensor_bytes(iter(model.parameters())), optimizer_bytes(optimizer)
 
 
 class StepMemory:

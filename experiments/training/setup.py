@@ -15,6 +15,7 @@ from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.checkpoint import warn_of_other_versions
+from experiments.training.disk import check_room
 from experiments.training.engine import Engine
 from experiments.training.loop import Diverged, Trainer
 from experiments.training.memory import (
@@ -73,6 +74,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     config = settings.model_config(corpus.tokenizer.vocab_size)
     predicted = predict(settings, config)
     warn_of_little_memory(device, predicted)
+    check_room(settings, recorder.directory, predicted["parameters"] + predicted["optimizer"])
     recorder.open()  # or what the sinks load would count as the model's memory
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)

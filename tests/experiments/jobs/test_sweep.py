@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
-from conftest import ROOT
+from conftest import ROOT, Sweep
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
@@ -29,23 +29,6 @@ GRIDS = {
 }
 # Columns of runs.csv that no two runs share.
 TIMED = ["peak_memory_mb", "tokens_per_s", "training_seconds", "seconds"]
-
-Sweep = Callable[..., tuple[int, Path]]
-
-
-@pytest.fixture
-def sweep(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
-    """Run `python run.py -m ...` in this process; gives the exit code and the sweep's folder.
-
-    The report is left out: other tests look at it.
-    """
-    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
-
-    def call(*arguments: str, folder: str = "sweep") -> tuple[int, Path]:
-        place = f"hydra.sweep.dir={tmp_path / folder}"
-        return cli_module.main(["-m", *toy, place, *arguments]), tmp_path / folder
-
-    return call
 
 
 def command(toy: Sequence[str], folder: Path, *arguments: str) -> list[str]:
