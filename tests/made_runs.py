@@ -71,3 +71,13 @@ def make_run(
     }
     (directory / "summary.json").write_text(json.dumps(summary))
     return directory
+
+
+def finish_at_once(
+    values: Mapping[str, Any], overrides: Sequence[str], directory: Path, bars: bool
+) -> int:
+    """Stands in for `launch_job`: the job has finished without having run."""
+    settings = {name: values[name] for name in ("seed", "norm", "activation")}
+    summary = {"status": "finished", "seed": values["seed"], "settings": settings, "val_loss": 3.0}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    return 0

@@ -15,10 +15,10 @@ from same_run import summary_of
 
 
 def test_a_sweep_as_two_tables(sweep: Sweep) -> None:
-    code, folder = sweep("norm=pre_ln,mix_ln", "optimizer.lr=1e-3,1e30")
+    code, folder = sweep("norm=mix_ln", "optimizer.lr=1e-3,1e30")
     assert code == 0
     runs, gradients = load(folder)
-    assert runs["status"].value_counts().to_dict() == {"finished": 2, "diverged": 2}
+    assert runs["status"].tolist() == ["finished", "diverged"]
     for row in runs.itertuples():
         summary = summary_of(Path(row.run))
         assert row.seed == summary["seed"]

@@ -1,6 +1,5 @@
 """What runs take on the disk, predicted and measured."""
 
-import json
 import logging
 import shutil
 from collections import namedtuple
@@ -15,17 +14,11 @@ from conftest import Cli, Sweep
 from experiments.machine.console import size_text
 from experiments.training import disk
 from experiments.training.checkpoint import checkpoints_in
+from made_runs import finish_at_once
 
 NORMS = ("pre_ln", "post_ln")
 Usage = namedtuple("Usage", "total used free")
 WITHIN = 0.25  # as docs/sweeps.md says
-
-
-def finish_at_once(values: Any, overrides: Any, directory: Path, bars: bool) -> int:
-    settings = {"seed": values["seed"], "norm": values["norm"], "activation": values["activation"]}
-    summary = {"status": "finished", "settings": settings}
-    (directory / "summary.json").write_text(json.dumps(summary))
-    return 0
 
 
 def bytes_in(directory: Path) -> int:
