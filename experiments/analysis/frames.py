@@ -97,8 +97,7 @@ def gradients_of(run: Run, chosen: Mapping[str, Collection[str] | None]) -> Fram
     rows = rows.loc[keep, [*KEY, "value"]].drop_duplicates(KEY, keep="last")
     for name in ("component", "stat"):
         rows[name] = rows[name].cat.remove_unused_categories()
-    names = pd.Series(str(run.directory), index=rows.index, dtype="category")
-    rows.insert(0, "run", names)
+    rows.insert(0, "run", pd.Series(str(run.directory), index=rows.index, dtype="category"))
     return rows.astype(no_rows().dtypes[["step", "layer", "value"]].to_dict())
 
 
