@@ -100,11 +100,26 @@ def find_runs(folder: Path) -> list[Run]:
     )
     runs = [Run(directory, read_summary(directory)) for directory in directories]
     runs = [run for run in runs if run.summary != Summary()]
+    name_texts(runs)
     for run in runs:
         if run.summary.settings is None:
             path = run.directory / "summary.json"
             log.warning("%s is from an older version: few of its settings are known", path)
     return runs
+
+
+def name_texts(runs: Sequence[Run]) -> None:
+    """Let data.path be equal in runs on equal texts, and differ where the texts differ.
+
+    The content decides: of several paths of one text the first stands for all, and where a file was
+    changed between two runs, the second text's name has the beginning of its sha256.
+    """
+    names: dict[str, str] = {}  # by sha256
+    for run in runs:
+        path, sha256 = run.settings.get("data.path"), run.summary.corpus.sha256
+        if path is not None and sha256 is not None:
+            name = str(path) if path not in names.values() else f"{path} ({sha256[:8]})"
+            run.settings["data.path"] = names.setdefault(sha256, name)
 
 
 def needs_run(directory: Path, rerun: str | None) -> bool:

@@ -374,6 +374,7 @@ def summary_columns(summary: Summary) -> dict[str, Value]:
         "diverged_at_step": summary.diverged_at_step,
         "train_loss": summary.train_loss,
         "val_loss": summary.val_loss,
+        "val_bits_per_byte": summary.val_bits_per_byte,
         "initial_val_loss": summary.initial_val_loss,
         "unigram_validation_loss": summary.corpus.unigram_validation_loss,
         "stuck": summary.stuck,

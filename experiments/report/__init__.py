@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import COMPLETED, Run, find_runs
+from experiments.analysis.runs import COMPLETED, Run, find_runs, name_texts
 from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.report.figures import makers
@@ -46,6 +46,7 @@ def write_report(
             runs |= {run.directory.resolve(): run for run in found}
         if not runs:
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
+        name_texts(list(runs.values()))  # across the folders
         distinct = once_each(list(runs.values()))
         factors = factors_of(distinct, by)
         histories = []
