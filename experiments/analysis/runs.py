@@ -107,6 +107,7 @@ def find_runs(folder: Path) -> list[Run]:
     )
     runs = [Run(directory, read_summary(directory)) for directory in directories]
     runs = [run for run in runs if run.summary != Summary()]
+    name_texts(runs)
     for run in runs:
         if run.summary.settings is None:
             path = run.directory / "summary.json"
@@ -122,6 +123,7 @@ def runs_in(folders: Sequence[Path]) -> list[Run]:
         if not found:
             log.warning("%s holds no runs", folder)
         runs |= {run.directory.resolve(): run for run in found}
+    name_texts(list(runs.values()))  # across the folders
     return once_each(list(runs.values()))
 
 
@@ -172,6 +174,20 @@ def share_seeds(one: tuple[int, int] | None, other: tuple[int, int] | None) -> b
     if one is None or other is None:
         return False
     return (other[0] - one[0]) % SEEDS < one[1] or (one[0] - other[0]) % SEEDS < other[1]
+
+
+def name_texts(runs: Sequence[Run]) -> None:
+    """Let data.path be equal in runs on equal texts, and differ where the texts differ.
+
+    The content decides: of several paths of one text the first stands for all, and where a file was
+    changed between two runs, the second text's name has the beginning of its sha256.
+    """
+    names: dict[str, str] = {}  # by sha256
+    for run in runs:
+        path, sha256 = run.settings.get("data.path"), run.summary.corpus.sha256
+        if path is not None and sha256 is not None:
+            name = str(path) if path not in names.values() else f"{path} ({sha256[:8]})"
+            run.settings["data.path"] = names.setdefault(sha256, name)
 
 
 def needs_run(directory: Path, rerun: str | None) -> bool:
@@ -235,6 +251,7 @@ def result_columns(summary: Summary) -> dict[str, Value]:
         "diverged_at_step": summary.diverged_at_step,
         "train_loss": summary.train_loss,
         "val_loss": summary.val_loss,
+        "val_bits_per_byte": summary.val_bits_per_byte,
         "initial_val_loss": summary.initial_val_loss,
         "unigram_validation_loss": summary.corpus.unigram_validation_loss,
         "stuck": summary.stuck,

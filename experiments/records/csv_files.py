@@ -27,6 +27,7 @@ class CsvSink:
 
     def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
         self.directory = directory
+        self.metric_columns: Sequence[str] = METRIC_COLUMNS
         self.files: dict[str, IO[str]] = {}
         self.rows: dict[str, int] = {}  # of the files that grow, without their head
         for name, count in records.get("rows", {}).items():
@@ -48,13 +49,17 @@ class CsvSink:
         """Append to a file after its first `count` rows; what came after them is cut off."""
         path = self.directory / name
         os.truncate(path, line_end_offset(path, count + 1))
+        if name == "metrics.csv":  # an earlier version may have begun it, with fewer columns
+            with path.open(newline="") as file:
+                self.metric_columns = next(csv.reader(file))
         self.files[name] = path.open("a", newline="")
         self.rows[name] = count
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         if metrics:
             values = {"step": step, **metrics}
-            self._append("metrics.csv", METRIC_COLUMNS, [[values.get(c) for c in METRIC_COLUMNS]])
+            columns = self.metric_columns
+            self._append("metrics.csv", columns, [[values.get(column) for column in columns]])
         if rows:
             self._append("gradients.csv", GRADIENT_COLUMNS, [[step, *row] for row in rows])
 

@@ -18,6 +18,7 @@ METRIC_COLUMNS = (
     "tokens",
     "train_loss",
     "val_loss",
+    "val_bits_per_byte",
     "lr",
     "grad_norm",
     "clip_factor",

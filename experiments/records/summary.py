@@ -110,6 +110,7 @@ class Summary:
     log_every         steps from one recorded step to the next
     train_loss        of the last recorded step
     val_loss          of the last evaluation
+    val_bits_per_byte the same in bits per byte of text, which compares across tokenizers
     initial_val_loss  of the model as initialised
     stuck             whether the run finished and learned no more than token frequencies
     tokens            trained on
@@ -162,6 +163,7 @@ class Summary:
     log_every: int | None = None
     train_loss: float | None = None
     val_loss: float | None = None
+    val_bits_per_byte: float | None = None
     initial_val_loss: float | None = None
     stuck: bool | None = None
     tokens: int | None = None

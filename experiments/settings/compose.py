@@ -1,6 +1,7 @@
 """From Hydra's config to values, once, and from values to settings, once."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -71,8 +72,14 @@ OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, giv
 
 
 def to_values(config: DictConfig) -> dict[str, Any]:
-    """A composed config as nested dictionaries, each value resolved, the home directory as ~."""
+    """A composed config as nested dictionaries, each value resolved, the home directory as ~.
+
+    The path of the text is absolute, so that the run can be resumed from any folder.
+    """
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    data = cast(dict[str, Any], values)["data"]
+    if data["path"] is not None:
+        data["path"] = os.path.abspath(os.path.expanduser(data["path"]))
     return cast(dict[str, Any], hide_home(values))
 
 

@@ -7,6 +7,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from experiments.settings.schema import Settings
+from experiments.settings.texts import text_sha256
+from gpt import ConfigError
 from gpt.checks import valid_of
 
 SEEDS = 2**32  # PyTorch's generator on the CPU knows no more: it drops the higher bits of a seed
@@ -50,9 +52,24 @@ def defaults(kind: Any = Settings) -> dict[str, Any]:
     }
 
 
+def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nested settings in which the sha256 of the text stands for its path.
+
+    Runs on equal texts are the same, wherever these lie. A text that cannot be read keeps its path.
+    """
+    data = values.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("path"), str):
+        return values
+    try:
+        return {**values, "data": {**data, "path": text_sha256(data["path"])}}
+    except ConfigError:
+        return values
+
+
 def digest(values: Mapping[str, Any]) -> str:
-    """sha256 of the nested settings that can change a result."""
-    return hashlib.sha256(json.dumps(result_settings(values), sort_keys=True).encode()).hexdigest()
+    """sha256 of the nested settings that can change a result, the text by its content."""
+    chosen = result_settings(by_content(values))
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 def block_of_seeds(seed: int, count: int) -> list[int]:

@@ -176,6 +176,11 @@ class Engine:
                 total += float(self.loss(part_tokens, part_targets)) * len(part_tokens)
         return total / len(tokens)
 
+    def bits_per_byte(self, loss: float) -> float:
+        """A validation loss in nats per token as bits per byte of the same windows."""
+        _, targets = self.windows(self.settings.trainer.eval_tokens)
+        return self.corpus.bits_per_byte(loss, targets)
+
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """The training loss of some windows (B, T), in the precision of the run."""
         return language_model_loss(

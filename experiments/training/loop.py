@@ -87,7 +87,7 @@ class Trainer:
             with self.tally.timed():
                 self._check_pending()
         if evaluating:
-            record.metrics["val_loss"] = self._evaluate(step)
+            record.metrics |= self._evaluate(step)
         if probing:
             record.rows += self._probe_streams()
         with self.tally.timed():
@@ -181,14 +181,14 @@ class Trainer:
         }
         self.recorder.step(record.step, metrics, record.rows)
 
-    def _evaluate(self, step: int) -> float:
-        """The validation loss, with a checkpoint of the best where that is wanted."""
+    def _evaluate(self, step: int) -> dict[str, float]:
+        """The validation loss per token and per byte; keeps a checkpoint of the best if wanted."""
         loss = self.engine.validation_loss()
         is_best = loss < self.tally.best_val_loss
         self.tally.val_losses[step] = loss
         if self.options.keep_best and is_best and self.engine.world.is_first:
             write_checkpoint(self.recorder.directory / BEST, self.state())
-        return loss
+        return {"val_loss": loss, "val_bits_per_byte": self.engine.bits_per_byte(loss)}
 
     def _probe_streams(self) -> list[Row]:
         """What flows through the model, of the probe's windows together."""
@@ -217,14 +217,15 @@ class Trainer:
     def _finish(self) -> None:
         """After the last update: evaluation, probes and checkpoint."""
         steps = self.options.steps
-        val_loss = self._evaluate(steps)
+        evaluation = self._evaluate(steps)
+        val_loss = evaluation["val_loss"]
         rows = self._probe_streams() if self.options.probe_every else []
         if math.isfinite(val_loss):
             # Without the last row in it: a run that is given more steps replaces that row.
             self.save()
             if self.options.end_probes:
                 rows += self._probe_trained(val_loss)
-        metrics = {"tokens": steps * self.engine.step_tokens, "val_loss": val_loss}
+        metrics = {"tokens": steps * self.engine.step_tokens, **evaluation}
         self.recorder.step(steps, metrics, rows)
         if not math.isfinite(val_loss):
             raise Diverged(steps, "validation loss")

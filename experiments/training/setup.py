@@ -145,6 +145,7 @@ def summarise(trainer: Trainer, finished: bool) -> None:
     summary.steps, summary.log_every = trainer.options.steps, tally.log_every
     summary.train_loss, summary.initial_val_loss = tally.train_loss, tally.val_losses[0]
     summary.val_loss = list(tally.val_losses.values())[-1]
+    summary.val_bits_per_byte = engine.bits_per_byte(summary.val_loss)
     frequencies = summary.corpus.unigram_validation_loss
     summary.stuck = finished and is_stuck(summary.val_loss, frequencies)
     summary.tokens = tally.checked_steps * engine.step_tokens
@@ -164,6 +165,7 @@ def closing_table(trainer: Trainer) -> dict[str, str]:
         "train loss": format_loss(summary.train_loss),
         "validation loss": f"{format_loss(summary.val_loss)} (token frequencies alone: "
         f"{frequencies.removesuffix(' nats')})",
+        "validation bits per byte": f"{summary.val_bits_per_byte:.3f}",
         "parameters": f"{summary.parameters:,}",
         "peak memory, whole process": megabytes(trainer.engine.memory.meter.highest()),
     }

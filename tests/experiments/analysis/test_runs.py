@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.analysis.runs import Run, differing_settings, is_stuck, sort_key, varying_settings
+from experiments.analysis.runs import (
+    Run,
+    differing_settings,
+    is_stuck,
+    name_texts,
+    sort_key,
+    varying_settings,
+)
 from experiments.records.summary import CorpusSummary, Summary
 
 
@@ -38,6 +45,18 @@ def test_what_varies_between_runs() -> None:
         "optimizer.lr",
         "norm.placement",
     ]
+
+
+def test_texts_are_told_apart_by_their_content() -> None:
+    runs = [made(data__path=path, seed=seed) for seed, path in enumerate("aabac")]
+    for run, sha256 in zip(runs, ("1" * 64, "2" * 64, "1" * 64, "2" * 64, None), strict=True):
+        run.summary.corpus = CorpusSummary(sha256=sha256)
+    for _ in range(2):  # again where runs of several folders come together
+        name_texts(runs)
+        names = [run.setting("data.path") for run in runs]
+        assert names == ["a", "a (22222222)", "a", "a (22222222)", "c"]
+    assert varying_settings([runs[0], runs[2]]) == []
+    assert varying_settings(runs[:2]) == ["data.path"]
 
 
 def test_values_are_ordered_as_people_do() -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from experiments.data.corpus import KJV_SHA256, Corpus, cached_tokens, kjv, text, windows
-from experiments.data.tokenizer import TOKENIZERS, ByteTokenizer, CompactTokenizer
+from experiments.data.tokenizer import TOKENIZERS, ByteTokenizer, CompactTokenizer, Tokenizer
 from experiments.settings.schema import DataSettings
 from gpt import ConfigError
 
 SAMPLE = "Bread, wine and 3 figs;\nthe wine was d\u00e9j\u00e0 vu \U0001f347.\n" * 3
+UTF8 = SAMPLE.encode()
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -25,23 +26,23 @@ def settings(path: Path | None) -> DataSettings:
 
 def test_kjv_is_the_text_it_should_be(tmp_path: Path) -> None:
     bible = kjv(settings(None))
-    digest = hashlib.sha256(bible.encode()).hexdigest()
+    digest = hashlib.sha256(bible).hexdigest()
     assert digest == KJV_SHA256
-    assert bible.startswith("In the beginning God created the heavens and the earth.\nAnd the")
-    assert bible.endswith("Amen.")
-    lines = bible.split("\n")
+    assert bible.startswith(b"In the beginning God created the heavens and the earth.\nAnd the")
+    assert bible.endswith(b"Amen.")
+    lines = bible.decode().split("\n")
     order = ["Now these are the names of the children of Israel", "The book of the generation of"]
     places = [next(i for i, line in enumerate(lines) if line.startswith(o)) for o in order]
     assert places == sorted(places)
     tokenizer, tokens = cached_tokens(bible, digest, "gpt2_compact", str(tmp_path))
     assert tokenizer.vocab_size == len(np.unique(tokens)) == 9835
     assert round(len(tokens) / 1e6, 2) == 1.02
-    assert round(len(bible.encode()) / 1e6, 2) == 4.14
+    assert round(len(bible) / 1e6, 2) == 4.14
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokenizers_give_the_text_back(name: str) -> None:
-    tokenizer, tokens = TOKENIZERS[name].fit(SAMPLE)
+    tokenizer, tokens = TOKENIZERS[name].fit(UTF8)
     assert tokenizer.decode(tokens.tolist()) == SAMPLE
     assert tokenizer.encode(SAMPLE) == tokens.tolist()
     assert max(tokens.tolist()) < tokenizer.vocab_size
@@ -52,9 +53,9 @@ def test_tokenizers_give_the_text_back(name: str) -> None:
 
 
 def test_compact_keeps_gpt2_order_and_leaves_no_gaps() -> None:
-    tokenizer, tokens = CompactTokenizer.fit(SAMPLE)
+    tokenizer, tokens = CompactTokenizer.fit(UTF8)
     assert isinstance(tokenizer, CompactTokenizer)
-    assert tokenizer.gpt2_ids == sorted(set(TOKENIZERS["gpt2"].fit(SAMPLE)[1].tolist()))
+    assert tokenizer.gpt2_ids == sorted(set(TOKENIZERS["gpt2"].fit(UTF8)[1].tolist()))
     assert sorted(set(tokens.tolist())) == list(range(tokenizer.vocab_size))
 
 
@@ -66,7 +67,7 @@ def test_compact_keeps_gpt2_order_and_leaves_no_gaps() -> None:
     ],
 )
 def test_unknown_text_is_named(name: str, prompt: str, words: str) -> None:
-    tokenizer, _ = TOKENIZERS[name].fit(SAMPLE)
+    tokenizer, _ = TOKENIZERS[name].fit(UTF8)
     with pytest.raises(ConfigError, match=words):
         tokenizer.encode(prompt)
 
@@ -74,7 +75,7 @@ def test_unknown_text_is_named(name: str, prompt: str, words: str) -> None:
 def test_gpt2_pattern_agrees_with_tiktoken_on_hard_text() -> None:
     """White space runs, contractions and a special token's text survive the round trip."""
     hard = "  I'll  \t go\n\n\n now <|endoftext|> 12345 \u00a0don't  "
-    tokenizer, tokens = TOKENIZERS["gpt2"].fit(hard)
+    tokenizer, tokens = TOKENIZERS["gpt2"].fit(hard.encode())
     assert tokenizer.decode(tokens.tolist()) == hard
     assert 50256 not in tokens
 
@@ -82,35 +83,38 @@ def test_gpt2_pattern_agrees_with_tiktoken_on_hard_text() -> None:
 def test_cache_is_used_checked_and_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    digest = hashlib.sha256(SAMPLE.encode()).hexdigest()
-    _, first = cached_tokens(SAMPLE, digest, "byte", str(tmp_path))
+    digest = hashlib.sha256(UTF8).hexdigest()
+    _, first = cached_tokens(UTF8, digest, "byte", str(tmp_path))
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
 
-    def fit(text: str) -> tuple[ByteTokenizer, np.ndarray]:
+    def fit(text: bytes) -> tuple[ByteTokenizer, np.ndarray]:
         raise AssertionError("the cache was not used")
 
     with monkeypatch.context() as patch:
         patch.setattr(ByteTokenizer, "fit", fit)
-        tokenizer, again = cached_tokens(SAMPLE, digest, "byte", str(tmp_path))
+        tokenizer, again = cached_tokens(UTF8, digest, "byte", str(tmp_path))
     assert again.tolist() == first.tolist()
     assert tokenizer.decode(again.tolist()) == SAMPLE
 
     for damaged in (content[:-7], content[:200] + b"x" + content[201:], b""):
         file.write_bytes(damaged)
         with caplog.at_level(logging.WARNING):
-            assert (
-                cached_tokens(SAMPLE, digest, "byte", str(tmp_path))[1].tolist() == first.tolist()
-            )
+            _, made_again = cached_tokens(UTF8, digest, "byte", str(tmp_path))
+        assert made_again.tolist() == first.tolist()
         assert "damaged" in caplog.text
         assert file.read_bytes() == content
         caplog.clear()
     assert list(tmp_path.iterdir()) == [file]
 
 
+def made(sha256: str, size: int, tokenizer: Tokenizer, *parts: np.ndarray) -> Corpus:
+    return Corpus("text", sha256, size, tokenizer, *parts, tokenizer.token_bytes())
+
+
 def corpus(count: int = 1000) -> Corpus:
-    tokens = torch.arange(count, dtype=torch.int32) % 251
-    return Corpus("text", "0" * 64, count, ByteTokenizer(), tokens[:900], tokens[900:])
+    tokens = np.arange(count) % 251
+    return made("0" * 64, count, ByteTokenizer(), tokens[:900], tokens[900:])
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
@@ -139,14 +143,14 @@ def test_batches_reach_both_ends_and_fixed_windows_stay() -> None:
 
 
 def test_windows_shift_by_one() -> None:
-    x, y = windows(torch.arange(20), np.array([0, 16]), 3)
+    x, y = windows(np.arange(20), np.array([0, 16]), 3)
     assert x.tolist() == [[0, 1, 2], [16, 17, 18]]
     assert y.tolist() == [[1, 2, 3], [17, 18, 19]]
 
 
 def test_statistics() -> None:
-    tokens = torch.tensor([0, 0, 0, 1, 1, 2, 0, 3], dtype=torch.int32)
-    facts = Corpus("text", "0", 8, ByteTokenizer(), tokens[:6], tokens[6:]).statistics()
+    tokens = np.array([0, 0, 0, 1, 1, 2, 0, 3], np.uint8)
+    facts = made("0", 8, ByteTokenizer(), tokens[:6], tokens[6:]).statistics()
     counts = Counter(tokens.tolist())
     entropy = -sum(n / 8 * log(n / 8) for n in counts.values())
     assert facts["unigram_entropy"] == pytest.approx(entropy)
@@ -160,7 +164,7 @@ def test_folder_is_read_in_order_without_hidden_files(tmp_path: Path) -> None:
     (tmp_path / ".git" / "config").write_bytes(b"\xff")
     (tmp_path / "b" / "one.txt").write_text("one", encoding="utf-8-sig")
     (tmp_path / "a.md").write_text("zero")
-    assert text(settings(tmp_path)) == "zero\none"
+    assert text(settings(tmp_path)) == b"zero\none"
 
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
@@ -182,5 +186,5 @@ def test_characters_of_tinyshakespeare() -> None:
     """65 characters and a unigram entropy of 3.3 nats, as usually reported for this text."""
     tokenizer, tokens = TOKENIZERS["char"].fit(text(settings(SHARED / "tinyshakespeare.txt")))
     assert tokenizer.vocab_size == 65
-    whole = Corpus("text", "0", 0, tokenizer, torch.from_numpy(tokens), torch.tensor([0]))
+    whole = made("0", 0, tokenizer, tokens, tokens[:1])
     assert whole.statistics()["unigram_entropy"] == pytest.approx(3.3, abs=0.05)

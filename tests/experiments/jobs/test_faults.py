@@ -21,7 +21,6 @@ import run as cli_module
 from children import CONTEXT, FAULTS, PATIENCE, Child, Fault, call
 from conftest import Cli
 from experiments.jobs import sweep as sweep_module
-from experiments.machine.files import write_atomically
 from experiments.records import wandb_run as sinks
 from experiments.training.engine import Engine
 from experiments.training.loop import Trainer
@@ -163,18 +162,20 @@ def test_a_full_disk_at_the_token_cache_costs_a_warning(
     content = cache.read_bytes()
     cache.unlink()
 
-    def on_a_full_disk(path: Path, content: bytes) -> None:
+    original = data.write_cache
+
+    def on_a_full_disk(*arguments: Any) -> None:
         """The real thing, for this file alone."""
         import resource
 
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
         try:
-            write_atomically(path, content)
+            original(*arguments)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(data, "write_atomically", on_a_full_disk)
+    monkeypatch.setattr(data, "write_cache", on_a_full_disk)
     run = tmp_path / "run"
     assert cli_module.main([*toy, f"hydra.run.dir={run}"]) == 0
     assert not list((tmp_path / "cache").iterdir())

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -406,6 +407,95 @@ def test_another_text_is_refused(
     assert cli_module.main([f"resume={run}"]) == 1
     assert "is not the text with which the run began" in capsys.readouterr().err
     assert (run / "metrics.csv").read_bytes() == rows
+
+
+@pytest.fixture
+def stopped(
+    cli: Cli, toy: tuple[str, ...], text_file: Path, tmp_path: Path, before_step: Any
+) -> tuple[Path, Path]:
+    """A run that was stopped after two steps, and its text, which was named from its folder."""
+    text = tmp_path / "texts" / "words.txt"
+    text.parent.mkdir()
+    text.write_bytes(text_file.read_bytes())
+    before_step(1, stop_with(signal.SIGTERM))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(text.parent)
+        code, run = cli(*toy, *SIX, "data.path=words.txt")
+    assert code == 143
+    return run, text
+
+
+def test_a_run_goes_on_from_any_folder(
+    stopped: tuple[Path, Path], runs: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    run, text = stopped
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli_module.main([f"resume={run}"]) == 0
+    assert_same_run(run, runs())
+    assert summary_of(run)["settings"]["data"]["path"] == str(text)
+    assert summary_of(run)["settings_sha256"] == summary_of(runs())["settings_sha256"]
+
+
+def test_a_run_goes_on_with_its_text_in_another_place(
+    stopped: tuple[Path, Path], runs: Callable[..., Path], tmp_path: Path, capsys: Any
+) -> None:
+    run, text = stopped
+    before = snapshot(run)
+    moved = text.rename(tmp_path / "moved.txt")
+    capsys.readouterr()
+    assert cli_module.main([f"resume={run}"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "No such file or directory; if the text has moved, give its place with data.path" in error
+    )
+    assert error.count("\n") == 1
+    text.write_text("another text " * 900)
+    for arguments in ((), (f"data.path={text}",)):
+        assert cli_module.main([f"resume={run}", *arguments]) == 1
+        assert "is not the text with which the run began" in capsys.readouterr().err
+    assert snapshot(run) == before
+    assert cli_module.main([f"resume={run}", f"data.path={moved}"]) == 0
+    assert_same_run(run, runs())
+    text.unlink()
+    assert cli_module.main([f"resume={run}"]) == 0  # from its new place; there is nothing to do
+    assert cli_module.main([f"resume={run}", f"data.path={text}"]) == 1
+
+
+def test_a_run_whose_recorded_path_is_relative_goes_on(
+    stopped: tuple[Path, Path], runs: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As version 0.5 recorded it, without bits per byte."""
+    run, text = stopped
+    config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+    config["data"]["path"] = "words.txt"
+    (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    state = read_checkpoint(run / "checkpoint.pt")
+    state["settings"]["data"]["path"] = "words.txt"
+    write_checkpoint(run / "checkpoint.pt", {k: v for k, v in state.items() if k != "sha256"})
+    metrics = pd.read_csv(run / "metrics.csv", dtype=str)
+    metrics.drop(columns="val_bits_per_byte").to_csv(run / "metrics.csv", index=False)
+    copies = [tmp_path / name for name in ("from its folder", "with its path")]
+    for copy in copies:
+        shutil.copytree(run, copy)
+    monkeypatch.chdir(tmp_path)
+    assert cli_module.main([f"resume={copies[1]}"]) == 1
+    assert cli_module.main([f"resume={copies[1]}", f"data.path={text}"]) == 0
+    monkeypatch.chdir(text.parent)
+    assert cli_module.main([f"resume={copies[0]}"]) == 0
+    for copy in copies:
+        found, whole = (pd.read_csv(place / "metrics.csv") for place in (copy, runs()))
+        timed = ["tokens_per_s", "memory_mb"]
+        expected = whole.drop(columns=["val_bits_per_byte", *timed])
+        pd.testing.assert_frame_equal(found.drop(columns=timed), expected)
+
+
+def test_a_run_that_never_read_its_text_may_take_another(
+    cli: Cli, toy: tuple[str, ...], text_file: Path
+) -> None:
+    code, run = cli(*toy, "data.path=/absent")
+    assert code == 1
+    assert cli_module.main([f"resume={run}", f"data.path={text_file}"]) == 0
 
 
 def test_a_run_with_an_answer_is_left_as_it_is(cli: Cli, toy: tuple[str, ...], capsys: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from conftest import ROOT, Sweep
+from experiments.analysis.runs import find_runs
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
@@ -367,6 +369,52 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     folders = sorted(path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert [len(list(folder.glob("*/summary.json"))) for folder in folders] in ([2, 6], [6, 2])
     assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
+
+
+def test_a_text_is_the_same_wherever_it_lies(
+    toy: tuple[str, ...], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sweep and one job for it, and one arm; another text is another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+    copy, other = tmp_path / "copy.txt", tmp_path / "other.txt"
+    copy.write_bytes(text_file.read_bytes())
+    other.write_text("another text of no more than a few words\n" * 90)
+    grid = ["-m", *toy, "seed=0,1"]
+    assert cli_module.main(grid) == 0
+    (folder,) = (tmp_path / "outputs").iterdir()
+    before = written(folder)
+    for path in ("copy.txt", copy, text_file):
+        assert cli_module.main([*grid, f"data.path={path}"]) == 0
+    assert written(folder) == before
+    assert list((tmp_path / "outputs").iterdir()) == [folder]
+    both = tmp_path / "both"
+    command = ["-m", *toy, f"data.path={copy},{text_file},{other}", f"hydra.sweep.dir={both}"]
+    assert cli_module.main(command) == 0
+    rows = table(both)
+    assert sorted(rows["data.path"]) == [str(copy), str(other)]
+    shutil.copytree(folder, both / "again")
+    names = {run.setting("data.path") for run in find_runs(both)}
+    assert names == {str(text_file), str(other)}  # that of the first run that is found
+
+
+def test_a_text_that_changes_during_a_sweep_costs_its_jobs_one_line(
+    sweep: Sweep, toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one two three four five six seven\n" * 90)
+    original = cli_module.launch_job
+
+    def launch_job(values: Any, *arguments: Any, **more: Any) -> int:
+        code = original(values, *arguments, **more)
+        text.write_text("seven six five four three two one\n" * 91)
+        return code
+
+    monkeypatch.setattr(cli_module, "launch_job", launch_job)
+    code, folder = sweep("seed=0,1", f"data.path={text}")
+    assert code == 1
+    assert sorted(table(folder)["status"]) == ["failed", "finished"]
+    assert "was changed while the sweep ran; run the same command again" in capsys.readouterr().err
 
 
 def test_time_left_is_in_few_words() -> None:
