@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder
 from experiments.machine.console import one_line
-from experiments.machine.files import write_atomically
+from experiments.machine.files import typed_path, write_atomically
 from experiments.settings.schema import DataSettings, Settings
 from gpt import ConfigError
 from gpt.registry import Registry
@@ -61,7 +61,7 @@ def text(data: DataSettings) -> str:
     """A UTF-8 file, or all files of a folder and its subfolders in the order of their paths."""
     if data.path is None:
         raise ConfigError("data.path", None, "must name a UTF-8 text file or a folder of them")
-    path = Path(data.path).expanduser()
+    path = typed_path(data.path)
     if path.is_dir():
         files = sorted(
             file
@@ -192,7 +192,7 @@ def cached_tokens(
     The cache file holds the sha256 of its payload, then the payload. A damaged one is replaced.
     """
     kind = TOKENIZERS[tokenizer_name]
-    path = Path(folder).expanduser() / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
+    path = typed_path(folder) / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
     if path.is_file():
         stored = path.read_bytes()
         payload = stored[DIGEST_BYTES:]
