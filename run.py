@@ -21,7 +21,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.jobs.launch import launch, launch_job, reject, wants_traceback
-from experiments.machine.console import one_line, print_error, show_warnings
+from experiments.machine.console import one_line, print_error, terminal
+from experiments.machine.environment import environment
 from experiments.machine.files import hide_home
 from experiments.machine.signals import SIGNAL_EXIT_BASE, Interrupted, exit_code, handle_signals
 from experiments.settings.compose import setting_names, to_values, unknown_setting
@@ -35,8 +36,12 @@ CONF = str(Path(__file__).parent.resolve() / "conf")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Bad input gives one line on stderr."""
     # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    show_warnings()
+    with terminal(), environment({"HYDRA_FULL_ERROR": "1"}):
+        return run_command(sys.argv[1:] if arguments is None else arguments)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Compose the config and run what it says; returns the exit code."""
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_codes.append(run_sweep_job(config) if is_sweep_job else run_alone(config))
 
     typed = sys.argv
-    sys.argv = [typed[0], *map(expand_home, typed[1:] if arguments is None else arguments)]
+    sys.argv = [typed[0], *map(expand_home, arguments)]
     try:
         with handle_signals():
             task()
@@ -97,7 +102,7 @@ def overrides_of(job: HydraConf) -> list[str]:
 
 def expand_home(argument: str) -> str:
     """`name=~/...` with the home directory for ~, which shells replace only after a space."""
-    return re.sub(r"^([^=]+=)~(?=/|$)", lambda match: match[1] + str(Path.home()), argument)
+    return re.sub(r"^([^=]+=)~(?=/|$)", lambda match: match[1] + os.path.expanduser("~"), argument)
 
 
 def explain_composition(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
@@ -74,6 +74,34 @@ FAULTS: dict[str, Callable[..., None]] = {
 }
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process finds when it starts, other than that of its parent.
+
+    variables  of the environment
+    hidden     modules that this machine is to lack
+    encoding   of what it prints
+    closed     whether it has neither stdin, nor stdout, nor stderr
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[str] = ()
+    encoding: str = "utf-8"
+    closed: bool = False
+
+    def enter(self) -> None:
+        """Import again what may read them when it is imported, PyTorch aside."""
+        os.environ |= self.variables
+        sys.modules |= dict.fromkeys(self.hidden)
+        own = ("experiments", "gpt", "normscope", "run", "matplotlib")
+        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+            del sys.modules[name]
+        sys.stdout.reconfigure(encoding=self.encoding, errors="strict")  # type: ignore[union-attr]
+        if self.closed:
+            sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+            os.closerange(0, 3)
+
+
 def _arm(fault: Fault) -> None:
     """Let it happen before training step `fault.step`."""
     from experiments.training.loop import Trainer
@@ -123,10 +151,13 @@ def _child(
     tell: Any,
     barrier: Any,
     pictures: bool,
+    surroundings: Surroundings | None,
 ) -> None:
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if surroundings is not None:
+        surroundings.enter()
     import torch
 
     import run
@@ -169,11 +200,12 @@ class Child:
         fault: Fault | None = None,
         barrier: Any = None,
         pictures: bool = False,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.output = folder / f"output{len(list(folder.glob('output*')))}.txt"
         self.output.touch()
         self.tell = CONTEXT.Value("q", 0)
-        passed = (arguments, self.output, fault, self.tell, barrier, pictures)
+        passed = (arguments, self.output, fault, self.tell, barrier, pictures, surroundings)
         start_server()
         self.process = CONTEXT.Process(target=_child, args=passed)
         self.process.start()

@@ -1,6 +1,8 @@
-"""Whether two runs recorded and computed the same."""
+"""What a run recorded, and whether two of them recorded and computed the same."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,15 @@ def summary_of(run: Path) -> dict[str, Any]:
 def state_of(run: Path, name: str = "checkpoint.pt") -> dict[str, Any]:
     state: dict[str, Any] = torch.load(run / name, weights_only=True)
     return state
+
+
+def wandb_records(run: Path) -> list[dict[str, Any]]:
+    """What the file of an offline W&B run holds, read by W&B's own tool."""
+    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    tool = Path(sys.executable).with_name("wandb")
+    command = [str(tool), "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

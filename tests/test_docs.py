@@ -236,7 +236,7 @@ def test_commands_run(
     (tmp_path / "my.txt").write_text(text_file.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
-    monkeypatch.setattr(measuring, "write_claims_page", lambda directory: directory)
+    monkeypatch.setattr(measuring, "write_page", lambda directory: directory)
     places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}
     if any(place in command for place in places for command in commands):
         arguments = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]

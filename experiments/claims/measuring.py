@@ -25,6 +25,7 @@ from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job, set_threads
 from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs, threads_in_children
 from experiments.machine.console import one_line, print_line, print_table, progress
 from experiments.machine.device import pick_device
+from experiments.machine.files import typed_path
 from experiments.machine.signals import (
     SIGNAL_EXIT_BASE,
     Interrupted,
@@ -35,7 +36,6 @@ from experiments.machine.signals import (
 from experiments.records.recorder import Recorder
 from experiments.records.sink import Table, Value
 from experiments.records.summary import read_summary
-from experiments.report.claims_page import write_claims_page
 from experiments.runner import Outcome
 from experiments.settings.compose import to_values
 from experiments.settings.identity import digest
@@ -219,7 +219,7 @@ def trained_runs(
         return [*lab.overrides, *arm, f"seed={seed}"]
 
     settings = lab.base
-    folder = Path(settings.claims.runs).expanduser().absolute()
+    folder = typed_path(settings.claims.runs).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     grid = [overrides_of(arm, seed) for arm in arms for seed in lab.run_seeds]
     jobs = plan_jobs(grid, NAMED, folder, values_of)
@@ -283,7 +283,7 @@ def record_claims(
         recorder.table("measurements", points)
     recorder.summary.budget, recorder.summary.claims = settings.claims.budget, verdicts
     recorder.write_summary()  # the page reads it
-    page = write_claims_page(recorder.directory)
+    page = write_page(recorder.directory)
     scoreboard = [
         {
             "claim": claim.name,
@@ -294,9 +294,24 @@ def record_claims(
         for claim in claims
     ]
     print_table("Claims", scoreboard)
-    print_line(f"\nReport: {page}")
+    if page is not None:
+        print_line(f"\nReport: {page}")
     counts = Counter(verdicts.values())
     return Outcome(results={verdict: str(count) for verdict, count in sorted(counts.items())})
+
+
+def write_page(directory: Path) -> Path | None:
+    """Write the page about the claims; None, with a warning, where that fails.
+
+    The tables, from which it can be made again, are there already.
+    """
+    try:
+        from experiments.report.claims_page import write_claims_page  # loads matplotlib
+
+        return write_claims_page(directory)
+    except Exception as error:
+        log.warning("the page was not written: %s: %s", type(error).__name__, one_line(error))
+        return None
 
 
 def row_of(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder, token_counts
 from experiments.machine.console import one_line
-from experiments.machine.files import atomic_file
+from experiments.machine.files import atomic_file, typed_path
 from experiments.settings.schema import DataSettings, Settings
 from experiments.settings.texts import read_text
 from gpt import ConfigError
@@ -177,7 +177,7 @@ def cached_tokens(
 
     A damaged cache file is replaced; one that cannot be read or written costs a warning.
     """
-    path = Path(folder).expanduser() / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
+    path = typed_path(folder) / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
     kind = TOKENIZERS[tokenizer_name]
     try:
         return read_cache(path, kind)

@@ -25,11 +25,13 @@ from experiments.machine.console import (
     one_line,
     print_error,
     print_line,
+    print_traceback,
     print_values,
     printable,
-    show_warnings,
     silenced,
+    terminal,
 )
+from experiments.machine.files import typed_path
 from experiments.machine.signals import exit_code, handle_signals, stop_signal
 from experiments.records.directory import (
     CONFIG_FOLDER,
@@ -65,7 +67,7 @@ def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
     """
     try:
         if values["resume"] is not None:
-            run_directory = Path(values["resume"]).expanduser()
+            run_directory = typed_path(values["resume"])
             if run_directory.resolve() != directory.resolve():
                 valid = "cannot be combined with resume, which writes into the run's own directory"
                 raise ConfigError("hydra.run.dir", str(directory), valid)
@@ -133,8 +135,8 @@ def launch_job(values: Values, overrides: Sequence[str], directory: Path, bars: 
     job or has completed it meanwhile, or where the sweep was asked to stop. Records an invalid
     config as a failed job.
     """
-    show_warnings()  # a worker process of a parallel sweep has not called it yet
-    with silenced(bars), handle_signals():
+    # The terminal, too, since a worker process of a parallel sweep has only this.
+    with terminal(), silenced(bars), handle_signals():
         try:
             if stop_signal() or not needs_run(directory, rerun_setting(values)):
                 return 0
@@ -250,7 +252,7 @@ def run(
 
 def execute(settings: Settings, recorder: Recorder) -> int:
     """Run the runner, draw its pictures, close its records and print the result; the exit code."""
-    directory, message = recorder.directory, ""
+    directory, messages, failure = recorder.directory, dict[str, str](), None
     pictures: list[Path] = []
     try:
         outcome = find_runner(settings.runner)(settings, recorder)
@@ -259,29 +261,35 @@ def execute(settings: Settings, recorder: Recorder) -> int:
     except KeyboardInterrupt as error:
         status, code = "interrupted", exit_code(error)
         quoted = shlex.quote(display_path(directory))
-        message = f"continue with python run.py resume={quoted}"
+        messages[status] = f"continue with python run.py resume={quoted}"
     except Exception as error:
-        if wants_traceback():
-            raise
-        status, message, code = "failed", describe_error(error), FAILED
+        status, code, failure = "failed", FAILED, error
+        messages["error"] = describe_error(error)
     else:
         status, code = outcome.status, 0
     try:
-        recorder.close(status, pictures, message if status == "failed" else None)
+        recorder.close(status, pictures, messages.get("error"))
     except OSError as error:  # such as a full disk; the records written before are still there
-        status, message, code = "failed", message or describe_error(error), code or FAILED
-    if message:
-        print_error(f"{'error' if status == 'failed' else status}: {message}")
-    else:
+        code = code or FAILED
+        messages.setdefault("error", describe_error(error))
+    if failure is not None and wants_traceback():
+        print_traceback(failure)
+    for kind, message in messages.items():
+        print_error(f"{kind}: {message}")
+    if not messages:
         print_outcome(outcome, recorder)
     return code
 
 
 def draw_pictures(directory: Path) -> list[Path]:
-    """Draw the run's pictures; returns their paths."""
-    from experiments.report.run_pictures import draw_run  # loads matplotlib: only for pictures
+    """Draw the run's pictures; returns their paths. What cannot be drawn costs a warning."""
+    try:
+        from experiments.report.run_pictures import draw_run  # loads matplotlib: only for pictures
 
-    return draw_run(directory)
+        return draw_run(directory)
+    except Exception as error:  # such as of a library that is broken on this machine
+        log.warning("no pictures are drawn: %s", one_line(error))
+        return []
 
 
 def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
@@ -301,14 +309,19 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
 
 def display_path(directory: Path) -> str:
     """The path as printed: relative to the current directory where that is shorter."""
-    return printable(min(str(directory), os.path.relpath(directory), key=len))
+    try:
+        relative = os.path.relpath(directory)
+    except (OSError, ValueError):  # the current directory was removed, or is on another drive
+        relative = str(directory)
+    return printable(min(str(directory), relative, key=len))
 
 
 def describe_error(error: Exception) -> str:
     """An error as one line, with the name of its type unless it is a ConfigError."""
     if isinstance(error, ConfigError):
         return one_line(error)
-    hint = "" if isinstance(error, OSError) else "; set NORMSCOPE_DEBUG=1 for the traceback"
+    is_plain = isinstance(error, OSError) or wants_traceback()
+    hint = "" if is_plain else "; set NORMSCOPE_DEBUG=1 for the traceback"
     return f"{type(error).__name__}: {one_line(error)}{hint}"
 
 

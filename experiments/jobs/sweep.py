@@ -23,6 +23,7 @@ from experiments.jobs.check import checked_settings
 from experiments.jobs.launch import display_path
 from experiments.jobs.results import print_arms, write_runs_csv
 from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
+from experiments.machine.environment import environment
 from experiments.machine.files import TEMPORARY, safe_file_name
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
@@ -125,21 +126,12 @@ def check_sweep(base: Mapping[str, Any], swept: Mapping[str, str]) -> None:
         raise ConfigError("resume", resume, valid)
 
 
-@contextlib.contextmanager
-def threads_in_children(count: int) -> Iterator[None]:
+def threads_in_children(count: int) -> contextlib.AbstractContextManager[None]:
     """Within: processes started here compute with `count` threads.
 
     By environment variables, since the numerical libraries read them once, when they are loaded.
     """
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(count))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    return environment(dict.fromkeys(THREAD_VARIABLES, str(count)))
 
 
 class Sweep:
@@ -334,10 +326,10 @@ class Sweep:
 
     def _report(self) -> None:
         """Write the sweep's report. A sweep without one still has its CSV files."""
-        # Loads matplotlib, which would delay the first job.
-        from experiments.report import write_report
-
         try:
+            # Loads matplotlib, which would delay the first job.
+            from experiments.report import write_report
+
             self.report = write_report([self.folder], self.folder)
         except Exception as error:
             log.warning("the report was not written: %s: %s", type(error).__name__, one_line(error))

@@ -1,31 +1,52 @@
 """What is printed on the terminal during a run and at its end."""
 
+import contextlib
+import io
 import logging
 import math
 import os
+import sys
 import time
+import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
 
 class QuietingConsole(Console):
-    """Stops printing when its reader has gone (`| head`), instead of ending the run."""
+    """Stops printing when nothing can be written any more, instead of ending the run.
+
+    Its reader may have gone (`| head`), the disk of its file be full, its terminal closed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, highlight=False, markup=False)
+        if self.width < 1:  # COLUMNS=0, with which rich prints nothing at all
+            self.width = USUAL_WIDTH
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:  # rich itself looks after a broken pipe alone
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        # Python flushes stdout at exit, which would fail on the closed pipe.
+        # Python flushes stdout at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-console = QuietingConsole(highlight=False, markup=False)
-error_console = QuietingConsole(stderr=True, highlight=False, markup=False)
+USUAL_WIDTH = 80  # characters
+console = QuietingConsole()
+error_console = QuietingConsole(stderr=True)
 
+WIDEST = 10_000  # characters of a table's line
 PLAIN_LINES = 10  # progress lines of one run where there is no terminal
 
 _lines_on, _bars_on = True, True  # whether lines and progress bars are printed
@@ -62,6 +83,11 @@ def print_error(text: str) -> None:
         error_console.print(" ".join(printable(text).split("\n")), soft_wrap=True)
 
 
+def print_traceback(error: BaseException) -> None:
+    """Print an error with its traceback to stderr, of a sweep's job, too."""
+    error_console.print(printable("".join(traceback.format_exception(error))), soft_wrap=True)
+
+
 class OneLineFormatter(logging.Formatter):
     """A log record as one printable line, whatever text of a file or an error it quotes."""
 
@@ -70,12 +96,73 @@ class OneLineFormatter(logging.Formatter):
         return " ".join(printable(super().format(record)).split("\n"))
 
 
-def show_warnings() -> None:
-    """Send warnings to stderr, one line each. Calling it again changes nothing."""
-    if not logging.root.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(OneLineFormatter("%(levelname)s: %(message)s"))
-        logging.root.addHandler(handler)
+@contextmanager
+def terminal() -> Iterator[None]:
+    """Within: nothing that is printed raises, by whatever library, and each warning is a line.
+
+    Characters that the terminal lacks are shown as escapes. Warnings go to stderr, those of Python
+    libraries too, and none of them is an error.
+    """
+    open_standard_streams()
+    with escaped_output(), logged_to_stderr(), warnings.catch_warnings():
+        warnings.filters[:] = [  # type: ignore[index]
+            ("default", *rest) if action == "error" else (action, *rest)
+            for action, *rest in warnings.filters
+        ]
+        warnings.showwarning = log_warning  # type: ignore[assignment]
+        yield
+
+
+def open_standard_streams() -> None:
+    """Let what is printed lead nowhere where the process began without stdout or stderr.
+
+    Else the next file that is opened would take the number of the absent one, and with it all that
+    is written to that number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+@contextmanager
+def escaped_output() -> Iterator[None]:
+    """Within: stdout and stderr write escapes for characters that their encoding lacks."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        _set_errors(stream, "backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            _set_errors(stream, errors)
+
+
+def _set_errors(stream: io.TextIOWrapper, errors: str | None) -> None:
+    with contextlib.suppress(OSError, ValueError):  # its disk is full, or it was closed
+        stream.reconfigure(errors=errors)
+
+
+@contextmanager
+def logged_to_stderr() -> Iterator[None]:
+    """Within: what is logged goes to stderr, one line each, unless it goes somewhere already."""
+    if logging.root.handlers:
+        yield
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter("%(levelname)s: %(message)s"))
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+
+
+def log_warning(message: Warning | str, category: type[Warning], *where: object) -> None:
+    """Log what a library warns of by Python's `warnings`."""
+    logging.getLogger("py.warnings").warning("%s: %s", category.__name__, message)
 
 
 def print_values(title: str, values: Mapping[str, str]) -> None:
@@ -97,7 +184,18 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     for row in rows:
         table.add_row(*(Text(printable(str(value))) for value in row.values()))
     print_line(f"\n{title}")
-    console.print(table)
+    console.print(Uncut(table), soft_wrap=True)
+
+
+class Uncut:
+    """A table with all that its cells hold, however narrow the terminal."""
+
+    def __init__(self, table: RichTable) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table as wide as it is."""
+        return console.render(self.table, options.update(width=WIDEST))
 
 
 def one_line(error: BaseException) -> str:
@@ -114,13 +212,22 @@ class ReportProgress(Protocol):
 @contextmanager
 def progress(description: str, total: int, lines: bool = True) -> Iterator[ReportProgress]:
     """A bar with the time left on a terminal; elsewhere a few plain lines, if `lines`."""
-    if not _bars_on or not (lines or console.is_terminal):
+    if not _bars_on or not (lines or can_redraw()):
         yield lambda done, note="": None
-    elif console.is_terminal:
+    elif can_redraw():
         with progress_bar(description, total) as report:
             yield report
     else:
         yield progress_lines(description, total)
+
+
+def can_redraw() -> bool:
+    """Whether a bar can be redrawn in place.
+
+    Not on a terminal that cannot move its cursor (TERM=dumb), nor in a file or a pipe, where
+    colours may well be wanted (FORCE_COLOR).
+    """
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 @contextmanager

@@ -81,13 +81,30 @@ def safe_file_name(text: str) -> str:
     return name.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
+def typed_path(text: str) -> Path:
+    """The path of a setting. ~ is the home directory, or where there is none a plain name."""
+    return Path(os.path.expanduser(text))
+
+
+def home_directory() -> str:
+    """The user's home directory; empty where there is none, or none of the user's own.
+
+    A container's user may have no entry in the system's list, and no HOME.
+    """
+    try:
+        home = str(Path.home())
+    except RuntimeError:
+        return ""
+    return home if len(home) > 1 else ""
+
+
 def hide_home(value: Any) -> Any:
     """Nested `value` with ~ for the home directory, so that records do not name the user."""
     if isinstance(value, dict):
         return {key: hide_home(item) for key, item in value.items()}
     if isinstance(value, list):
         return [hide_home(item) for item in value]
-    home = str(Path.home())
-    if isinstance(value, str) and len(home) > 1:
+    home = home_directory()
+    if isinstance(value, str) and home:
         return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)", "~", value)
     return value

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import gc
-import resource
 import sys
 from pathlib import Path
 
@@ -23,15 +22,16 @@ class PeakMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.highest_before = 0
+        self.highest_before: int | None = None
         load_kernels(device)
         gc.collect()
         # Free memory that the C library keeps would be used again by the model without a rise.
-        with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
+        # Only glibc has malloc_trim, and Windows no library without a name.
+        with contextlib.suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
         self.baseline = self._current()
         self.restart()
-        self.highest_before = 0
+        self.highest_before = None
 
     def restart(self) -> None:
         """Measure `rise` from now on."""
@@ -47,29 +47,31 @@ class PeakMeter:
 
     def rise(self) -> int | None:
         """Peak bytes above the baseline since `restart`; None where they cannot be measured."""
-        if self.baseline is None or not self.restarted:
+        peak = self._peak()
+        if self.baseline is None or peak is None or not self.restarted:
             return None
-        return self._peak() - self.baseline
+        return peak - self.baseline
 
-    def highest(self) -> int:
-        """Peak bytes of the run so far; on a CPU they include the libraries."""
-        return max(self.highest_before, self._peak())
+    def highest(self) -> int | None:
+        """Peak bytes of the run so far; on a CPU they include the libraries.
+
+        None where the system does not report them.
+        """
+        peaks = [peak for peak in (self.highest_before, self._peak()) if peak is not None]
+        return max(peaks, default=None)
 
     def _current(self) -> int | None:
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         return _proc_status().get("VmRSS")
 
-    def _peak(self) -> int:
+    def _peak(self) -> int | None:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if self.device.type == "mps":
             return torch.mps.driver_allocated_memory()
         recorded = _proc_status().get("VmHWM")
-        if recorded is not None:
-            return recorded
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kB
+        return _resource_peak() if recorded is None else recorded
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -85,6 +87,21 @@ def load_kernels(device: torch.device) -> None:
     optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
     layer(torch.ones(1, 2, device=device)).sum().backward()
     optimizer.step()
+
+
+def _resource_peak() -> int | None:
+    """Peak bytes of this process by the C library; None where there is none, as on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others kB
+
+
+def in_mb(count: int | None) -> float | None:
+    """Bytes in MB of 2^20; None stays None."""
+    return None if count is None else count / MB
 
 
 def _proc_status() -> dict[str, int]:

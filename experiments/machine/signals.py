@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from experiments.machine.environment import environment
+
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
 STOP_FILE = "NORMSCOPE_STOP_FILE"  # environment variable: the path of that file
 
@@ -108,12 +110,9 @@ def defer_signals() -> Iterator[None]:
 @contextmanager
 def forward_signals() -> Iterator[None]:
     """Within: processes started here learn of a signal to this one, through a file."""
-    before = os.environ.get(STOP_FILE)
-    with tempfile.TemporaryDirectory() as folder, defer_signals():
-        os.environ[STOP_FILE] = str(Path(folder) / "stop")
-        try:
-            yield
-        finally:
-            del os.environ[STOP_FILE]
-            if before is not None:
-                os.environ[STOP_FILE] = before
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        defer_signals(),
+        environment({STOP_FILE: str(Path(folder) / "stop")}),
+    ):
+        yield

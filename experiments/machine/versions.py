@@ -17,9 +17,18 @@ PACKAGES = (
 )
 
 
+def version_of(package: str) -> str | None:
+    """A package's version; None where its files are there and it was never installed by a tool."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def versions() -> dict[str, str]:
     """Each version by name, as summary.json has them."""
-    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    installed = {package: version_of(package) for package in PACKAGES}
+    packages = {package: version for package, version in installed.items() if version is not None}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

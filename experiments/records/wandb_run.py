@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import html
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from experiments.machine.console import one_line
+from experiments.machine.environment import environment
 from experiments.machine.files import hide_home
 from experiments.records.sink import Metrics, Table, format_cell
 from experiments.records.summary import Summary
@@ -19,6 +21,24 @@ from normscope.stats import Row
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
+# Variables that say who the user is, where the server is and how it is reached.
+OF_THE_USER = {
+    "WANDB_API_KEY",
+    "WANDB_APP_URL",
+    "WANDB_BASE_URL",
+    "WANDB_CACHE_DIR",
+    "WANDB_CONFIG_DIR",
+    "WANDB_CREDENTIALS_FILE",
+    "WANDB_DATA_DIR",
+    "WANDB_ENTITY",
+    "WANDB_ERROR_REPORTING",
+    "WANDB_HTTP_PROXY",
+    "WANDB_HTTP_TIMEOUT",
+    "WANDB_HTTPS_PROXY",
+    "WANDB_IDENTITY_TOKEN_FILE",
+    "WANDB_INSECURE_DISABLE_SSL",
+    "WANDB_SERVICE",  # W&B's own process
+}
 TIMEOUT = 60.0  # seconds for W&B to start or to end
 TIMEOUT_ONCE_FAILED = 5.0
 
@@ -47,6 +67,14 @@ def html_table(table: Table) -> str:
             "".join(f"<td>{html.escape(format_cell(value))}</td>" for value in row.values())
         )
     return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
+
+
+def variables_of_runs() -> list[str]:
+    """The environment's variables by which W&B would make another run of this one.
+
+    Such as WANDB_RUN_ID, under which all jobs of a sweep would be one run, or WANDB_CONFIG_PATHS.
+    """
+    return [name for name in os.environ if name.startswith("WANDB_") and name not in OF_THE_USER]
 
 
 class HideHome(logging.Filter):
@@ -99,43 +127,48 @@ class WandbSink:
         self.id: str | None = records.get("wandb_id")
         self.run: Any = None
         try:
-            import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
-
-            self.wandb = wandb
-            hide_home_in_wandb_log()
-            self.run = wandb.init(
-                mode="online" if settings.wandb.mode == "online" else "offline",
-                project=settings.wandb.project,
-                entity=settings.wandb.entity,
-                group=settings.wandb.group,
-                job_type=settings.runner,
-                tags=settings.wandb.tags,
-                name=settings.wandb.name or directory.name,
-                dir=directory,
-                config=dataclasses.asdict(settings),
-                id=self.id,
-                resume=None if self.id is None else "allow",
-                reinit="finish_previous",
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    init_timeout=TIMEOUT,
-                    finish_timeout=TIMEOUT,
-                    disable_git=True,
-                    disable_code=True,
-                    disable_job_creation=True,
-                    x_disable_meta=True,
-                    x_disable_stats=True,
-                    x_disable_machine_info=True,
-                    x_save_requirements=False,
-                ),
-            )
-            self.id = getattr(self.run, "id", None)
-            self.run.define_metric("*", step_metric="step")
+            with environment(dict.fromkeys(variables_of_runs())):
+                self._start(directory, settings)
             for link in directory.glob("wandb/*/logs/debug-core.log"):
                 link.unlink()  # leads into the home directory
         except Exception as error:
             self.give_up(error)
+
+    def _start(self, directory: Path, settings: Settings) -> None:
+        """Open the W&B run."""
+        import wandb  # takes a second, which runs with wandb.mode=disabled need not wait for
+
+        self.wandb = wandb
+        hide_home_in_wandb_log()
+        self.run = wandb.init(
+            mode="online" if settings.wandb.mode == "online" else "offline",
+            project=settings.wandb.project,
+            entity=settings.wandb.entity,
+            group=settings.wandb.group,
+            job_type=settings.runner,
+            tags=settings.wandb.tags,
+            name=settings.wandb.name or directory.name,
+            dir=directory,
+            config=dataclasses.asdict(settings),
+            id=self.id,
+            resume=None if self.id is None else "allow",
+            reinit="finish_previous",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=TIMEOUT,
+                finish_timeout=TIMEOUT,
+                disable_git=True,
+                disable_code=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_disable_machine_info=True,
+                x_save_requirements=False,
+            ),
+        )
+        self.id = getattr(self.run, "id", None)
+        self.run.define_metric("*", step_metric="step")
 
     @staticmethod
     def is_wanted(settings: Settings) -> bool:

@@ -13,6 +13,7 @@ from experiments.analysis.histories import read_history
 from experiments.analysis.runs import runs_in, warn_of_shared_seeds
 from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
+from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
 from experiments.report.page import draw_picture, render
 from gpt import ConfigError

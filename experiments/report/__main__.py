@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.machine.console import one_line, print_error, print_line, show_warnings
+from experiments.machine.console import one_line, print_error, print_line, terminal
 from experiments.report import FORMATS, write_report
 from experiments.report.claims_page import write_claims_page
 from gpt import ConfigError
@@ -13,7 +13,12 @@ from gpt import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; returns the exit code. Bad input gives one line on stderr."""
-    show_warnings()
+    with terminal():
+        return report(arguments)
+
+
+def report(arguments: Sequence[str] | None) -> int:
+    """Write the report about what the arguments name; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="Write one page, with figures, about any number of runs and sweeps.",

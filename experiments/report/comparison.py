@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from experiments.analysis.arms import label_value
 from experiments.analysis.histories import by_layer, read_csv
 from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
 from experiments.machine.console import one_line
+from experiments.machine.plotting import plain_matplotlib
 from experiments.report.rates import WARMUP
 from experiments.report.style import COLOURS, LEGEND, MARKS, panels, save
 from gpt import ConfigError
@@ -39,6 +41,12 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
                 "python -m experiments.report compares others"
             )
             raise ConfigError("DIR", str(directory), valid)
+    with plain_matplotlib():
+        return save(draw_comparison(runs, ratios), path)
+
+
+def draw_comparison(runs: Sequence[Run], ratios: Sequence[pd.Series]) -> Figure:
+    """The ratios above the losses."""
     figure, (above, below) = panels(2, 1, PANEL)
     above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
     above.sharex(below)
@@ -48,9 +56,9 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     figure.legend(
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )
-    draw_losses(below, [read_table(directory, "metrics") for directory in directories])
+    draw_losses(below, [read_table(run.directory, "metrics") for run in runs])
     draw_frequencies(below, {run.summary.corpus.unigram_validation_loss for run in runs})
-    return save(figure, path)
+    return figure
 
 
 def read_table(directory: Path, name: str) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -18,6 +17,7 @@ from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import one_line, printable
+from experiments.machine.plotting import plain_matplotlib
 from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural
 from experiments.report.figures import Maker
 from experiments.report.style import DPI
@@ -55,7 +55,7 @@ def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture |
     of a file should cost one figure and not the report.
     """
     try:
-        with mpl.rc_context(STYLE):
+        with plain_matplotlib(STYLE):
             figure = make()
             return None if figure is None else save_picture(figure, folder, formats)
     except OSError:

@@ -8,7 +8,6 @@ import argparse
 import logging
 import math
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.histories import read_csv
-from experiments.machine.console import one_line, print_error, print_line, show_warnings
+from experiments.machine.console import one_line, print_error, print_line, terminal
+from experiments.machine.plotting import plain_matplotlib
 from experiments.records.summary import Summary, read_summary
 from experiments.report.comparison import compare
 from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
 
-# Names in scripts that the font lacks are drawn as boxes; nobody can do anything about it here.
-warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-
 
 def draw_run(directory: Path) -> list[Path]:
     """Draw every picture whose files are there, into plots/; returns their paths."""
@@ -41,9 +38,10 @@ def draw_run(directory: Path) -> list[Path]:
     for name, file, draw in PICTURES:
         try:
             frame = read_csv(directory / f"{file}.csv")
-            figure = None if frame.empty else draw(frame, summary=read_summary(directory))
-            if figure is not None:
-                drawn.append(save(figure, directory / "plots" / f"{name}.png"))
+            with plain_matplotlib():
+                figure = None if frame.empty else draw(frame, summary=read_summary(directory))
+                if figure is not None:
+                    drawn.append(save(figure, directory / "plots" / f"{name}.png"))
         except Exception as error:  # one picture less is no reason to lose the others, or the run
             log.warning("%s is not drawn: %s", name, one_line(error))
     return drawn
@@ -305,8 +303,13 @@ PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: see the module's docstring."""
-    show_warnings()
+    """Command line: see the module's docstring. Returns the exit code."""
+    with terminal():
+        return draw_again(arguments)
+
+
+def draw_again(arguments: Sequence[str] | None) -> int:
+    """Draw what the arguments name; returns the exit code. Bad input gives one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=__doc__)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="of a run")
     parser.add_argument("--out", type=Path, help="of a comparison (default: comparison.png)")

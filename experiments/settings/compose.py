@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from experiments.machine.files import hide_home, safe_file_name
+from experiments.machine.files import hide_home, safe_file_name, typed_path
 from experiments.settings.identity import RENAMED
 from experiments.settings.schema import Settings
 from gpt import ConfigError
@@ -79,7 +79,7 @@ def to_values(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     data = cast(dict[str, Any], values)["data"]
     if data["path"] is not None:
-        data["path"] = os.path.abspath(os.path.expanduser(data["path"]))
+        data["path"] = os.path.abspath(typed_path(data["path"]))
     return cast(dict[str, Any], hide_home(values))
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.machine.files import typed_path
 from gpt import ConfigError
 
 PIECE = 2**20  # bytes of a text that are worked on at a time
@@ -52,7 +53,7 @@ def read_text(path: str) -> bytes:
 
 def files_of(path: str) -> list[Path]:
     """The files that make up a text: `path` itself, or those of the folder. Raises ConfigError."""
-    place = Path(path).expanduser()
+    place = typed_path(path)
     try:
         if not place.is_dir():
             return [place]

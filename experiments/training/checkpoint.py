@@ -20,7 +20,7 @@ from torch import Tensor
 
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer
 from experiments.machine.console import one_line
-from experiments.machine.files import atomic_file, sync_directory
+from experiments.machine.files import atomic_file, sync_directory, typed_path
 from experiments.machine.versions import versions
 from gpt import GPT, ConfigError, GPTConfig, parameter_count
 
@@ -219,7 +219,7 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
         raise ConfigError(
             "generate.checkpoint", None, "must name a run directory or its checkpoint.pt"
         )
-    file = Path(path).expanduser()
+    file = typed_path(path)
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
         config = GPTConfig.from_values(state["model_config"])

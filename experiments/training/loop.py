@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.machine.console import progress
-from experiments.machine.memory import MB
+from experiments.machine.memory import in_mb
 from experiments.machine.signals import Interrupted, defer_signals, stop_signal
 from experiments.machine.versions import versions
 from experiments.records.recorder import Recorder
@@ -177,7 +177,7 @@ class Trainer:
         self.tally.log(record.step + 1, metrics["train_loss"], blocks, self.engine.step_tokens)
         metrics |= {
             "tokens_per_s": self.tally.speed,
-            "memory_mb": self.engine.memory.meter.highest() / MB,
+            "memory_mb": in_mb(self.engine.memory.meter.highest()),
         }
         self.recorder.step(record.step, metrics, record.rows)
 

@@ -8,7 +8,7 @@ from experiments.analysis.runs import is_stuck
 from experiments.data.corpus import Corpus
 from experiments.machine.console import megabytes, print_line
 from experiments.machine.device import pick_device
-from experiments.machine.memory import MB, PeakMeter
+from experiments.machine.memory import PeakMeter, in_mb
 from experiments.records.recorder import Recorder
 from experiments.records.summary import CorpusSummary
 from experiments.runner import Outcome
@@ -153,7 +153,8 @@ def summarise(trainer: Trainer, finished: bool) -> None:
     summary.clip_share = None if trainer.options.clip is None else tally.clip_share
     summary.training_seconds = round(tally.training_seconds, 3)
     summary.tokens_per_s = tally.mean_speed(engine.step_tokens)
-    summary.peak_memory_mb = round(engine.memory.meter.highest() / MB, 1)
+    peak = in_mb(engine.memory.meter.highest())
+    summary.peak_memory_mb = None if peak is None else round(peak, 1)
     summary.grad_norm = tally.block_norms
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from experiments.analysis.runs import find_runs
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
+from same_run import wandb_records
 
 CONF = ROOT / "conf"
 GRIDS = {
@@ -315,12 +314,8 @@ def test_a_lost_worker_costs_its_own_job_alone(
 
 def test_wandb_groups_the_runs_of_a_sweep(sweep: Sweep) -> None:
     _, folder = sweep("seed=0", "norm=post_ln", "wandb.mode=offline", "wandb.tags=[mine]")
-    (file,) = folder.glob("*/wandb/offline-run-*/run-*.wandb")
-    tool = Path(sys.executable).with_name("wandb")
-    inspect = [str(tool), "leet", "inspect", "--json", str(file)]
-    lines = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
-    records = [json.loads(line) for line in lines.splitlines()]
-    started = next(record["run"] for record in records if record["type"] == "run")
+    (job,) = folder.glob("*-seed0-*")
+    started = next(record["run"] for record in wandb_records(job) if record["type"] == "run")
     assert started["run_group"] == folder.name
     assert started["job_type"] == "train"
     assert started["display_name"] == "post_ln-seed0"

@@ -1,26 +1,13 @@
 """The W&B run: the same records as the CSV files, and its failures cost a warning."""
 
 import csv
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Cli
 from experiments.records.wandb_run import WandbSink
-from same_run import summary_of
-
-
-def wandb_records(run: Path) -> list[dict[str, Any]]:
-    """What the offline file holds, read by W&B's own tool."""
-    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    tool = Path(sys.executable).with_name("wandb")
-    command = [str(tool), "leet", "inspect", "--json", str(file)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in lines.splitlines()]
+from same_run import summary_of, wandb_records
 
 
 @pytest.mark.pictures
