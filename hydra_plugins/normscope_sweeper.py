@@ -37,8 +37,10 @@ class GridSweeper(Sweeper):
         """Run the grid; raises SystemExit with the code where a job failed."""
         from experiments.jobs.launch import THREADS_IN_A_SWEEP
         from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan_jobs
+        from experiments.settings.typed import for_hydra
 
-        lines = [f"{name}={values}" for name, values in self.params.items()] + arguments
+        params = [for_hydra(f"{name}={values}", sweep=True) for name, values in self.params.items()]
+        lines = params + arguments
         loader = self.context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
         (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
@@ -108,10 +110,7 @@ class GridSweeper(Sweeper):
 
     def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""
-        folder = escaped(str(job.directory.parent))
-        return [*job.overrides, f"hydra.sweep.dir='{folder}'", f"hydra.sweep.subdir={job.name}"]
+        from experiments.settings.typed import quoted
 
-
-def escaped(text: str) -> str:
-    """`text` for single quotes in Hydra's grammar."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+        folder, name = quoted(str(job.directory.parent)), quoted(job.name)
+        return [*job.overrides, f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir={name}"]

@@ -59,8 +59,8 @@ def kjv(data: DataSettings) -> str:
 @CORPORA("text")
 def text(data: DataSettings) -> str:
     """A UTF-8 file, or all files of a folder and its subfolders in the order of their paths."""
-    if data.path is None:
-        raise ConfigError("data.path", None, "must name a UTF-8 text file or a folder of them")
+    if not data.path:
+        raise ConfigError("data.path", data.path, "must name a UTF-8 text file or a folder of them")
     path = Path(data.path).expanduser()
     if path.is_dir():
         files = sorted(
@@ -178,8 +178,8 @@ def load_corpus(settings: Settings) -> Corpus:
             raise ConfigError(
                 "data.path" if data.path else "data",
                 data.path or data.name,
-                f"its {part} part has {len(part_tokens)} tokens, and one window needs "
-                f"{length + 1}; give more text or lower trainer.sequence_length",
+                f"with data.train_share={data.train_share} its {part} part has "
+                f"{len(part_tokens)} tokens, and one window needs {length + 1}; give more text or lower trainer.sequence_length",
             )
     return Corpus(data.name, digest, len(encoded), tokenizer, **parts)
 
