@@ -179,7 +179,8 @@ def load_corpus(settings: Settings) -> Corpus:
                 "data.path" if data.path else "data",
                 data.path or data.name,
                 f"with data.train_share={data.train_share} its {part} part has "
-                f"{len(part_tokens)} tokens, and one window needs {length + 1}; give more text or lower trainer.sequence_length",
+                f"{len(part_tokens)} tokens, and one window needs {length + 1}; give more text or "
+                "lower trainer.sequence_length",
             )
     return Corpus(data.name, digest, len(encoded), tokenizer, **parts)
 
