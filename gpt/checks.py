@@ -72,38 +72,53 @@ def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) ->
 
     Names, numbers and flags are checked, alone or `| None`; of other types nothing is known.
     """
-    optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
-    if optional:
-        if value is None:
-            return
-        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
-    or_null = ", or null" if optional else ""
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(name, value, f"must be true or false{or_null}")
-    elif hint in (int, float):
-        check_number(name, value, hint, valid, or_null)
-    elif hint is str and valid.choices is not None:
-        check_choice(name, value, valid.choices)
-    elif hint is str and not isinstance(value, str):
-        raise ConfigError(name, value, f"must be a text{or_null}")
-    elif dataclasses.is_dataclass(hint):
-        raise ConfigError(name, value, f"must be a {hint.__name__}")  # type: ignore[union-attr]
+    kind, optional = without_none(hint)
+    if optional and value is None:
+        return
+    if kind in (int, float):
+        fits = is_number(value, kind, valid)
+    elif kind is str and valid.choices is not None:
+        return check_choice(name, value, valid.choices)
+    elif kind in (bool, str):
+        fits = isinstance(value, kind)
+    else:
+        fits = not dataclasses.is_dataclass(kind)
+    if not fits:
+        raise ConfigError(name, value, f"must be {in_words(hint, valid)}")
 
 
-def check_number(
-    name: str, value: object, kind: type = float, valid: Valid = ANYTHING, or_null: str = ""
-) -> None:
-    """Raise ConfigError unless `value` is a finite number of the kind, int or float, in bounds."""
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """The type `hint` without `| None`, and whether it had that."""
+    if get_origin(hint) not in (Union, types.UnionType) or type(None) not in get_args(hint):
+        return hint, False
+    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
+    return kind, True
+
+
+def in_words(hint: Any, valid: Valid = ANYTHING) -> str:
+    """What a field of the type `hint` may hold, such as `a finite number above 0, or null`."""
+    kind, optional = without_none(hint)
+    if kind in (int, float):
+        words = ("a whole number" if kind is int else "a finite number") + bounds_in_words(valid)
+    elif get_origin(kind) is dict:
+        words = "names with their values"
+    elif get_origin(kind) is list:
+        words = "a list such as [a,b]" if get_args(kind) == (str,) else "a list such as [0.9,0.95]"
+    else:
+        names = {bool: "true or false", str: "a text"}
+        words = names.get(kind) or f"a {getattr(kind, '__name__', kind)}"
+    return words + (", or null" if optional else "")
+
+
+def is_number(value: object, kind: type, valid: Valid) -> bool:
+    """Whether `value` is a finite number of the kind, int or float, in bounds."""
     fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    if not (
+    return bool(
         fits
         and -math.inf < value < math.inf  # type: ignore[operator]
         and valid.at_least <= value <= valid.at_most  # type: ignore[operator]
         and valid.above < value < valid.below  # type: ignore[operator]
-    ):
-        number = "a whole number" if kind is int else "a finite number"
-        raise ConfigError(name, value, f"must be {number}{bounds_in_words(valid)}{or_null}")
+    )
 
 
 def bounds_in_words(valid: Valid) -> str:

@@ -18,6 +18,8 @@ GPT_CONFIG_124M: dict[str, Any] = {
     "qkv_bias": False,
 }
 
+# Bounds far above any model, below which no size overflows.
+MOST_WIDTH, MOST_RATIO, MOST_TOKENS = 1_000_000, 1_000, 2**31 - 1
 MOST_LAYERS = 10_000  # ten times the deepest published, DeepNet's (arXiv 2203.00555)
 
 
@@ -61,7 +63,7 @@ class AttentionConfig:
 class FeedForwardConfig:
     """ratio: width of the hidden side over emb_dim."""
 
-    ratio: float = setting(4.0, above=0)
+    ratio: float = setting(4.0, above=0, at_most=MOST_RATIO)
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class Architecture:
     tie_head        whether the head shares the token embedding's weight
     """
 
-    vocab_size: int = setting(at_least=1)
-    context_length: int = setting(at_least=1)
-    emb_dim: int = setting(at_least=1)
-    n_heads: int = setting(at_least=1)
+    vocab_size: int = setting(at_least=1, at_most=MOST_TOKENS)
+    context_length: int = setting(at_least=1, at_most=MOST_TOKENS)
+    emb_dim: int = setting(at_least=1, at_most=MOST_WIDTH)
+    n_heads: int = setting(at_least=1, at_most=MOST_WIDTH)
     n_layers: int = setting(at_least=0, at_most=MOST_LAYERS)
     drop_rate: float = setting(0.0, at_least=0, at_most=1)
     qkv_bias: bool = False

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gpt.checks import Valid, check_number
+from gpt.checks import Valid, check_value
 from gpt.model import GPT
 from gpt.registry import ConfigError
 
@@ -28,10 +28,10 @@ def generate(
     The model sees the last context_length tokens. It runs in eval mode and is left as it was.
     Raises ConfigError for an empty prompt or an option out of range.
     """
-    check_number("max_new_tokens", max_new_tokens, int, Valid(at_least=0))
-    check_number("temperature", temperature, float, Valid(at_least=0))
+    check_value("max_new_tokens", max_new_tokens, int, Valid(at_least=0))
+    check_value("temperature", temperature, float, Valid(at_least=0))
     if top_k is not None:
-        check_number("top_k", top_k, int, Valid(at_least=1))
+        check_value("top_k", top_k, int, Valid(at_least=1))
     if tokens.ndim != 2 or tokens.shape[1] == 0:
         raise ConfigError("tokens", list(tokens.shape), "must be (B, T) with T of at least 1")
     random = None
@@ -57,6 +57,9 @@ def _choose(
     if top_k is not None and top_k < logits.shape[-1]:
         kept = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, float("-inf")).scatter(-1, kept.indices, kept.values)
+    # A temperature that the logits' type does not have would divide by zero or infinity.
+    limits = torch.finfo(logits.dtype)
+    temperature = min(max(temperature, limits.tiny), limits.max)
     # The largest logit as zero, so that no temperature makes it infinite.
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     return torch.multinomial(scaled.softmax(dim=-1), 1, generator=random)

@@ -110,7 +110,7 @@ class Reordered(Block):
     class Options:
         """scale_start: at which the norms' scales start."""
 
-        scale_start: float = setting(1.0, at_least=0)
+        scale_start: float = setting(1.0, at_least=0, at_most=1e30)  # float32 ends at 3e38
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__(config, layer)

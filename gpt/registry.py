@@ -1,7 +1,8 @@
 """Named choices: one table per kind of choice, filled where each choice is written."""
 
 import difflib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,12 +16,65 @@ class ConfigError(ValueError):
         super().__init__(f"{field}={value!r} is not valid: {valid}")
 
 
+# What else the field calls a choice, after the name of the choice, or a whole setting where the
+# word belongs to another one.
+OTHER_WORDS = {
+    "pre_ln": "prenorm prelayernorm",
+    "post_ln": "postnorm postlayernorm original",
+    "no_norm": "none off",
+    "sandwich": "doublenorm",
+    "layer_norm": "layernorm ln",
+    "rms_norm": "rmsnorm rms",
+    "norm.kind=layer_norm": "layernorm ln",
+    "norm.kind=rms_norm": "rmsnorm rms",
+    "norm.kind=dyt": "dyt",
+    "silu": "swish",
+    "squared_relu": "relu2 relusquared sqrrelu",
+    "gelu": "gelunew gelutanh",
+    "float32": "fp32 f32 float single 32 full",
+    "bf16": "bfloat16 half fp16 float16 f16 16 mixed amp",
+    "float64": "fp64 f64 double 64",
+    "cuda": "gpu nvidia",
+    "mps": "metal apple",
+    "gpt2_124m": "gpt2 gpt2small gpt2base small",
+    "gpt2_355m": "gpt2medium medium",
+    "gpt2_774m": "gpt2large large",
+    "gpt2_1558m": "gpt2xl xl gpt215b 15b",
+    "gpt2": "bpe tiktoken",
+    "char": "character characters chars",
+    "byte": "utf8 bytes",
+    "xavier": "glorot",
+    "torch": "pytorch default kaiming",
+    "constant": "none flat",
+    "kjv": "bible",
+    "data=text data.path=FILE": "shakespeare tinyshakespeare openwebtext wikitext custom file",
+}
+
+
 def choice_hint(value: object, known: Iterable[str]) -> str:
     """What could have been meant by `value`: the nearest of `known`, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}? " if near else ""
+    parts = str(value).split(",")
+    if len(parts) > 1 and set(parts) <= set(names):
+        return "one value, or with -m a run for each"
+    near = [*map(repr, nearest(str(value), names))]
+    meant = f"did you mean {near[0]}? " if near else ""
     return f"{meant}Choose from: {', '.join(names)}"
+
+
+def nearest(value: str, names: Sequence[str]) -> list[str]:
+    """What is meant by `value`, the likeliest first: by letters and digits, words, likeness."""
+    word = bare(re.sub(r":\d+$", "", value))  # cuda:0
+    same = [name for name in names if bare(name) == word]
+    named = [name for name, words in OTHER_WORDS.items() if word in words.split()]
+    of_another = [name for name in named if "=" in name]
+    like = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
+    return [*same, *(name for name in named if name in names), *of_another, *like]
+
+
+def bare(name: str) -> str:
+    """The letters and digits of a name, in lower case."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 class Registry(dict[str, T], Generic[T]):

@@ -12,7 +12,6 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -38,8 +37,10 @@ class GridSweeper(Sweeper):
         """Run the grid; raises SystemExit with the code where a job failed."""
         from experiments.jobs.launch import THREADS_IN_A_SWEEP
         from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan_jobs
+        from experiments.settings.typed import for_hydra
 
-        lines = [f"{name}={values}" for name, values in self.params.items()] + arguments
+        params = [for_hydra(f"{name}={values}", sweep=True) for name, values in self.params.items()]
+        lines = params + arguments
         loader = self.context.config_loader
         overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
         (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
@@ -109,10 +110,7 @@ class GridSweeper(Sweeper):
 
     def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""
+        from experiments.settings.typed import quoted
+
         folder, name = quoted(str(job.directory.parent)), quoted(job.name)
         return [*job.overrides, f"hydra.sweep.dir={folder}", f"hydra.sweep.subdir={name}"]
-
-
-def quoted(text: str) -> str:
-    """`text` as a quoted value in Hydra's grammar."""
-    return QuotedString(text=text, quote=Quote.single).with_quotes()

@@ -1,6 +1,7 @@
 """The command line: every choice runs, bad input costs one line."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,12 @@ from experiments.data.tokenizer import TOKENIZERS
 from experiments.jobs.check import checked_settings
 from experiments.report import run_pictures as plots
 from experiments.runner import runner_names
-from experiments.settings.compose import to_values
+from experiments.settings.compose import (
+    OTHER_NAMES,
+    setting_names,
+    to_values,
+    unknown_setting,
+)
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
@@ -211,14 +217,47 @@ BAD_INPUT = {
     "norm.options.nonsense=1": r"norm.options.nonsense=1 .*norm=pre_ln has .* has none\)$",
     "model.attention.causal=false": r"model.attention.causal=False .* is to predict",
     "experiment=trian": r"did you mean 'train'",
-    "norm=null": r"norm=null",
+    "norm=null": r"norm='null' .* Choose from",
     "norn=post_ln": r"'norn' .* did you mean 'norm'",
     "model.n_layr=3": r"'model.n_layr' .* did you mean 'model.n_layers'",
     "+model.n_layr=3": r"model.n_layr=3 .* did you mean 'model.n_layers'",
     "+extra=1": r"extra=1 .* no such setting",
-    "trainer.steps=abc": r"trainer.steps=abc.* could not be converted to Integer",
+    "trainer.steps=abc": r"trainer.steps='abc' .* must be a whole number of at least 1$",
+    "trainer.steps=1.5": r"trainer.steps='1.5' .* must be a whole number",
+    "trainer.steps=": r"trainer.steps='' .* must be a whole number",
+    "seed=1e3": r"seed='1e3' .* must be a whole number in \[0,",
+    "seed=1!": r"seed='1!' .* must be a whole number",
+    "seed=0,1": r"seed='0,1' .* one value, or with -m a run for each$",
+    "optimizer.lr=abc": r"optimizer.lr='abc' .* must be a finite number of at least 0$",
+    "shortcut=3": r"shortcut='3' .* must be true or false$",
+    "norm.final=-7": r"norm.final='-7' .* must be true or false, or null$",
+    "wandb.tags=x": r"wandb.tags='x' .* must be a list such as \[a,b\]$",
+    "optimizer.betas=0.9": r"optimizer.betas='0.9' .* a list such as \[0.9,0.95\], or null$",
+    "model.position=none": r"model.position='none' .* is a section; .* model.position.kind$",
+    "norm.options=3": r"norm.options='3' .* must be names with their values$",
+    "optimizer=3": r"optimizer='3' .* Choose from: adamw, sgd$",
+    "trainer=null": r"trainer='null' .* Choose from: long, quick$",
+    "init=": r"init='' .* Choose from: deepnorm,",
+    "wandb=disabled": r"wandb='disabled' .* is a section; set its parts: wandb.mode,",
+    "~model.n_layers": r"'~model.n_layers' .* not be deleted$",
+    "norm=pre_ln,post_ln": r"norm='pre_ln,post_ln' .* one value, or with -m a run for each$",
+    "activation=relu,gelu": r"activation='relu,gelu' .* one value, or with -m a run for each",
+    "optimizer.lr=${{nope}}": r"optimizer.lr='\$\{nope\}' .*nope.* not found$",
+    "generate.prompt=a${{b": r"generate.prompt='a\$\{b' .* must begin a reference",
+    "generate.prompt=???": r"generate.prompt='\?\?\?' .* missing$",
+    "data.path=": r"data.path='' .* must name",
+    "data.train_share=5e-324": r"with data.train_share=5e-324 its train part has 0 tokens",
+    "model.feed_forward.ratio=1e300": r"model.feed_forward.ratio=1e\+300 .* above 0",
+    "model.emb_dim=1000000000000000000": r"model.emb_dim=10{18} .* in \[1, 1,000,000\]$",
+    "trainer.batch_size=10000000000000": r"trainer.batch_size=10{13} .* in \[1, 1,000,000\]$",
+    "threads=10000000000000000000": r"threads=10{19} .* in \[1, 4,096\], or null$",
+    "resume=": r"resume='' .* must be the directory of a run$",
+    "hydra.run.dirr=x": r"'hydra.run.dirr' .* did you mean 'hydra.run.dir'",
+    "hydra.launcher.n_jobs=2": r"'hydra.launcher.n_jobs' .* hydra/launcher=joblib",
+    "steps=10": r"'steps' .* did you mean 'trainer.steps'\?$",
+    "+lr=1": r"lr=1 .* did you mean 'optimizer.lr'\?$",
     "trainer.steps=0": r"trainer.steps=0 .* at least 1",
-    "trainer.steps=null": r"trainer.steps",
+    "trainer.steps=null": r"trainer.steps='null' .* must be a whole number",
     "model.n_heads=3": r"model.n_heads=3 .* must divide model.emb_dim=16",
     "model.drop_rate=2": r"model.drop_rate=2.0 .* in \[0, 1\]",
     "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
@@ -242,12 +281,12 @@ BAD_INPUT = {
     "device=tpu": r"device='tpu' .* Choose from: auto, cpu, cuda, mps",
     "seed=-1": r"seed=-1 .* in \[0, 9,223,372,036,854,775,807\]",
     "wandb.mode=ofline": r"wandb.mode='ofline' .* did you mean 'offline'",
-    "model={{": r"model=\{",
+    "model={{": r"model='\{' .* Choose from: book_124m,",
     "foo": r"foo",
     "activation='${{nope}}'": r"nope",
-    "generate.prompt=ab,cd": r"quote it",
-    "optimizer.momentum=0.5": r"adamw needs two, and no momentum",
-    "optimizer.betas=null": r"adamw needs two",
+    "generate.prompt=ab,cd": r"character ',' does not occur",
+    "optimizer.momentum=0.5": r"optimizer.momentum=0.5 .* optimizer=adamw has none",
+    "optimizer.betas=null": r"adamw needs two numbers",
     "hydra.run.dir={file}/run": "must be a directory",
     "hydra.run.dir={occupied}": r"must be a new or empty directory",
 }
@@ -283,11 +322,123 @@ def test_bad_input_costs_one_line(
     assert (occupied / "metrics.csv").read_text() == "precious\n"
 
 
+FORMS = {
+    ("--norm", "post_ln"): "'--norm' is not valid: must have the form name=value, such as "
+    "norm=post_ln",
+    ("--norm=post_ln",): "such as norm=post_ln",
+    ("-norm=post_ln",): "such as norm=post_ln",
+    ("norm", "post_ln"): "such as norm=post_ln",
+    ("norm", "=", "post_ln"): "such as norm=post_ln",
+    ("norm=", "post_ln"): "such as norm=post_ln",
+    ("norm", "=post_ln"): "such as norm=post_ln",
+    ("norm = post_ln",): "such as norm=post_ln",
+    ("norm:post_ln",): "such as norm=post_ln",
+    ("--lr", "3e-4"): "such as optimizer.lr=3e-4",
+    ("--n-layers", "3"): "such as model.n_layers=3",
+    ("-model=micro",): "such as model=micro",
+    ("--verbose",): "'--verbose' is not valid: must have the form name=value",
+    ("--cfg", "nonsense"): "invalid choice: 'nonsense'",
+    ("--config-dir",): "expected one argument",
+    ("generate.prompt=Let", "there"): "stands between quotes, as 'generate.prompt=Let ...'",
+    ("generate.prompt =x",): "such as generate.prompt=x",
+    ("data.path=caf\udce9",): r"'data.path=caf\udce9' is not valid: must be UTF-8",
+    ("generate.prompt=a\0b",): r"'generate.prompt=a\x00b' is not valid: must be UTF-8",
+}
+
+
+@pytest.mark.parametrize("arguments", FORMS)
+def test_another_form_than_name_and_value_costs_one_line_with_the_right_one(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_module.main(arguments) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert FORMS[arguments] in printed.err
+
+
+MEANT_VALUES = {
+    "model=gpt2-xl": "gpt2_1558m",
+    "model=gpt2-small": "gpt2_124m",
+    "model=gpt2-medium": "gpt2_355m",
+    "model=gpt2-large": "gpt2_774m",
+    "model=gpt2": "gpt2_124m",
+    "norm=prenorm": "pre_ln",
+    "norm=pre-ln": "pre_ln",
+    "norm=Post-Norm": "post_ln",
+    "norm=layernorm": "norm.kind=layer_norm",
+    "norm=rmsnorm": "norm.kind=rms_norm",
+    "norm=none": "no_norm",
+    "norm.kind=LayerNorm": "layer_norm",
+    "norm.kind=rmsnorm": "rms_norm",
+    "activation=swish": "silu",
+    "activation=relu^2": "squared_relu",
+    "trainer.precision=bfloat16": "bf16",
+    "trainer.precision=fp32": "float32",
+    "trainer.precision=half": "bf16",
+    "trainer.precision=double": "float64",
+    "device=gpu": "cuda",
+    "device=cuda:0": "cuda",
+    "data=shakespeare": "data=text data.path=FILE",
+    "tokenizer=character": "char",
+    "schedule=none": "constant",
+    "init=glorot": "xavier",
+    "optimizer=adam": "adamw",
+}
+
+
+@pytest.mark.parametrize("argument", MEANT_VALUES)
+def test_another_word_for_a_value_is_understood(
+    argument: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_module.main([f"hydra.run.dir={tmp_path}/run", argument]) == 1
+    error = capfd.readouterr().err
+    assert f"is not valid: did you mean {MEANT_VALUES[argument]!r}? Choose from: " in error
+    assert error.count("\n") == 1
+
+
+def test_another_word_for_a_setting_is_understood() -> None:
+    """Also without its section, or under another one."""
+    for setting, words in OTHER_NAMES.items():
+        for word in words.split():
+            assert unknown_setting(word) == f"no such setting; did you mean {setting!r}?", word
+        assert setting in setting_names() or setting == "hydra.run.dir"
+    for name, meant in {
+        "lr": "'optimizer.lr'",
+        "steps": "'trainer.steps'",
+        "n_layers": "'model.n_layers'",
+        "train.steps": "'trainer.steps'",
+        "model.lr": "'optimizer.lr'",
+        "kind": "'norm.kind' or 'model.position.kind'",
+        "Warmup": "'schedule.warmup_steps'",
+    }.items():
+        assert unknown_setting(name) == f"no such setting; did you mean {meant}?"
+    known = {name.rpartition(".")[2] for name in setting_names()}
+    words = " ".join(OTHER_NAMES.values()).split()
+    assert len(set(words)) == len(words)
+    assert not {word for word in words if word in setting_names()}
+    assert known & set(words) == {"name", "placement"}  # of several settings, or better by a folder
+
+
+def test_of_a_name_given_twice_the_last_value_counts(cli: Cli, toy: tuple[str, ...]) -> None:
+    code, run = cli("experiment=parameters", *toy, "norm=pre_ln", "seed=1", "norm=b2t", "seed=2")
+    assert code == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["placement"], summary["seed"]) == ("b2t", 2)
+
+
+def test_options_may_stand_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["norm=b2t", "--cfg", "job", "seed=7", "--package=norm"]
+    assert cli_module.main(arguments) == 0
+    assert "placement: b2t" in capsys.readouterr().out
+
+
 def test_generate_says_what_it_needs(cli: Cli, tmp_path: Path, capfd: object) -> None:
     foreign = tmp_path / "checkpoint.pt"
     foreign.write_bytes(b"not a checkpoint")
     for arguments, words in (
-        ((), "generate.prompt=None"),
+        ((), "generate.checkpoint=None"),
         (("generate.prompt=a",), "generate.checkpoint=None"),
         (("generate.prompt=a", f"generate.checkpoint={tmp_path}/none"), "must name a run"),
         (("generate.prompt=a", f"generate.checkpoint={foreign}"), "is not a checkpoint"),
@@ -296,6 +447,15 @@ def test_generate_says_what_it_needs(cli: Cli, tmp_path: Path, capfd: object) ->
         error = capfd.readouterr().err  # type: ignore[attr-defined]
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_generate_asks_for_a_prompt_once_there_is_a_model(
+    cli: Cli, toy: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, trained = cli(*toy)
+    capfd.readouterr()
+    assert cli("experiment=generate", *toy, f"generate.checkpoint={trained}")[0] == 1
+    assert "generate.prompt=None is not valid: must be the text" in capfd.readouterr().err
 
 
 def test_a_run_never_writes_into_another(cli: Cli, toy: tuple[str, ...]) -> None:

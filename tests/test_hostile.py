@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import re
 import signal
 import zipfile
@@ -19,6 +20,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,11 +28,16 @@ import run as cli_module
 from conftest import ROOT, Cli
 from experiments.analysis.histories import read_checked_csv
 from experiments.jobs import launch
+from experiments.jobs import sweep as sweep_module
+from experiments.jobs.resume import read_config
 from experiments.jobs.sweep import write_runs_csv
+from experiments.records.directory import write_config
 from experiments.report import run_pictures as plots
 from experiments.report import write_report
 from experiments.report.__main__ import main as report_main
 from experiments.settings.compose import setting_names, to_values
+from experiments.settings.identity import flatten
+from experiments.settings.typed import as_typed, for_hydra, quoted
 from experiments.training.checkpoint import checksum, read_checkpoint
 from experiments.training.loop import Trainer
 from made_runs import HOSTILE, make_run
@@ -252,6 +259,240 @@ def test_any_run_directory(ground: Ground, count: int) -> None:
 def make(directory: Path) -> Path:
     directory.mkdir()
     return directory
+
+
+# ---- Texts
+
+TEXTS = [
+    "Let there be light!",
+    "Don't fear",
+    "wept; and",
+    "x=1",
+    "Hello, world",
+    "1.10",
+    "true",
+    "1e5",
+    "007",
+    "2024_10",
+    "",
+    " around ",
+    "two\nlines\r\n",
+    "\ttab",
+    r"C:\new\text.txt",
+    "C:\\dir\\",
+    r"\'",
+    "'",
+    '"',
+    "'a' and 'b'",
+    'it\'s "so"',
+    "''",
+    "#",
+    "100 %",
+    "$HOME",
+    "{a: 1}",
+    "[a, b]",
+    "[",
+    "choice(a,b)",
+    "range(1,3)",
+    "a,b",
+    "~",
+    "-m",
+    "NULL",
+    "\N{GRINNING FACE}\N{ZERO WIDTH JOINER}\u202e\ufeff\u2028",
+    "caf\u00e9",
+    "a\x85b\x1b[2J",
+]
+OWN_QUOTES = ("''",)  # of Hydra, around the whole value
+
+
+def random_texts(count: int) -> list[str]:
+    """Of the letters that mean something to Hydra, OmegaConf or YAML, and of any others."""
+    draw = random.Random(0)
+    alphabet = "'\"\\\\,;:=()[]{}$#!&*?|>%@~+-_. \t\nabn019\u00e9\u4e2d\U0001f600"
+    letters = [c for c in map(chr, range(1, 0x2FFF)) if c.isprintable() or c.isspace()]
+    return [
+        "".join(draw.choices(draw.choice([alphabet, alphabet, letters]), k=draw.randint(1, 12)))
+        for _ in range(count)
+    ]
+
+
+def is_plain(text: str) -> bool:
+    """Whether none of the three exceptions holds: a reference, the word null, quotes around."""
+    return "${" not in text and text != "null" and text.strip(" \t")[:1] not in ("'", '"')
+
+
+@cases(default=100, long=20_000)
+def test_any_text_is_read_letter_by_letter_and_recorded_as_typed(count: int) -> None:
+    parser = OverridesParser.create()
+    for text in filter(is_plain, [*TEXTS, *random_texts(count)]):
+        typed = f"generate.prompt={text}"
+        given = for_hydra(typed)
+        assert parser.parse_override(given).value() == text, text
+        assert as_typed(given) == typed, text
+
+
+@cases(default=100, long=5000)
+def test_quotes_in_any_text_are_read_letter_by_letter(count: int) -> None:
+    """Those that do not stand around the whole of it; and those that do once more are kept."""
+    parser = OverridesParser.create()
+    for text in random_texts(count):
+        given = f"generate.prompt={quoted(text)}"
+        assert parser.parse_override(given).value() == text
+        if "${" not in text and text != "???":
+            assert for_hydra(given) == given
+            assert parser.parse_override(for_hydra(as_typed(given))).value() == text
+
+
+DIRECTORIES: list[Path] = []  # of the runs and jobs that `composed` has seen
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[str]]]:
+    """Settings and overrides of each run or job, which is not run."""
+    seen: list[tuple[dict[str, Any], list[str]]] = []
+
+    def note(values: Any, overrides: list[str], directory: Path, bars: bool = True) -> int:
+        seen.append((values, overrides))
+        DIRECTORIES.append(directory)
+        return 0
+
+    DIRECTORIES.clear()
+
+    monkeypatch.setattr(cli_module, "launch", note)
+    monkeypatch.setattr(cli_module, "launch_job", note)
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+    return seen
+
+
+TEXT_SETTINGS = [f"wandb.{name}" for name in ("project", "entity", "group", "name")]
+TEXT_SETTINGS += [
+    "generate.prompt",
+    "data.path",
+    "claims.only",
+    "claims.runs",
+    "generate.checkpoint",
+]
+
+
+@pytest.mark.parametrize("options", [[], ["-m"]])
+def test_texts_arrive_letter_by_letter(
+    options: list[str], composed: list[Any], tmp_path: Path
+) -> None:
+    """Alone, in a sweep, and from the files that a resumed run reads."""
+    texts = [text for text in TEXTS if not (options and text in ("a,b", "Hello, world"))]
+    texts = [text for text in texts if not (options and text.startswith(("choice", "range")))]
+    places = [f"hydra.{kind}.dir={tmp_path}/out" for kind in ("run", "sweep")]
+    for start in range(0, len(texts), len(TEXT_SETTINGS)):
+        given = dict(zip(TEXT_SETTINGS, texts[start:], strict=False))
+        given = {name: text for name, text in given.items() if text not in OWN_QUOTES}
+        arguments = [f"{name}={text}" for name, text in given.items()]
+        assert cli_module.main([*options, *places, *arguments]) == 0
+        values, overrides = composed.pop()
+        read = dict(flatten(values))
+        assert {name: read[name] for name in given} == given
+        assert overrides == arguments
+        write_config(tmp_path, values, overrides)
+        again, overrides_again = read_config(tmp_path)
+        assert (again, overrides_again) == (values, arguments)
+
+
+def test_a_prompt_with_every_sign_begins_the_sample_of_a_run_and_of_its_rest(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = 'Don\'t; "x=1", #1.10\n\\{[a]}% $HOME \N{GRINNING FACE} '
+    arguments = [*toy, "tokenizer=byte", f"generate.prompt={prompt}"]
+    directory = tmp_path / "run"
+    original = Trainer._step
+
+    def step(self: Trainer, number: int) -> None:
+        if number == 1:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, number)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert cli_module.main([*arguments, f"hydra.run.dir={directory}"]) == 143
+    monkeypatch.setattr(Trainer, "_step", original)
+    assert cli_module.main([f"resume={directory}", "wandb.tags=[1.10,don't]"]) == 0
+    assert (directory / "sample.txt").read_text().startswith(prompt)
+    recorded = yaml.safe_load((directory / ".hydra" / "overrides.yaml").read_text())
+    assert f"generate.prompt={prompt}" in recorded
+    assert "wandb.tags=[1.10,don't]" in recorded
+    config = yaml.safe_load((directory / ".hydra" / "config.yaml").read_text())
+    assert config["wandb"]["tags"] == ["1.10", "don't"]
+
+
+def test_settings_of_hydra_are_read_letter_by_letter(
+    composed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(cli_module, "launch", lambda values, overrides, place: seen.append(place))
+    for name in ("2026_11_26", "1.10", "it's, so", "null"):
+        cli_module.main([f"hydra.run.dir={name}", f"hydra.job.name={name}"])
+    assert [place.name for place in seen] == ["2026_11_26", "1.10", "it's, so", "null"]
+    assert cli_module.main(["-m", "hydra.sweep.dir=2026_11,26", "seed=0,1"]) == 0
+    assert (tmp_path / "2026_11,26" / "runs.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "given"),
+    [
+        ("1.10,true", "'1.10','true'"),
+        ("'a, b',c", "'a, b','c'"),
+        ("choice(007,1e5)", "'007','1e5'"),
+        ("null,x", "null,'x'"),
+        ("'a, b'", "'a, b'"),
+        ("a!,b", "'a!,b'"),
+        ("a,,b", "'a,,b'"),
+        ("[a,b]", "'[a,b]'"),
+        ("x\\", "'x\\\\'"),
+    ],
+)
+def test_with_m_commas_separate_texts_where_hydra_can_read_them(values: str, given: str) -> None:
+    name = "generate.prompt"
+    assert for_hydra(f"{name}={values}", sweep=True) == f"{name}={given}"
+    assert for_hydra(f"hydra.sweep.dir={values}", sweep=True).count("','") == 0
+
+
+def test_a_sweep_over_texts_takes_each_letter_by_letter(
+    composed: list[Any], tmp_path: Path, capsys: Any
+) -> None:
+    """And says what could have been meant where commas stand in them."""
+    place = f"hydra.sweep.dir={tmp_path}"
+    grid = ["generate.prompt=1.10, true", "data.path='a, b',c", "wandb.name=a!,b"]
+    assert cli_module.main(["-m", place, *grid]) == 0
+    prompts = [(v["generate"]["prompt"], v["data"]["path"]) for v, _ in composed]
+    assert prompts == [("1.10", "a, b"), ("1.10", "c"), ("true", "a, b"), ("true", "c")]
+    assert composed[0][1] == ["generate.prompt=1.10", "data.path=a, b", "wandb.name=a!,b"]
+    assert capsys.readouterr().err.splitlines() == [
+        "'generate.prompt=1.10, true' is a sweep; one text stands between quotes: "
+        "generate.prompt='1.10, true'",
+        "'wandb.name=a!,b' is one text; in a sweep put each between quotes: wandb.name='a','b'",
+    ]
+
+
+def test_directories_of_jobs_are_named_as_before(composed: list[Any], tmp_path: Path) -> None:
+    """So that sweeps of version 0.5 are found again; the hashes are that version's."""
+    for grid, names in {
+        ("norm=pre_ln,post_ln", "activation=relu"): {
+            "pre_ln-seed0-42e88bc0",
+            "post_ln-seed0-96ac02ab",
+        },
+        ("generate.prompt=In the beginning,And God", "trainer.precision=bf16", "wandb.name=x"): {
+            "pre_ln-promptIn_the_beginning-seed0-cbc610d6",
+            "pre_ln-promptAnd_God-seed0-b70fb624",
+        },
+        ("experiment=depth", "seed=0", "model.n_layers=2", "norm=pre_ln"): {
+            "pre_ln-seed0-8bca20c9"
+        },
+        ("activation=choice(relu,silu)", "init.scheme='xavier'", "generate.prompt=null"): {
+            "pre_ln-activationrelu-seed0-42e88bc0",
+            "pre_ln-activationsilu-seed0-c0616aa0",
+        },
+    }.items():
+        assert cli_module.main(["-m", f"hydra.sweep.dir={tmp_path}/{{name}}", *grid]) == 0
+        assert {directory.name for directory in DIRECTORIES} == names
+        DIRECTORIES.clear()
 
 
 # ---- Checkpoints and directories from strangers

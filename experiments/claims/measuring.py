@@ -40,6 +40,7 @@ from experiments.runner import Outcome
 from experiments.settings.compose import to_values
 from experiments.settings.identity import digest
 from experiments.settings.schema import Settings
+from experiments.settings.typed import as_typed, for_hydra
 from gpt import ConfigError
 from gpt.checks import check_choice
 from gpt.registry import choice_hint
@@ -93,13 +94,16 @@ def select_claims(settings: Settings) -> list[Claim]:
 
 
 def overrides_for_runs(overrides: Sequence[str]) -> list[str]:
-    """The overrides for every model and run. Raises ConfigError for those that claims fix."""
+    """The overrides for every model and run, as Hydra must be given them.
+
+    Raises ConfigError for those that claims fix.
+    """
     for_runs = [override for override in overrides if not override.startswith(ABOUT_CLAIMS)]
     for override in for_runs:
         if not override.startswith(FOR_RUNS):
             name, _, value = override.partition("=")
             raise ConfigError(name, value, "each claim fixes its own settings; leave it out")
-    return for_runs
+    return [*map(for_hydra, for_runs)]
 
 
 def measure_theory(
@@ -241,15 +245,19 @@ def launch_jobs(
     jobs: Sequence[Job], values_of: Callable[[Sequence[str]], dict[str, Any]], workers: int
 ) -> None:
     """Run jobs in `workers` processes, or with one worker in this process."""
+
+    def typed(job: Job) -> list[str]:
+        return [*map(as_typed, job.overrides)]
+
     if workers < 2:
         for job in jobs:
-            code = launch_job(values_of(job.overrides), job.overrides, job.directory)
+            code = launch_job(values_of(job.overrides), typed(job), job.directory)
             if code > SIGNAL_EXIT_BASE:
                 raise Interrupted(code - SIGNAL_EXIT_BASE)
         return
     with worker_pool(min(workers, len(jobs))) as pool:
         futures = [
-            pool.submit(launch_job, values_of(job.overrides), job.overrides, job.directory, False)
+            pool.submit(launch_job, values_of(job.overrides), typed(job), job.directory, False)
             for job in jobs
         ]
         for future in as_completed(futures):

@@ -61,8 +61,8 @@ def kjv(data: DataSettings) -> bytes:
 @CORPORA("text")
 def text(data: DataSettings) -> bytes:
     """The user's own: a UTF-8 file or a folder of them, see experiments/settings/texts.py."""
-    if data.path is None:
-        raise ConfigError("data.path", None, "must name a UTF-8 text file or a folder of them")
+    if not data.path:
+        raise ConfigError("data.path", data.path, "must name a UTF-8 text file or a folder of them")
     return read_text(data.path)
 
 
@@ -163,8 +163,9 @@ def load_corpus(settings: Settings) -> Corpus:
             raise ConfigError(
                 "data.path" if data.path else "data",
                 data.path or data.name,
-                f"its {part} part has {len(part_tokens)} tokens, and one window needs "
-                f"{length + 1}; give more text or lower trainer.sequence_length",
+                f"with data.train_share={data.train_share} its {part} part has "
+                f"{len(part_tokens)} tokens, and one window needs {length + 1}; give more text or "
+                "lower trainer.sequence_length",
             )
     lengths = tokenizer.token_bytes()
     return Corpus(data.name, digest, len(content), tokenizer, **parts, token_bytes=lengths)

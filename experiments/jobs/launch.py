@@ -67,6 +67,8 @@ def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
     """
     try:
         if values["resume"] is not None:
+            if not values["resume"]:
+                raise ConfigError("resume", values["resume"], "must be the directory of a run")
             run_directory = typed_path(values["resume"])
             if run_directory.resolve() != directory.resolve():
                 valid = "cannot be combined with resume, which writes into the run's own directory"

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.machine.console import one_line
 from experiments.machine.files import line_end_offset
 from experiments.records.directory import CONFIG_FOLDER
-from experiments.settings.compose import SCHEMA, to_values
+from experiments.settings.compose import SCHEMA, literal, to_values
 from experiments.settings.identity import flatten, result_settings, with_new_names
 from experiments.settings.schema import Settings
 from experiments.settings.texts import text_sha256
@@ -73,12 +73,11 @@ def check_types(values: dict[str, Any], directory: Path, file: str) -> dict[str,
     Names of version 0.4 are replaced, and a setting that it did not have takes its default: then
     there was no other choice. Raises ConfigError where one does not fit.
     """
-    if "${" in str(values):  # OmegaConf would resolve it, from environment variables too
-        raise ConfigError("resume", str(directory), f"its {file} must not contain ${{...}}")
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), with_new_names(values))
+        # OmegaConf would resolve ${...}, from environment variables too.
+        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), literal(with_new_names(values)))
         return to_values(cast(DictConfig, typed))
-    except OmegaConfBaseException as error:
+    except (ConfigError, OmegaConfBaseException) as error:
         valid = f"its {file} does not fit this version: {str(error).splitlines()[0]}"
         raise ConfigError("resume", str(directory), valid) from None
 

@@ -30,6 +30,7 @@ from experiments.records.directory import is_locked
 from experiments.records.summary import read_summary
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS, Settings
+from experiments.settings.typed import as_typed
 from experiments.training.disk import predict_disk
 from gpt import ConfigError
 from gpt.checks import check_choice
@@ -63,7 +64,7 @@ Launch = Callable[[Sequence[Job]], object]
 
 def name_job(values: Mapping[str, Any], overrides: Sequence[str], swept: Sequence[str]) -> str:
     """A job's directory name: its swept values, its seed, and a hash of its result settings."""
-    typed = dict(override.split("=", 1) for override in overrides)
+    typed = dict(as_typed(override).split("=", 1) for override in overrides)
     parts = [str((values.get("norm") or {}).get("placement", values.get("runner")))]
     for key in swept:
         if key in ("norm", "norm.placement", "seed"):

@@ -11,9 +11,9 @@ from gpt import ConfigError
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Continue `generate.prompt` with the model of `generate.checkpoint`; leaves sample.txt."""
+    model, tokenizer = load_model(settings.generate.checkpoint, pick_device(settings.device))
     if settings.generate.prompt is None:
         raise ConfigError("generate.prompt", None, "must be the text to continue")
-    model, tokenizer = load_model(settings.generate.checkpoint, pick_device(settings.device))
     prompt = prompt_tokens(settings.generate, tokenizer)
     outcome = Outcome()
     write_sample(model, tokenizer, prompt, settings, recorder, outcome)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt import Architecture, ConfigError, GPTConfig, InitConfig, NormConfig
 from gpt.checks import check_fields, setting
-from gpt.config import check_options
+from gpt.config import MOST_TOKENS, check_options
 from gpt.registry import ACTIVATIONS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -26,7 +26,7 @@ class ModelSettings(Architecture):
     vocab_size  null: the tokenizer's
     """
 
-    vocab_size: int | None = setting(None, at_least=1)  # type: ignore[assignment]
+    vocab_size: int | None = setting(None, at_least=1, at_most=MOST_TOKENS)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class TrainerSettings:
     """
 
     steps: int = setting(at_least=1)
-    batch_size: int = setting(at_least=1)
+    batch_size: int = setting(at_least=1, at_most=1_000_000)
     sequence_length: int | None = setting(None, at_least=1)
-    accumulate: int = setting(1, at_least=1)
+    accumulate: int = setting(1, at_least=1, at_most=1_000_000)
     clip: float | None = setting(None, above=0)
     precision: str = setting("float32", choices=PRECISIONS)
     eval_every: int = setting(at_least=1)
-    eval_tokens: int = setting(at_least=1)
+    eval_tokens: int = setting(at_least=1, at_most=MOST_TOKENS)
     probe_every: int | None = setting(at_least=1)
     probe_tokens: int = setting(512, at_least=1)
     end_probes: bool = True
@@ -204,7 +204,7 @@ class Settings:
     runner: str
     seed: int = setting(0, at_least=0, at_most=2**63 - 1)
     device: str = setting("auto", choices=DEVICES)
-    threads: int | None = setting(None, at_least=1)
+    threads: int | None = setting(None, at_least=1, at_most=4096)
     resume: str | None = setting(None, affects_results=False)
     pictures: bool = setting(True, affects_results=False)
     activation: str = setting("gelu", choices=ACTIVATIONS)

@@ -17,8 +17,11 @@ OPTIMIZERS = Registry("optimizer.name")
 @OPTIMIZERS("adamw")
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay. Loshchilov and Hutter 2017, arXiv 1711.05101."""
-    if settings.betas is None or len(settings.betas) != 2 or settings.momentum is not None:
-        raise ConfigError("optimizer.betas", settings.betas, "adamw needs two, and no momentum")
+    if settings.momentum is not None:
+        valid = "optimizer=adamw has none; leave it null, or choose optimizer=sgd"
+        raise ConfigError("optimizer.momentum", settings.momentum, valid)
+    if settings.betas is None or len(settings.betas) != 2:
+        raise ConfigError("optimizer.betas", settings.betas, "optimizer=adamw needs two numbers")
     beta_1, beta_2 = settings.betas
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(beta_1, beta_2), fused=True)
 
@@ -27,7 +30,9 @@ def adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.op
 def sgd(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum; unlike Adam it feels the gradient's scale."""
     if settings.betas is not None:
-        raise ConfigError("optimizer.betas", settings.betas, "sgd has none; leave it null")
+        raise ConfigError(
+            "optimizer.betas", settings.betas, "optimizer=sgd has none; leave it null"
+        )
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum or 0.0, fused=True)
 
 

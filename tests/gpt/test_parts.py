@@ -288,6 +288,18 @@ def test_top_k_draws_among_the_k_most_likely(writer: GPT) -> None:
     )
 
 
+def test_no_temperature_divides_by_zero_or_infinity(writer: GPT) -> None:
+    prompt = torch.tensor([[1, 2]])
+    coldest = generate(writer, prompt, 5, temperature=5e-324, top_k=3, seed=0)
+    assert torch.equal(coldest, generate(writer, prompt, 5))
+    hottest = [
+        int(generate(writer, prompt, 1, temperature=1e300, top_k=2, seed=seed)[0, -1])
+        for seed in range(60)  # misses one of two with probability 2^-59
+    ]
+    writer.eval()
+    assert set(hottest) == set(writer(prompt)[0, -1].topk(2).indices.tolist())
+
+
 @pytest.mark.parametrize(
     "options", [{"temperature": -1.0}, {"top_k": 0}, {"max_new_tokens": -1}, {"tokens": []}]
 )
