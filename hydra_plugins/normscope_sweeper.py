@@ -5,7 +5,6 @@ Hydra imports its plugins whenever any program of this environment uses Hydra. T
 are therefore imported inside functions: other programs do not wait for PyTorch to load.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,9 +101,11 @@ class GridSweeper(Sweeper):
 
         Its own default, one for each core, would start more threads than there are cores.
         """
+        from experiments.machine.limits import usable_cores
+
         launcher = self.master.hydra.launcher
         if launcher.get("n_jobs") == -1:
-            launcher.n_jobs = max(1, (os.cpu_count() or 1) // threads)
+            launcher.n_jobs = max(1, usable_cores() // threads)
 
     def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""

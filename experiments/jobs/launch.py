@@ -29,6 +29,7 @@ from experiments.machine.console import (
     show_warnings,
     silenced,
 )
+from experiments.machine.device import threads_within_quota, warn_of_many_threads
 from experiments.machine.signals import exit_code, handle_signals, stop_signal
 from experiments.records.directory import (
     CONFIG_FOLDER,
@@ -222,7 +223,9 @@ def run(
 
     state  of the checkpoint from which the run is resumed
     """
-    with set_threads(resumed_threads(settings, state) or threads_if_unset):
+    threads = resumed_threads(settings, state) or threads_if_unset or threads_within_quota()
+    with set_threads(threads):
+        warn_of_many_threads()
         recorder = Recorder(directory, settings, overrides, state)
         return execute(settings, recorder)
 

@@ -28,7 +28,9 @@ from experiments.analysis.runs import (
 )
 from experiments.jobs.launch import display_path
 from experiments.machine.console import one_line, print_error, print_line, print_table
+from experiments.machine.device import THREAD_VARIABLES
 from experiments.machine.files import safe_file_name, write_atomically
+from experiments.machine.limits import usable_cores
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
 from experiments.records.sink import Value, escape_cell, format_cell
@@ -42,7 +44,6 @@ log = logging.getLogger(__name__)
 
 # Of a hash in a directory's name: two of 200 jobs have the same in 1 of 200,000 sweeps.
 HASH_DIGITS = 8
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other processes
 
 
@@ -195,7 +196,7 @@ class Sweep:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
         print_line(f"{jobs} in {display_path(self.folder)}: {len(self.to_run)} to run{skipped}")
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         has_idle_cores = cores > self.threads and len(self.to_run) > 1
         if self.standalone and not self.parallel and has_idle_cores:
             print_line(
