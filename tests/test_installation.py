@@ -1,6 +1,7 @@
 """What is installed, and what is set before PyTorch loads."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import subprocess
@@ -105,8 +106,8 @@ ENTRIES = [
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This one without what says how threads wait, and with `more`."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    """This one without what OpenMP is told, and with `more`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
@@ -117,22 +118,50 @@ def test_how_threads_wait_is_set_before_pytorch_loads() -> None:
     assert json.loads(output.stdout) == dict.fromkeys(ENTRIES, "10000")
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "10000"),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"GOMP_SPINCOUNT": ""}, "10000"),
-        ({"OMP_WAIT_POLICY": "active"}, "None"),
-    ],
-)
-def test_how_threads_wait_is_the_users_choice(given: dict[str, str], expected: str) -> None:
-    code = "import experiments, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+def openmp(**given: str) -> dict[str, str]:
+    """What OpenMP is told, where the user has said what is given."""
+    code = "import experiments, json, os; print(json.dumps(dict(os.environ)))"
     command = [sys.executable, "-c", code]
     output = subprocess.run(
         command, env=environment(**given), capture_output=True, text=True, check=True
     )
-    assert output.stdout == f"{expected}\n"
+    told = json.loads(output.stdout)
+    return {name: value for name, value in told.items() if name.startswith(("OMP_", "GOMP_"))}
+
+
+def test_how_threads_wait_is_the_users_choice() -> None:
+    for given in ("7", "infinity"):
+        assert openmp(GOMP_SPINCOUNT=given)["GOMP_SPINCOUNT"] == given
+    assert openmp(GOMP_SPINCOUNT="")["GOMP_SPINCOUNT"] == "10000"
+    assert "GOMP_SPINCOUNT" not in openmp(OMP_WAIT_POLICY="active")
+
+
+def test_the_number_of_threads_follows_nothing_but_what_is_set() -> None:
+    """Not the load, by which OpenMP would change it from one moment to the next."""
+    told = openmp(OMP_DYNAMIC="true", OMP_THREAD_LIMIT="2")
+    assert (told["OMP_DYNAMIC"], told["OMP_NUM_THREADS"]) == ("false", "2")
+    assert "OMP_THREAD_LIMIT" not in told  # more would be recorded than compute
+    assert openmp(OMP_NUM_THREADS="3", OMP_THREAD_LIMIT="4")["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in openmp()
+
+
+def test_threads_are_not_bound_to_cores() -> None:
+    """Or the processes of a sweep, which are started from one that is bound, share its core."""
+    found = importlib.util.find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    libraries = list(Path(found.origin).parent.glob("lib/libgomp*"))
+    if not libraries:
+        pytest.skip("this build of PyTorch does not use GNU OpenMP")
+    code = """if True:
+        import ctypes, os, sys
+        before = os.sched_getaffinity(0)
+        import experiments
+        ctypes.CDLL(sys.argv[1])  # which binds the thread that loads it
+        assert os.sched_getaffinity(0) == before
+    """
+    given = environment(OMP_PROC_BIND="true", OMP_PLACES="{0}")
+    subprocess.run([sys.executable, "-c", code, str(libraries[0])], env=given, check=True)
 
 
 def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,8 @@ class Sweep:
         if interruption is not None:
             print_line("interrupted: run the same command again to continue")
             raise interruption
-        return int(any(status_of(job) == "failed" for job in self.jobs))
+        left = [job for job in self.to_run if status_of(job) == "absent"]
+        return int(bool(left) or any(status_of(job) == "failed" for job in self.jobs))
 
     def _print_plan(self) -> None:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""

@@ -146,3 +146,15 @@ def test_more_threads_than_cores_are_warned_of(
     code, _ = cli(*toy, "threads=3")
     assert code == 0
     assert "3 threads compute on 2 cores" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1025", "2147483648", "1.5"])
+def test_numbers_of_threads_at_the_edge(
+    cli: Cli, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    """OpenMP would crash the process where it cannot start as many."""
+    code, directory = cli(f"threads={value}")
+    assert code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"threads={value}" in line
+    assert not directory.exists()
