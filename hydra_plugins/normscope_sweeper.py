@@ -5,11 +5,11 @@ Hydra imports its plugins whenever any program of this environment uses Hydra. T
 are therefore imported inside functions: other programs do not wait for PyTorch to load.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -56,9 +56,9 @@ class GridSweeper(Sweeper):
         threads = base["threads"] or THREADS_IN_A_SWEEP
         name = name_sweep(self._experiment(), self._swept_by_command(swept), base)
         folder = self._set_folder(name)
-        parallel = self._is_parallel()
-        self._set_workers(threads)
         jobs = plan_jobs(grid, list(swept), folder, self._compose)
+        self._set_workers(threads, len(jobs))
+        parallel = self._is_parallel()
         folder.mkdir(parents=True, exist_ok=True)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master
@@ -99,14 +99,28 @@ class GridSweeper(Sweeper):
         """Whether jobs run in processes of their own."""
         return not str(self.master.hydra.launcher["_target_"]).endswith("BasicLauncher")
 
-    def _set_workers(self, threads: int) -> None:
+    def _set_workers(self, threads: int, jobs: int) -> None:
         """Let joblib start as many processes as there are cores for jobs of `threads` threads.
 
-        Its own default, one for each core, would start more threads than there are cores.
+        Its own default, one for each core, would start more threads than there are cores; and it
+        starts as many as it is told, whether there are jobs for them or not. A single process is
+        this one, in which Hydra's own launcher runs one job after the other and heeds Ctrl-C.
         """
+        from experiments.machine.limits import usable_cores
+        from gpt import ConfigError
+
         launcher = self.master.hydra.launcher
-        if launcher.get("n_jobs") == -1:
-            launcher.n_jobs = max(1, (os.cpu_count() or 1) // threads)
+        if "n_jobs" not in launcher:
+            return
+        if launcher.n_jobs == 0:
+            valid = "must be a number of processes, or -1 for as many as there are cores"
+            raise ConfigError("hydra.launcher.n_jobs", 0, valid)
+        if launcher.n_jobs == -1:
+            launcher.n_jobs = max(1, usable_cores() // threads)
+        launcher.n_jobs = min(launcher.n_jobs, max(1, jobs))
+        if launcher.n_jobs == 1:
+            with open_dict(self.master):
+                self.master.hydra.launcher = BasicLauncherConf()
 
     def _overrides(self, job: Any) -> list[str]:
         """A job's overrides, with its directory among them."""

@@ -106,7 +106,7 @@ def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in BUDGETS:
         little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), width=16)
         monkeypatch.setitem(BUDGETS, name, little)
-    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(measuring, "usable_cores", lambda: 1)
     monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
 
 

@@ -5,7 +5,6 @@ import functools
 import logging
 import math
 import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs,
 from experiments.machine.console import one_line, print_line, print_table, progress
 from experiments.machine.device import pick_device
 from experiments.machine.files import typed_path
+from experiments.machine.limits import usable_cores
 from experiments.machine.signals import (
     SIGNAL_EXIT_BASE,
     Interrupted,
@@ -70,7 +70,7 @@ def measure_claims(settings: Settings, recorder: Recorder) -> Outcome:
     threads = settings.threads or THREADS_IN_A_SWEEP
     is_on_cpu = pick_device(settings.device).type == "cpu"
     # Several processes on one GPU would compete for its memory.
-    workers = max(1, (os.cpu_count() or 1) // threads) if is_on_cpu else 1
+    workers = max(1, usable_cores() // threads) if is_on_cpu else 1
     measured = measure_theory([c for c in claims if not c.trains], lab, workers, threads)
     measured |= measure_training([c for c in claims if c.trains], lab, workers, threads)
     return record_claims(claims, measured, settings, recorder)

@@ -31,6 +31,7 @@ from experiments.machine.console import (
     silenced,
     terminal,
 )
+from experiments.machine.device import threads_within_quota, warn_of_many_threads
 from experiments.machine.files import typed_path
 from experiments.machine.signals import exit_code, handle_signals, stop_signal
 from experiments.records.directory import (
@@ -247,7 +248,9 @@ def run(
 
     state  of the checkpoint from which the run is resumed
     """
-    with set_threads(resumed_threads(settings, state) or threads_if_unset):
+    threads = resumed_threads(settings, state) or threads_if_unset or threads_within_quota()
+    with set_threads(threads):
+        warn_of_many_threads()
         recorder = Recorder(directory, settings, overrides, state)
         return execute(settings, recorder)
 

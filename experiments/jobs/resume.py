@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.machine.console import one_line
 from experiments.machine.files import line_end_offset
+from experiments.machine.limits import usable_cores
 from experiments.records.directory import CONFIG_FOLDER
 from experiments.settings.compose import SCHEMA, literal, to_values
 from experiments.settings.identity import flatten, result_settings, with_new_names
@@ -181,11 +182,11 @@ def resumed_threads(settings: Settings, state: State | None) -> int | None:
     """How many threads a resumed run must use: as before, since their number changes last bits."""
     if settings.threads is not None or state is None:
         return settings.threads
-    threads, cores = int(state["versions"]["threads"]), os.cpu_count() or 1
+    threads, cores = int(state["versions"]["threads"]), usable_cores()
     if threads > cores:
         log.warning(
-            "the run was started with %d threads and is resumed with %d, the cores of this "
-            "machine: the last bits of its numbers can differ",
+            "the run was started with %d threads and is resumed with %d, the cores that it may "
+            "use here: the last bits of its numbers can differ",
             threads,
             cores,
         )

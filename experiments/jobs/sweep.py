@@ -7,7 +7,6 @@ summary.json says how it ended.
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -23,8 +22,10 @@ from experiments.jobs.check import checked_settings
 from experiments.jobs.launch import display_path
 from experiments.jobs.results import print_arms, write_runs_csv
 from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
+from experiments.machine.device import THREAD_VARIABLES
 from experiments.machine.environment import environment
 from experiments.machine.files import TEMPORARY, safe_file_name
+from experiments.machine.limits import usable_cores
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
 from experiments.records.summary import read_summary
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 # Of a hash in a directory's name: two of 200 jobs have the same in 1 of 200,000 sweeps.
 HASH_DIGITS = 8
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other processes
 
 
@@ -189,7 +189,8 @@ class Sweep:
         if interruption is not None:
             print_line("interrupted: run the same command again to continue")
             raise interruption
-        return int(any(status_of(job) == "failed" for job in self.jobs))
+        left = [job for job in self.to_run if status_of(job) == "absent"]
+        return int(bool(left) or any(status_of(job) == "failed" for job in self.jobs))
 
     def _print_plan(self) -> None:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
@@ -201,7 +202,7 @@ class Sweep:
         print_line(plan)
         if needed > free:
             log.warning("the sweep is predicted to take more of the disk than is free")
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         has_idle_cores = cores > self.threads and len(self.to_run) > 1
         if self.standalone and not self.parallel and has_idle_cores:
             print_line(
@@ -223,7 +224,7 @@ class Sweep:
             need.checkpoints * settings.sweep.keep_checkpoints
             for need, settings in zip(needs, valid, strict=True)
         ]
-        at_once = max(1, (os.cpu_count() or 1) // self.threads) if self.parallel else 1
+        at_once = max(1, usable_cores() // self.threads) if self.parallel else 1
         passing = sorted(
             (n.checkpoints - k + n.checkpoint for n, k in zip(needs, kept, strict=True)),
             reverse=True,

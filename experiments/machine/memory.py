@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+
+from experiments.machine.limits import memory_left
 
 MB = 2**20
 
@@ -15,42 +16,37 @@ MB = 2**20
 class PeakMeter:
     """Measures peak memory: of the GPU's allocator, or of the whole process on a CPU.
 
-    Make it before the model: its baseline is the memory in use then, after earlier jobs' free
-    memory was returned to the system and with the libraries of the first step loaded. Only Linux
-    can reset a process's recorded peak; elsewhere `rise` is None, which means not measured.
+    Made before the model, and after what else a run loads. Only Linux can reset a process's
+    recorded peak; elsewhere `rise` is None, which means not measured.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.highest_before: int | None = None
-        load_kernels(device)
         gc.collect()
-        # Free memory that the C library keeps would be used again by the model without a rise.
-        # Only glibc has malloc_trim, and Windows no library without a name.
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            ctypes.CDLL(None).malloc_trim(0)
-        self.baseline = self._current()
         self.restart()
         self.highest_before = None
 
     def restart(self) -> None:
         """Measure `rise` from now on."""
         self.highest_before = self.highest()
+        # Free memory that the C library keeps would be used again without a rise.
+        # Only glibc has malloc_trim, and Windows no library without a name.
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
         try:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             else:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
-            self.restarted = self.baseline is not None
+            self.start = self._current()
         except OSError:
-            self.restarted = False
+            self.start = None
 
     def rise(self) -> int | None:
-        """Peak bytes above the baseline since `restart`; None where they cannot be measured."""
+        """Peak bytes above those at `restart`; None where they cannot be measured."""
         peak = self._peak()
-        if self.baseline is None or peak is None or not self.restarted:
-            return None
-        return peak - self.baseline
+        return None if self.start is None or peak is None else peak - self.start
 
     def highest(self) -> int | None:
         """Peak bytes of the run so far; on a CPU they include the libraries.
@@ -75,18 +71,11 @@ class PeakMeter:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of the device; None where the system does not report them."""
+    """Free bytes of the device, or that a container's limit leaves; None where nothing says so."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _meminfo().get("MemAvailable")
-
-
-def load_kernels(device: torch.device) -> None:
-    """One training step of three parameters, so that the libraries it loads are in memory."""
-    layer = nn.Linear(2, 1, device=device)
-    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
-    layer(torch.ones(1, 2, device=device)).sum().backward()
-    optimizer.step()
+    rooms = (_meminfo().get("MemAvailable"), memory_left())
+    return min((room for room in rooms if room is not None), default=None)
 
 
 def _resource_peak() -> int | None:

@@ -2,11 +2,15 @@
 
 import importlib.metadata
 import platform
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"  # of a checkout
 PACKAGES = (
-    "normscope",
     "torch",
     "hydra-core",
     "wandb",
@@ -17,22 +21,33 @@ PACKAGES = (
 )
 
 
-def version_of(package: str) -> str | None:
-    """A package's version; None where its files are there and it was never installed by a tool."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def versions() -> dict[str, str]:
-    """Each version by name, as summary.json has them."""
-    installed = {package: version_of(package) for package in PACKAGES}
-    packages = {package: version for package, version in installed.items() if version is not None}
+    """Each version by name, as summary.json has them; without packages that tell none."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
-        **packages,
+        **_own_version(),
+        **_installed(PACKAGES),
         "torch": str(torch.__version__),  # the installed build, such as 2.13.0+cpu
     }
+
+
+def _own_version() -> dict[str, str]:
+    """The version of the code that runs.
+
+    In a checkout pyproject.toml has it: pip knows the version that it once installed from there, or
+    none where it installed only the other packages.
+    """
+    if not PROJECT.is_file():
+        return _installed(["normscope"])
+    return {"normscope": tomllib.loads(PROJECT.read_text())["project"]["version"]}
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    """The versions that pip knows."""
+    found = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -204,7 +204,7 @@ class Settings:
     runner: str
     seed: int = setting(0, at_least=0, at_most=2**63 - 1)
     device: str = setting("auto", choices=DEVICES)
-    threads: int | None = setting(None, at_least=1, at_most=4096)
+    threads: int | None = setting(None, at_least=1, at_most=1024)
     resume: str | None = setting(None, affects_results=False)
     pictures: bool = setting(True, affects_results=False)
     activation: str = setting("gelu", choices=ACTIVATIONS)

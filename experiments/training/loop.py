@@ -1,6 +1,7 @@
 """When: which step is evaluated, probed, recorded and saved, and what ends a run."""
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,9 +26,12 @@ from experiments.training.checkpoint import (
 )
 from experiments.training.engine import Engine, OnHost, clip_factor
 from experiments.training.log_interval import automatic_log_every
+from experiments.training.pace import Pace
 from experiments.training.tally import Tally
 from gpt import ConfigError
 from normscope.stats import Row
+
+log = logging.getLogger(__name__)
 
 
 class Diverged(Exception):
@@ -58,7 +62,7 @@ class Trainer:
     def __init__(self, engine: Engine, recorder: Recorder, tally: Tally) -> None:
         self.engine, self.recorder, self.tally = engine, recorder, tally
         self.settings, self.options = engine.settings, engine.settings.trainer
-        self.probes = engine.probes
+        self.probes, self.pace = engine.probes, Pace()
         self.done = 0  # steps
         self.saved: int | None = None  # the step of checkpoint.pt
 
@@ -174,12 +178,25 @@ class Trainer:
         if "clip_factor" in metrics:  # on the device until a row needs it
             metrics["clip_factor"] = float(metrics["clip_factor"])
         blocks = BlockNorms.from_rows(record.rows)
+        before = self.tally.logged_seconds
         self.tally.log(record.step + 1, metrics["train_loss"], blocks, self.engine.step_tokens)
+        self._watch_pace(self.tally.logged_seconds - before)
         metrics |= {
             "tokens_per_s": self.tally.speed,
             "memory_mb": in_mb(self.engine.memory.meter.highest()),
         }
         self.recorder.step(record.step, metrics, record.rows)
+
+    def _watch_pace(self, seconds: float) -> None:
+        """Say so, once, where the row that took `seconds` shows that training has slowed down."""
+        if slump := self.pace.slump(self.tally.speed, seconds):
+            log.warning(
+                "training has slowed down from %s to %s tokens/s; most likely another program "
+                "uses the same %s. The results do not depend on it. End that program, or start "
+                "runs that are to share a machine with threads=1 each, or as one sweep",
+                *(f"{speed:,.0f}" for speed in slump),
+                "cores" if self.engine.device.type == "cpu" else self.engine.device.type,
+            )
 
     def _evaluate(self, step: int) -> dict[str, float]:
         """The validation loss per token and per byte; keeps a checkpoint of the best if wanted."""

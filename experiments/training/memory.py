@@ -108,9 +108,11 @@ class StepMemory:
 
     Parameters, activations (of its first part), gradients and the optimizer's state are those of
     the first step, whose update makes that state; the peak is that of the second step, during which
-    all of them are there.
+    all of them are there: parameters and state, and the rise of the process's or the device's
+    memory. So what libraries keep from their first call on, in whichever job of a process that is,
+    does not count: equal jobs measure equal.
 
-    meter      of the process or the device, made before the model
+    meter      of the process or the device
     predicted  bytes by kind
     measured   bytes by kind, filled in as the steps go by; None where they cannot be measured
     """
@@ -149,7 +151,9 @@ class StepMemory:
         if step == 0:
             self.measured["optimizer"] = optimizer_bytes(optimizer)
         if step == 1:
-            self.measured["peak"] = self.meter.rise()
+            there = sum(self.measured[kind] or 0 for kind in ("parameters", "optimizer"))
+            rise = self.meter.rise()
+            self.measured["peak"] = None if rise is None else there + rise
 
     def table(self) -> list[dict[str, str | int | None]]:
         """Rows of kind, predicted_bytes, measured_bytes."""

@@ -102,7 +102,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small budgets, measured in this process."""
     for name in lab.BUDGETS:
         monkeypatch.setitem(lab.BUDGETS, name, LITTLE)
-    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(measuring, "usable_cores", lambda: 1)
     monkeypatch.setattr(measuring, "FOR_RUNS", ("",))  # toy sizes, which a user may not give
 
 
@@ -391,7 +391,7 @@ def test_runs_in_processes_of_their_own(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two workers: all jobs end, no process is reported lost, and the environment is as before."""
-    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(measuring, "usable_cores", lambda: 2)
     before = dict(os.environ)
     own = ("model", "trainer.steps", "schedule", "init", "tokenizer")
     arguments = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
@@ -411,7 +411,7 @@ def test_theory_in_processes_of_their_own_equals_theory_here(
     arguments = ("experiment=claims", "claims.budget=quick", "wandb.mode=disabled")
     found = []
     for cores in (1, 2):
-        monkeypatch.setattr(measuring.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(measuring, "usable_cores", lambda cores=cores: cores)
         code, directory = cli(*arguments, "claims.only='shortcut,hidden_norm'")
         assert code == 0
         found.append((directory / "measurements.csv").read_bytes())

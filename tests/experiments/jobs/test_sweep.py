@@ -6,12 +6,14 @@ import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
 
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
@@ -19,6 +21,7 @@ from conftest import ROOT, Sweep
 from experiments.analysis.runs import find_runs
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
+from experiments.machine import limits
 from experiments.settings.compose import to_values
 from same_run import wandb_records
 
@@ -189,6 +192,60 @@ def test_series_equals_parallel(sweep: Sweep) -> None:
     pd.testing.assert_frame_equal(
         table(series).drop(columns=drop), table(parallel).drop(columns=drop)
     )
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_jobs", "0"), ("n_jobs", "1e2")])
+def test_a_number_of_workers_that_cannot_be(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    code, folder = sweep("seed=0,1", "hydra/launcher=joblib", f"hydra.launcher.{name}={value}")
+    assert code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"hydra.launcher.{name}={value}" in line
+    assert not list(folder.glob("*/summary.json"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "more", "workers"),
+    [
+        (64, ("seed=0,1,2",), 3),  # no more than there are jobs
+        (5, ("seed=0,1,2", "threads=2"), 2),
+        (64, ("seed=0,1,2", "hydra.launcher.n_jobs=1000000"), 3),
+        (1, ("seed=0,1",), 1),
+    ],
+)
+def test_as_many_workers_as_cores_and_jobs(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, cores: int, more: tuple[str, ...], workers: int
+) -> None:
+    """A single one is no worker: the jobs run here."""
+    launchers: list[DictConfig] = []
+
+    def instead(self: Plugins, *, config: DictConfig, **_: object) -> SimpleNamespace:
+        launchers.append(config.hydra.launcher)
+        return SimpleNamespace(launch=lambda *_, **__: None)
+
+    monkeypatch.setattr(limits, "usable_cores", lambda: cores)
+    monkeypatch.setattr(Plugins, "instantiate_launcher", instead)
+    code, _ = sweep("hydra/launcher=joblib", *more)
+    assert code == 1  # nothing was launched
+    (launcher,) = launchers
+    assert launcher.get("n_jobs", 1) == workers
+    assert launcher["_target_"].endswith("JoblibLauncher" if workers > 1 else "BasicLauncher")
+
+
+def test_a_sweep_whose_jobs_did_not_start_has_not_succeeded(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(
+        Plugins, "instantiate_launcher", lambda self, **_: SimpleNamespace(launch=fail)
+    )
+    monkeypatch.setattr(limits, "usable_cores", lambda: 2)
+    code, _ = sweep("hydra/launcher=joblib", "seed=0,1")
+    assert code == 1
+    assert "not started" in capsys.readouterr().out
 
 
 def test_threads_of_a_job_can_be_set(sweep: Sweep) -> None:

@@ -390,6 +390,20 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
     assert not single["value"].map(math.isfinite).all()
 
 
+def test_equal_jobs_measure_equal_memory(toy: tuple[str, ...], tmp_path: Path) -> None:
+    """Within 15 %, in a process of their own: what libraries keep from the first job on is none."""
+    sizes = ("model.emb_dim=128", "trainer.batch_size=32")
+    arguments = ["-m", "experiment=memory", *toy, *sizes, f"hydra.sweep.dir={tmp_path}/sweep"]
+    assert call(tmp_path, *arguments, "seed=0,1")[0] == 0
+    first, second = (
+        pd.read_csv(job / "memory.csv").set_index("kind").loc["peak"]
+        for (job,) in ((tmp_path / "sweep").glob(f"*-seed{seed}-*") for seed in (0, 1))
+    )
+    assert first["predicted_bytes"] > 5 * 2**20
+    assert first["measured_bytes"] == pytest.approx(second["measured_bytes"], rel=0.15)
+    assert first["measured_bytes"] == pytest.approx(first["predicted_bytes"], rel=0.5)
+
+
 @pytest.mark.long
 def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_path: Path) -> None:
     """A job of 250 MB of parameters and state, then one of 150 KB, in one process of their own."""
