@@ -472,6 +472,7 @@ def test_a_sweep_with_one_job_of_each_kind(
         "nan": "diverged",
         "disk": "failed",
         "memory": "failed",
+        "removed": "failed",
         "bug": "failed",
         "signal": "interrupted",
     }

@@ -67,7 +67,8 @@ def test_keys_and_their_order(cli: Cli, toy: tuple[str, ...], tmp_path: Path) ->
     clipped = with_after(clipped, "emb_dim", "init_gain")
     diverged = with_after(TRAINED, "parameters", "diverged_at_step", "reason")
     huge = ("optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "trainer.steps=1")
-    gradients = ["device", "corpus", *MODEL, "seeds", "grad_norm", "seconds", "versions"]
+    seeds = ["seeds", "first_seed"]
+    gradients = ["device", "corpus", *MODEL, *seeds, "grad_norm", "seconds", "versions"]
     for number, (arguments, names) in enumerate(
         (
             ((), plain),
