@@ -250,7 +250,7 @@ BAD_INPUT = {
     "model.feed_forward.ratio=1e300": r"model.feed_forward.ratio=1e\+300 .* above 0",
     "model.emb_dim=1000000000000000000": r"model.emb_dim=10{18} .* in \[1, 1,000,000\]$",
     "trainer.batch_size=10000000000000": r"trainer.batch_size=10{13} .* in \[1, 1,000,000\]$",
-    "threads=10000000000000000000": r"threads=10{19} .* in \[1, 4,096\], or null$",
+    "threads=10000000000000000000": r"threads=10{19} .* in \[1, 1,024\], or null$",
     "resume=": r"resume='' .* must be the directory of a run$",
     "hydra.run.dirr=x": r"'hydra.run.dirr' .* did you mean 'hydra.run.dir'",
     "hydra.launcher.n_jobs=2": r"'hydra.launcher.n_jobs' .* hydra/launcher=joblib",

@@ -20,8 +20,9 @@ from experiments.jobs import results
 from experiments.jobs import sweep as sweep_module
 from experiments.machine.files import safe_file_name
 from experiments.records import directory as directory_module
+from experiments.settings.typed import quoted
 from experiments.training.loop import Trainer
-from hydra_plugins.normscope_sweeper import GridSweeper, quoted
+from hydra_plugins.normscope_sweeper import GridSweeper
 from made_runs import finish_at_once, make_run
 from same_run import assert_same_run, snapshot, state_of, summary_of
 
