@@ -108,8 +108,9 @@ class Corpus:
             "tokens": int(counts.sum()),
             "train_tokens": len(self.train),
             "distinct_tokens": len(p),
-            "unigram_entropy": float(-(p * p.log()).sum()),
-            "unigram_validation_loss": float(-(validation * q.log()).sum() / validation.sum()),
+            # From 0, since the negative of nothing would be printed as -0.000.
+            "unigram_entropy": float(0 - (p * p.log()).sum()),
+            "unigram_validation_loss": float(0 - (validation * q.log()).sum() / validation.sum()),
         }
 
     def bits_per_byte(self, loss: float, targets: Tensor) -> float:

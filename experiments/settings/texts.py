@@ -103,9 +103,10 @@ def read_utf8(path: Path) -> bytes:
 
 
 def unreadable(path: str, error: OSError | ValueError) -> ConfigError:
-    """Why a file or folder cannot be read."""
-    reason = error.strerror if isinstance(error, OSError) else error
-    return ConfigError("data.path", path, f"cannot be read: {reason}")
+    """Why a file or folder cannot be read: `path`, or the one inside it that the error names."""
+    if isinstance(error, OSError):
+        return ConfigError("data.path", error.filename or path, f"cannot be read: {error.strerror}")
+    return ConfigError("data.path", path, f"cannot be read: {error}")
 
 
 def stamp(status: os.stat_result) -> tuple[int, int, int]:

@@ -432,11 +432,11 @@ def test_a_text_is_the_same_wherever_it_lies(
     copy, other = tmp_path / "copy.txt", tmp_path / "other.txt"
     copy.write_bytes(text_file.read_bytes())
     other.write_text("another text of no more than a few words\n" * 90)
-    grid = ["-m", *toy, "seed=0,1"]
+    grid = ["-m", *toy, "seed=0"]
     assert cli_module.main(grid) == 0
     (folder,) = (tmp_path / "outputs").iterdir()
     before = written(folder)
-    for path in ("copy.txt", copy, text_file):
+    for path in ("copy.txt", copy):
         assert cli_module.main([*grid, f"data.path={path}"]) == 0
     assert written(folder) == before
     assert list((tmp_path / "outputs").iterdir()) == [folder]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import cloudpickle
@@ -125,6 +126,32 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
         assert digest(put(values, name, "other")) == digest(values)
     for name in ("seed", "device", "threads", "norm.placement", "generate.prompt"):
         assert digest(put(values, name, "other")) != digest(values)
+
+
+def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
+    assert digest(values_of()).startswith("de47e3410b99d94c")
+    assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
+
+
+def test_a_text_has_its_content_in_the_hash(text_file: Path, tmp_path: Path) -> None:
+    copy, other = tmp_path / "copy.txt", tmp_path / "other.txt"
+    copy.write_bytes(text_file.read_bytes())
+    other.write_text("another")
+    paths = (text_file, copy, other, "/absent")
+    hashes = [digest(values_of("data=text", f"data.path={path}")) for path in paths]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def test_the_path_of_a_text_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for typed, recorded in (
+        ("a.txt", f"{tmp_path}/a.txt"),
+        ("home/a.txt", "~/a.txt"),
+        ("'~/a.txt'", "~/a.txt"),
+    ):
+        assert values_of("data=text", f"data.path={typed}")["data"]["path"] == recorded
 
 
 def test_names_of_the_version_before_are_understood() -> None:
