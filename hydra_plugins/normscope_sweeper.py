@@ -37,7 +37,10 @@ class GridSweeper(Sweeper):
         """Run the grid; raises SystemExit with the code where a job failed."""
         from experiments.jobs.launch import THREADS_IN_A_SWEEP
         from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan_jobs
-        from experiments.settings.typed import for_hydra
+        from experiments.settings.typed import as_typed, for_hydra
+
+        def plain_value(key: str, text: str) -> str:
+            return as_typed(f"{key}={text}").partition("=")[2]
 
         params = [for_hydra(f"{name}={values}", sweep=True) for name, values in self.params.items()]
         lines = params + arguments
@@ -46,7 +49,7 @@ class GridSweeper(Sweeper):
         (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         final = {override.get_key_element(): override for override in overrides}
         swept = {
-            key: str(override.input_line).partition("=")[2]
+            key: ",".join(plain_value(key, text) for text in override.sweep_string_iterator())
             for key, override in final.items()
             if override.is_sweep_override()
         }

@@ -127,7 +127,7 @@ def test_bad_input_of_the_sweep_itself_costs_one_line(
     for arguments, words in (
         (("sweep.rerun=some",), "sweep.rerun='some' is not valid: Choose from: all, failed"),
         (("norm=pre_ln,postln",), "norm='postln' is not valid: did you mean 'post_ln'?"),
-        (("trainer.steps=3,abc",), "trainer.steps=abc"),
+        (("trainer.steps=3,abc",), "trainer.steps='abc'"),
         (("model.n_layr=1,2",), "did you mean 'model.n_layers'?"),
     ):
         code, folder = sweep("seed=0,1", *arguments)
