@@ -25,6 +25,7 @@ from experiments.settings.compose import (
     to_values,
     unknown_setting,
 )
+from experiments.settings.explain import explain_composition
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
@@ -486,7 +487,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it() -> None:
     from hydra.errors import MissingConfigException
 
     error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
-    assert 'install it with pip install -e ".[joblib]"' in cli_module.explain_composition(error)
+    assert 'install it with pip install -e ".[joblib]"' in explain_composition(error)
 
 
 def test_one_run_of_a_grid_says_that_it_is_one(
