@@ -1,6 +1,7 @@
 """Cores and memory that a container leaves, by the files of Linux's control groups."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
