@@ -37,7 +37,6 @@ OF_THE_USER = {
     "WANDB_HTTPS_PROXY",
     "WANDB_IDENTITY_TOKEN_FILE",
     "WANDB_INSECURE_DISABLE_SSL",
-    "WANDB_SERVICE",  # W&B's own process
 }
 TIMEOUT = 60.0  # seconds for W&B to start or to end
 TIMEOUT_ONCE_FAILED = 5.0
@@ -69,12 +68,14 @@ def html_table(table: Table) -> str:
     return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
 
 
-def variables_of_runs() -> list[str]:
-    """The environment's variables by which W&B would make another run of this one.
+def without_other_runs() -> contextlib.AbstractContextManager[None]:
+    """Within: no variable by which W&B would make another run of this one.
 
-    Such as WANDB_RUN_ID, under which all jobs of a sweep would be one run, or WANDB_CONFIG_PATHS.
+    Such as WANDB_RUN_ID, under which all jobs of a sweep would be one run, or the WANDB_SERVICE
+    that a process leaves to its children: where to find W&B's own process, which may have ended.
     """
-    return [name for name in os.environ if name.startswith("WANDB_") and name not in OF_THE_USER]
+    names = {name for name in os.environ if name.startswith("WANDB_")} - OF_THE_USER
+    return environment(dict.fromkeys(names | {"WANDB_SERVICE"}))
 
 
 class HideHome(logging.Filter):
@@ -127,7 +128,7 @@ class WandbSink:
         self.id: str | None = records.get("wandb_id")
         self.run: Any = None
         try:
-            with environment(dict.fromkeys(variables_of_runs())):
+            with without_other_runs():
                 self._start(directory, settings)
             for link in directory.glob("wandb/*/logs/debug-core.log"):
                 link.unlink()  # leads into the home directory
