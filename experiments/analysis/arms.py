@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 
-from experiments.analysis.histories import History
+from experiments.analysis.histories import NATS, History, Unit, in_common_unit
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
 from experiments.records.summary import Summary
@@ -44,25 +44,33 @@ class Arm:
     def count(self, *statuses: str) -> int:
         return sum(history.run.status in statuses for history in self.histories)
 
+    def diverged(self, how: str) -> int:
+        """How many runs diverged in one way, NOT_FINITE or LOSS_ROSE."""
+        return sum(history.run.divergence == how for history in self.histories)
+
     @property
     def stuck(self) -> int:
         return sum(history.run.is_stuck for history in self.histories)
 
-    def final_losses(self) -> list[float]:
+    @property
+    def not_learned(self) -> int:
+        """How many runs ended without learning: diverged, or stuck."""
+        return self.count("diverged") + self.stuck
+
+    @property
+    def unit(self) -> Unit:
+        """Of its losses."""
+        return self.histories[0].unit if self.histories else NATS
+
+    def final_losses(self, unit: Unit | None = None) -> list[float]:
         """Validation loss at the end of each run that has one; infinite where it diverged."""
-        losses = []
-        for history in self.histories:
-            if history.run.status == "diverged":
-                losses.append(math.inf)
-            elif history.run.status == "finished":
-                loss = history.run.summary.val_loss
-                losses += [] if loss is None else [loss]
-        return losses
+        losses = [history.final_loss_in(unit or self.unit) for history in self.histories]
+        return [loss for loss in losses if loss is not None]
 
     def capped_losses(self) -> list[float]:
         """min(final, initial) of each run, and the initial loss of one that diverged."""
         losses = [history.capped_loss for history in self.histories]
-        return [loss for loss in losses if loss is not None]
+        return [loss for loss in losses if loss is not None and not math.isnan(loss)]
 
     def pooled_settings(self) -> list[str]:
         """Settings that differ between its runs: `--by` may name fewer than vary."""
@@ -121,7 +129,7 @@ def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
 def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]:
     """Runs grouped by the values of their factors, sorted by these values."""
     groups: dict[Key, list[History]] = {}
-    for history in histories:
+    for history in in_common_unit(histories):
         key = tuple(history.run.setting(name) for name in factors)
         groups.setdefault(key, []).append(history)
     arms = []
@@ -163,6 +171,11 @@ class Layout:
         combinations = itertools.product(*(self.levels[name] for name in self.panel_factors))
         self.panels = [p for p in combinations if any(self.arm(p, c) for c in self.colour_levels)]
         self.left_out = 0
+
+    @property
+    def unit(self) -> Unit:
+        """In what the losses of its arms are compared."""
+        return next((arm.unit for arm in self.by_key.values()), NATS)
 
     def _colour_rank(self, name: str) -> tuple[bool, bool, bool, int]:
         """Sort key of factors: the first becomes the colour.

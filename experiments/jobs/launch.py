@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from experiments.analysis.runs import COMPLETED, needs_run
+from experiments.analysis.runs import COMPLETED, Run, needs_run
 from experiments.jobs.check import checked_settings
 from experiments.jobs.resume import (
     check_resumable,
@@ -102,9 +102,10 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         # those of the latest start; somebody may have edited the file since.
         for earlier in filter(None, (stored, state and state["settings"])):
             check_resumable(settings, earlier, 0 if state is None else state["step"])
-        status = read_summary(directory).status
+        earlier_run = Run(directory, read_summary(directory))
+        status = earlier_run.status
         has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
-        is_extended = has_more_steps and settings.runner == "train" and status == "finished"
+        is_extended = has_more_steps and settings.runner == "train" and earlier_run.made_all_steps
         if status in COMPLETED and not is_extended:
             print_line(f"nothing to do: the run in {display_path(directory)} has already {status}")
             return 0

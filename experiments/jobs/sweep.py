@@ -322,12 +322,13 @@ class Sweep:
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
     def _outcome(self, job: Job) -> str:
+        run = Run(job.directory, read_summary(job.directory))
         status = status_of(job)
         if job in self.skipped and status in COMPLETED:
-            return f"skipped, {status} before"
+            return f"skipped, {run.outcome} before"
         if status == "running":
             return "running in another process" if is_locked(job.directory) else "crashed"
-        return "not started" if status == "absent" else status
+        return "not started" if status == "absent" else run.outcome
 
 
 def status_of(job: Job) -> str:
@@ -350,11 +351,11 @@ def write_runs_csv(folder: Path) -> None:
     runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    header = ["name", *names, "seed", "status", "reason", *summary_columns(Summary())]
+    header = ["name", *names, "seed", "status", "divergence", "reason", *summary_columns(Summary())]
     writer.writerow(map(escape_cell, header))
     for run in runs:
         values = [run.directory.name, *(run.settings.get(name) for name in names)]
-        values += [run.seed, run.status, run.reason]
+        values += [run.seed, run.status, run.divergence, run.reason]
         values += summary_columns(run.summary).values()
         writer.writerow([format_cell(value) for value in values])
     try:
@@ -374,6 +375,7 @@ def summary_columns(summary: Summary) -> dict[str, Value]:
         "diverged_at_step": summary.diverged_at_step,
         "train_loss": summary.train_loss,
         "val_loss": summary.val_loss,
+        "val_bits_per_byte": summary.val_bits_per_byte,
         "initial_val_loss": summary.initial_val_loss,
         "unigram_validation_loss": summary.corpus.unigram_validation_loss,
         "stuck": summary.stuck,

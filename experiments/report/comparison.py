@@ -13,16 +13,25 @@ from experiments.analysis.arms import label_value
 from experiments.analysis.histories import by_layer, read_csv
 from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
 from experiments.machine.console import one_line
+from experiments.report.lettering import fold, warnings_of_ours
 from experiments.report.rates import WARMUP
-from experiments.report.style import COLOURS, LEGEND, MARKS, panels, save
+from experiments.report.style import (
+    LEGEND,
+    loss_limits,
+    mark_leaving,
+    panels,
+    save,
+    styles,
+    whole_numbers,
+)
 from gpt import ConfigError
 
 PANEL = (7.2, 2.3)  # inches
 LEGEND_WIDTH = 75  # characters of all labels in a row
 HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
-MARGIN = 0.2  # nats above and below the losses shown
 
 
+@warnings_of_ours("comparison")
 def compare(directories: Sequence[Path], path: Path) -> Path:
     """Draw the ratio of the last block's gradient norm to the first's, and the loss, by step.
 
@@ -42,9 +51,9 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     figure, (above, below) = panels(2, 1, PANEL)
     above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
     above.sharex(below)
-    names = labels(runs)
+    names = [fold(label, LEGEND_WIDTH) for label in labels(runs)]
     draw_ratios(above, ratios, names)
-    columns = max(1, LEGEND_WIDTH // max(map(len, names)))
+    columns = max(1, LEGEND_WIDTH // max(len(line) for name in names for line in name.split("\n")))
     figure.legend(
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )
@@ -68,14 +77,15 @@ def gradient_ratio(gradients: pd.DataFrame) -> pd.Series:
     blocks = by_layer(gradients, "grad_norm", "block")
     if blocks.empty:
         return pd.Series(dtype=float)
-    ratio = blocks.iloc[:, -1] / blocks.iloc[:, 0]
+    with np.errstate(all="ignore"):
+        ratio = blocks.iloc[:, -1] / blocks.iloc[:, 0]
     return ratio[np.isfinite(ratio) & (ratio > 0)]
 
 
 def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) -> None:
     """One line a run, on a log scale, and the height at which both blocks receive the same."""
-    for colour, ratio, label in zip(COLOURS, ratios, labels, strict=False):
-        axis.plot(ratio, color=colour, label=label)
+    for (colour, _, dash), ratio, label in zip(styles(), ratios, labels, strict=False):
+        axis.plot(ratio, color=colour, linestyle=dash, label=label)
     axis.axhline(1, color="0.35", linewidth=1, linestyle="--")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -88,13 +98,23 @@ def draw_losses(axis: Axes, tables: Sequence[pd.DataFrame]) -> None:
 
     A spike far above those would leave no height for what is learnt.
     """
-    for colour, mark, metrics in zip(COLOURS, MARKS, tables, strict=False):
+    curves = []
+    for (colour, mark, dash), metrics in zip(styles(), tables, strict=False):
         losses = metrics.set_index("step")
-        axis.plot(losses["train_loss"].dropna(), color=colour, linewidth=0.8, alpha=0.7)
-        axis.plot(losses["val_loss"].dropna(), mark, color=colour, markersize=4)
-    shown = pd.concat([metrics[["train_loss", "val_loss"]] for metrics in tables])
-    highest = max(metrics["train_loss"].iloc[0] for metrics in tables)
-    axis.set_ylim(shown.min().min() - MARGIN, highest + MARGIN)
+        training, validation = losses["train_loss"].dropna(), losses["val_loss"].dropna()
+        axis.plot(training, color=colour, linestyle=dash, linewidth=0.8, alpha=0.7)
+        axis.plot(validation, mark, color=colour, markersize=4)
+        curves += [(colour, training), (colour, validation)]
+    axis.set_ylim(*loss_limits([curve.tolist() for _, curve in curves]))
+    for colour, curve in curves:
+        height = mark_leaving(axis, curve, colour)
+        if height is not None:
+            place = curve.idxmax(), axis.get_ylim()[1]
+            words = f"to {height:.3g}"
+            axis.annotate(
+                words, place, (0, -9), textcoords="offset points", fontsize=7, color=colour
+            )
+    whole_numbers(axis)
     axis.set(xlabel="step (updates made)", ylabel="loss (nats),\nmarks: validation")
 
 

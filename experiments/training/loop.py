@@ -25,6 +25,7 @@ from experiments.training.checkpoint import (
 )
 from experiments.training.engine import Engine, OnHost, clip_factor
 from experiments.training.log_interval import automatic_log_every
+from experiments.training.loss import warn_of_high_start
 from experiments.training.tally import Tally
 from gpt import ConfigError
 from normscope.stats import Row
@@ -184,6 +185,8 @@ class Trainer:
     def _evaluate(self, step: int) -> float:
         """The validation loss, with a checkpoint of the best where that is wanted."""
         loss = self.engine.validation_loss()
+        if step == 0:
+            warn_of_high_start(self.engine.model, loss, self.engine.windows(1)[0])
         is_best = loss < self.tally.best_val_loss
         self.tally.val_losses[step] = loss
         if self.options.keep_best and is_best and self.engine.world.is_first:

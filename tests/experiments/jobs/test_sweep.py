@@ -167,7 +167,11 @@ def test_a_failing_and_a_diverging_job_in_the_middle(
     output = capfd.readouterr()
     assert output.err.count("failed: ") == 4
     assert "Traceback" not in output.err
-    for line in ("finished     2", "diverged     2", "failed       4"):
+    for line in (
+        "finished               2",
+        "diverged (not finite)  2",
+        "failed                 4",
+    ):
         assert line in output.out
     assert sweep("seed=0,1", "optimizer.lr=1e-3,1e30", "activation=relu")[0] == 0
 
