@@ -1,5 +1,6 @@
 """Several training runs in one picture, drawn from their CSV files and summaries alone."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.report.style import (
     LEGEND,
     loss_limits,
     mark_leaving,
+    on_scale,
     panels,
     save,
     styles,
@@ -28,6 +30,7 @@ from gpt import ConfigError
 
 PANEL = (7.2, 2.3)  # inches
 LEGEND_WIDTH = 75  # characters of all labels in a row
+ROW, FEW_ROWS = 0.2, 3  # inches of a row of the legend, and for how many there is room
 HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
 
 
@@ -52,8 +55,10 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
     above.sharex(below)
     names = [fold(label, LEGEND_WIDTH) for label in labels(runs)]
-    draw_ratios(above, ratios, names)
+    draw_ratios(above, [on_scale(ratio) for ratio in ratios], names)
     columns = max(1, LEGEND_WIDTH // max(len(line) for name in names for line in name.split("\n")))
+    rows = math.ceil(len(names) / columns) * (1 + max(name.count("\n") for name in names))
+    figure.set_figheight(figure.get_figheight() + ROW * max(0, rows - FEW_ROWS))
     figure.legend(
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )

@@ -54,7 +54,7 @@ MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 48  # of a figure with a panel for each arm
 MOST_DESCRIBED = 8  # arms in the text of a figure
 TITLE_WIDTH, LABEL_WIDTH = 46, 60  # characters in a line of a panel's title, and of a legend
-MOST_ENTRIES = 8  # lines of a legend for which a figure has room beside its panels
+MOST_ENTRIES = 6  # lines of a legend for which a figure has room beside its panels
 
 INCOMPARABLE = "Nats per token of different tokenizers or texts cannot be compared"
 
@@ -235,7 +235,7 @@ def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend above all panels, at the left: a narrow screen shows that part first."""
     columns = legend_columns(figure, handles)
     entries = math.ceil(sum(label.count("\n") + 1 for label in map(label_of, handles)) / columns)
-    more = max(0, entries - MOST_ENTRIES) * 1.3 * STYLE["legend.fontsize"] / 72
+    more = max(0, entries - MOST_ENTRIES) * 1.5 * STYLE["legend.fontsize"] / 72
     figure.set_figheight(figure.get_figheight() + more)
     figure.legend(
         handles=list(handles), loc="outside upper left", ncols=columns, handlelength=3, **LEGEND

@@ -58,6 +58,7 @@ from experiments.report.style import (
     MARKS,
     log_if_wide,
     loss_limits,
+    on_scale,
     panels,
     whole_numbers,
 )
@@ -177,7 +178,7 @@ def stacked(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, np.
 
 def with_blocks(arm: Arm) -> list[pd.DataFrame]:
     """Gradient norms by block of the runs that have them."""
-    return [history.blocks for history in arm.histories if not history.blocks.empty]
+    return [on_scale(history.blocks) for history in arm.histories if not history.blocks.empty]
 
 
 def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
@@ -289,7 +290,7 @@ def gradient_ratio(layout: Layout) -> ReportFigure | None:
     for panel, line, arm, tables in shown:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratios = [table.iloc[:, -1] / table.iloc[:, 0] for table in tables]
-        values = band([ratio[np.isfinite(ratio) & (ratio > 0)] for ratio in ratios])
+        values = band([on_scale(ratio[np.isfinite(ratio) & (ratio > 0)]) for ratio in ratios])
         draw_band(axes[panel], values, line, most_marks=8)
         if not values.median.empty:
             final_ratio = float(values.median.iloc[-1])
@@ -394,14 +395,16 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
                 is_of_line = has_one_line or s.level == line.level
                 if (s.panel, s.quantity) != (panel, title) or not is_of_line:
                     continue
-                axis.plot(s.x, s.y, line.mark, color=line.colour, markersize=4, alpha=0.6)
+                points = np.clip(s.y, LEAST, GREATEST)
+                axis.plot(s.x, points, line.mark, color=line.colour, markersize=4, alpha=0.6)
                 if s.fit is not None:
                     ends = np.array([min(s.x), max(s.x)])
                     label = f"{s.fit.slope:+z.2f}"
                     if not (crowded or math.isnan(s.fit.low)):
                         label += f" ({s.fit.low:+z.2f}, {s.fit.high:+z.2f})"
                     style = line.style | {"markersize": 3.5}
-                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label=label, **style)
+                    heights = np.clip(s.fit.at(ends), LEAST, GREATEST)
+                    axis.plot(ends, heights, linewidth=1.4, label=label, **style)
         ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
@@ -416,8 +419,8 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
             )
         axis.tick_params(labelleft=True)
         low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
-        room = 10 ** min(0.75 * (math.log10(high) - math.log10(low)), 300)  # for the panel's legend
-        axis.set_ylim(low / 1.3, min(high * 1.3 * room, GREATEST))
+        room = (high / low) ** 0.75  # for the panel's legend
+        axis.set_ylim(low / 1.3, min(high * 1.3 * room, GREATEST**2))
     name = short_name(factor)
     label_axes(axes, name, "gradient norm of a block")
     add_legend(figure, [legend_key(line) for line in styles])
@@ -460,7 +463,7 @@ def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
     stat = statistic.name
     layout = layout.thinned(MOST_PANELS)
     shown = arms_with_data(
-        layout, lambda arm: [h.probes[stat] for h in arm.histories if stat in h.probes]
+        layout, lambda arm: [on_scale(h.probes[stat]) for h in arm.histories if stat in h.probes]
     )
     if not shown:
         return None

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
@@ -30,7 +31,8 @@ def warnings_of_ours(name: str) -> Iterator[None]:
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        # What overflows in a picture is not finite there, and is left out.
+        with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
             warnings.simplefilter("always")
             yield
     finally:

@@ -44,6 +44,7 @@ from experiments.report.lettering import fold
 from experiments.report.style import LEGEND, MARKS, loss_limits, panels
 
 MOST_MAPS = 15
+ENTRY_WIDTH = 34  # characters in a line of a legend within a panel
 WARMUP = "schedule.warmup_steps"
 
 
@@ -217,7 +218,8 @@ def rate_sensitivity(layout: Layout) -> ReportFigure | None:
             text = "" if value is None else f"sensitivity {shown(value, 2)}"
             axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=8)
         else:
-            axis.plot([], [], markersize=4, label=entry, **line.style)
+            label = fold(entry, ENTRY_WIDTH)
+            axis.plot([], [], markersize=4, label=label, **line.style)
     axes[0].set_ylim(*loss_limits(starts_and_ends(layout)))
     above = AboveScale()
     for axis, tuned, line in curves:

@@ -33,6 +33,7 @@ from experiments.report.style import (
     loss_limits,
     mark_leaving,
     new_figure,
+    on_scale,
     save,
     styles,
     whole_numbers,
@@ -125,7 +126,7 @@ def loss(metrics: Frame, summary: Summary) -> Figure:
 def of_blocks(gradients: Frame, stat: str, component: str = "block") -> Frame:
     """Layers as columns and steps as rows, of one statistic."""
     chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
-    return chosen.pivot(index="step", columns="layer", values="value")
+    return on_scale(chosen.pivot(index="step", columns="layer", values="value"))
 
 
 def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,10 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.
 LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable on top of lines
 DPI = 150
 SIMILAR_STARTS = 2.0  # losses that start higher than the least start by this factor leave a figure
-LEAST, GREATEST = 1e-300, 1e300  # what a scale shows: matplotlib computes with numbers beyond
+LEAST, GREATEST = 1e-150, 1e150  # sizes that a scale shows, whose quotients are numbers, too
+
+
+Numbers = TypeVar("Numbers", pd.DataFrame, "pd.Series[float]")
 
 
 def styles() -> Iterator[tuple[str, str, Any]]:
@@ -60,6 +63,12 @@ def whole_numbers(*axes: Axes) -> None:
     """Steps and blocks are counted: no tick stands between two of them."""
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def on_scale(values: Numbers) -> Numbers:
+    """Numbers with those of a size beyond the scale's ends at these ends; zeros stay zeros."""
+    ends = np.sign(values) * values.abs().clip(LEAST, GREATEST)
+    return ends.where(np.isfinite(values), values)
 
 
 def within_scale(values: Iterable[float]) -> list[float]:

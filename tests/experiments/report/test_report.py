@@ -121,8 +121,8 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
     assert "2 nats (pre_ln; 1 of 3 runs did not learn)" in words
     assert (
-        "5 finished, 1 diverged (not finite: post_ln) and 1 failed (post_ln); 2 of the finished learned no "
-        "more than token frequencies (post_ln; pre_ln)" in words
+        "5 finished, 1 diverged (not finite: post_ln) and 1 failed (post_ln); 2 of the finished "
+        "learned no more than token frequencies (post_ln; pre_ln)" in words
     )
     assert "it broke" in words
     (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
