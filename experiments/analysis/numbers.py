@@ -108,3 +108,10 @@ def sensitivity(losses: Sequence[float]) -> float:
     2023, arXiv 2309.14322.
     """
     return float(np.mean(losses)) - min(losses)
+
+
+def loss_text(value: float, digits: int = 3) -> str:
+    """A loss with as many digits behind the point, unless it is too large for that."""
+    if math.isinf(value):
+        return "infinite"
+    return f"{value:z,.{digits}f}" if abs(value) < 1e5 else f"{value:.3g}"

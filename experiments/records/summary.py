@@ -111,7 +111,7 @@ class Summary:
     log_every         steps from one recorded step to the next
     train_loss        of the last recorded step
     val_loss          of the last evaluation
-    val_bits_per_byte  the same in bits per byte of the validation text
+    val_bits_per_byte the same in bits per byte of text, which compares across tokenizers
     initial_val_loss  of the model as initialised
     uniform_loss      ln V: of a model that gives each of the V tokens the same probability
     stuck             whether the run finished and learned no more than token frequencies

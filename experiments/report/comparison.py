@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from experiments.analysis.arms import label_value
-from experiments.analysis.histories import by_layer, read_csv
+from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
+from experiments.analysis.numbers import loss_text
 from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
 from experiments.machine.console import one_line
+from experiments.report.drawing import INCOMPARABLE
 from experiments.report.lettering import fold, warnings_of_ours
 from experiments.report.rates import WARMUP
 from experiments.report.style import (
@@ -62,7 +65,8 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
     figure.legend(
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )
-    draw_losses(below, [read_table(directory, "metrics") for directory in directories])
+    histories = [History(run, read_table(run.directory, "metrics")) for run in runs]
+    draw_losses(below, in_common_unit(histories))
     draw_frequencies(below, {run.summary.corpus.unigram_validation_loss for run in runs})
     return save(figure, path)
 
@@ -98,29 +102,37 @@ def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) 
     axis.set_ylabel("gradient norm,\nlast block / first block")
 
 
-def draw_losses(axis: Axes, tables: Sequence[pd.DataFrame]) -> None:
+def draw_losses(axis: Axes, histories: Sequence[History]) -> None:
     """Training loss as a line, validation loss as marks, up to the first losses.
 
-    A spike far above those would leave no height for what is learnt.
+    A spike far above those would leave no height for what is learnt. In bits per byte there is no
+    training loss.
     """
+    unit = histories[0].unit
     curves = []
-    for (colour, mark, dash), metrics in zip(styles(), tables, strict=False):
-        losses = metrics.set_index("step")
-        training, validation = losses["train_loss"].dropna(), losses["val_loss"].dropna()
+    for (colour, mark, dash), history in zip(styles(), histories, strict=False):
+        training = history.losses("train_loss" if unit.column == NATS.column else "")
+        validation = history.losses(unit.column)
         axis.plot(training, color=colour, linestyle=dash, linewidth=0.8, alpha=0.7)
         axis.plot(validation, mark, color=colour, markersize=4)
-        curves += [(colour, training), (colour, validation)]
-    axis.set_ylim(*loss_limits([curve.tolist() for _, curve in curves]))
-    for colour, curve in curves:
-        height = mark_leaving(axis, curve, colour)
-        if height is not None:
-            place = curve.idxmax(), axis.get_ylim()[1]
-            words = f"to {height:.3g}"
-            axis.annotate(
-                words, place, (0, -9), textcoords="offset points", fontsize=7, color=colour
-            )
+        curves.append((colour, training, validation))
+    axis.set_ylim(*loss_limits(curve.tolist() for _, *both in curves for curve in both))
+    for colour, *both in curves:
+        mark_height(axis, pd.concat(both).sort_index(), colour)
     whole_numbers(axis)
-    axis.set(xlabel="step (updates made)", ylabel="loss (nats),\nmarks: validation")
+    axis.set(xlabel="step (updates made)", ylabel=f"loss ({unit.name}),\nmarks: validation")
+    if not unit.comparable:
+        axis.set_title(INCOMPARABLE, fontsize=8)
+
+
+def mark_height(axis: Axes, curve: pd.Series, colour: str) -> None:
+    """Mark where the losses of a run leave the panel, and write how high they go."""
+    height = mark_leaving(axis, curve, colour)
+    if height is not None:
+        step = (curve == height).idxmax()
+        style: dict[str, Any] = {"fontsize": 7, "color": colour, "textcoords": "offset points"}
+        words = f"to {loss_text(height, 0)}"
+        axis.annotate(words, (step, axis.get_ylim()[1]), (0, -9), **style)
 
 
 def draw_frequencies(axis: Axes, levels: set[float | None]) -> None:

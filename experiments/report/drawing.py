@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.histories import BITS, Unit
-from experiments.analysis.numbers import Band
+from experiments.analysis.numbers import Band, loss_text
 from experiments.analysis.runs import Value
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.report.lettering import fold
@@ -344,13 +344,6 @@ def format_number(value: float) -> str:
     return "infinite" if math.isinf(value) else f"{value:z.3g}"
 
 
-def shown(value: float, digits: int = 3) -> str:
-    """A loss with as many digits behind the point, unless it is too large for that."""
-    if math.isinf(value):
-        return "infinite"
-    return f"{value:z,.{digits}f}" if abs(value) < 1e5 else f"{value:.3g}"
-
-
 class AboveScale:
     """The curves that leave a figure at its top, and how high each goes."""
 
@@ -375,7 +368,7 @@ class AboveScale:
         if not self.highest:
             return ""
         described = [
-            (height, f"{label} {format_number(height)}") for label, height in self.highest.items()
+            (height, f"{label} {loss_text(height, 0)}") for label, height in self.highest.items()
         ]
         return f" Above the scale, at the most: {name_extremes(described)}."
 

@@ -122,9 +122,9 @@ def loss(layout: Layout) -> ReportFigure | None:
     if validation_only:
         kinds = "Validation loss only."
     caption = (
-        f"{seeds_note([arm for _, _, arm, _ in shown])} {kinds} A run that is not finite counts as "
-        f"infinite afterwards; {plural(len(stopped), 'run')} did so.{above.note()}{unit_note(unit)}"
-        f"{left_out_note(layout)}"
+        f"{seeds_note([arm for _, _, arm, _ in shown])} {kinds} A run that was not finite counts "
+        f"as infinite from then on ({plural(len(stopped), 'run')})."
+        f"{above.note()}{unit_note(unit)}{left_out_note(layout)}"
     )
     alt = f"Loss against steps. Median validation loss at the end: {name_extremes(final)}."
     return ReportFigure("loss", "Loss", caption, alt, figure)

@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from experiments.analysis.arms import RATE, Arm, Key, Layout, label_value, numeric
-from experiments.analysis.numbers import Band, median
+from experiments.analysis.numbers import Band, loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Value
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.report.drawing import (
@@ -35,7 +35,6 @@ from experiments.report.drawing import (
     lines_of,
     name_extremes,
     share_scales,
-    shown,
     side_by_side,
     small_multiples,
     unit_note,
@@ -90,7 +89,7 @@ def rate_maps(layout: Layout) -> ReportFigure | None:
             edge = " (at the grid's edge)" if row in (0, len(rates) - 1) else ""
             setting = f"lr {rates[row]:g}{edge}, {warmups[column]} steps of warm-up"
             best.append(
-                (float(table[best_cell]), f"{name}: {shown(table[best_cell])} at {setting}")
+                (float(table[best_cell]), f"{name}: {loss_text(table[best_cell])} at {setting}")
             )
     extend = "max" if is_cut else "neither"
     label = f"final validation loss ({layout.unit.name})"
@@ -172,7 +171,7 @@ def write_in_cell(axis: Axes, row: int, column: int, text: str, colour: str) -> 
 
 def cell_text(arm: Arm, value: float) -> str:
     """A cell's median, and the shares of runs that did not learn."""
-    lines = ["no loss" if math.isnan(value) else shown(value, 2)]
+    lines = ["no loss" if math.isnan(value) else loss_text(value, 2)]
     counts = {
         NOT_FINITE: arm.diverged(NOT_FINITE),
         LOSS_ROSE: arm.diverged(LOSS_ROSE),
@@ -211,11 +210,11 @@ def rate_sensitivity(layout: Layout) -> ReportFigure | None:
         entry = line.label
         if value is not None:
             best = tuned.describe_best()
-            described.append((value, f"{tuned.label} {shown(value, 2)}, best at {best}"))
-            entry += f": {shown(value, 2)}"
+            described.append((value, f"{tuned.label} {loss_text(value, 2)}, best at {best}"))
+            entry += f": {loss_text(value, 2)}"
         if crowded:
             axis.set_title(fold(tuned.label, TITLE_WIDTH), fontsize=8.5)
-            text = "" if value is None else f"sensitivity {shown(value, 2)}"
+            text = "" if value is None else f"sensitivity {loss_text(value, 2)}"
             axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=8)
         else:
             label = fold(entry, ENTRY_WIDTH)

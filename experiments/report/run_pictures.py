@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.histories import read_csv
+from experiments.analysis.numbers import loss_text
 from experiments.machine.console import one_line, print_error, print_line, show_warnings
 from experiments.records.summary import Summary, read_summary
 from experiments.report.comparison import compare
@@ -106,14 +107,15 @@ def loss(metrics: Frame, summary: Summary) -> Figure:
             text = f"token frequencies alone, {part} ({frequencies:.2f})"
             axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
             levels.append(frequencies)
-    axis.set_ylim(*loss_limits([val["val_loss"].tolist(), smooth.tolist()], levels))
+    curves = [val["val_loss"].tolist(), train["train_loss"].tolist()]
+    axis.set_ylim(*loss_limits(curves, levels))
     for name, curve, colour in (
-        ("training", smooth.set_axis(train["step"]), COLOURS[0]),
+        ("training", train.set_index("step")["train_loss"], COLOURS[0]),
         ("validation", val.set_index("step")["val_loss"], COLOURS[1]),
     ):
         height = mark_leaving(axis, curve, colour)
         if height is not None:
-            text = f"{name} goes above the scale, to {height:.3g}"
+            text = f"{name} goes above the scale, to {loss_text(height, 0)}"
             axis.plot([], [], "^", color=colour, label=text)
     mark_divergence(axis, summary)
     whole_numbers(axis)

@@ -62,13 +62,16 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, 
 def whole_numbers(*axes: Axes) -> None:
     """Steps and blocks are counted: no tick stands between two of them."""
     for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        locator = MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
+        axis.xaxis.set_major_locator(locator)
 
 
 def on_scale(values: Numbers) -> Numbers:
     """Numbers with those of a size beyond the scale's ends at these ends; zeros stay zeros."""
-    ends = np.sign(values) * values.abs().clip(LEAST, GREATEST)
-    return ends.where(np.isfinite(values), values)
+    numbers: Any = values
+    ends = numbers.abs().clip(LEAST, GREATEST) * np.sign(numbers)
+    shown: Numbers = ends.where(np.isfinite(numbers), numbers)
+    return shown
 
 
 def within_scale(values: Iterable[float]) -> list[float]:

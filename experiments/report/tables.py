@@ -10,10 +10,9 @@ from urllib.parse import quote
 
 from experiments.analysis.arms import Arm, short_name
 from experiments.analysis.histories import BITS, NATS
-from experiments.analysis.numbers import median
+from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Run, Value, sort_key
 from experiments.analysis.tuning import TunedArm
-from experiments.report.drawing import shown
 
 MB = 2**20
 MOST_WRITTEN_OUT = 1e15  # larger numbers are shown with an exponent
@@ -43,7 +42,7 @@ def loss_cell(value: float | None) -> Cell:
     """A loss with three digits behind the point."""
     if value is None or math.isnan(value):
         return Cell("", "")
-    return Cell(shown(value), repr(value))
+    return Cell(loss_text(value), repr(value))
 
 
 def spread_cell(values: Sequence[float]) -> Cell:
@@ -51,10 +50,10 @@ def spread_cell(values: Sequence[float]) -> Cell:
     centre = median(values)
     if math.isnan(centre):
         return Cell("", "")
-    text = shown(centre)
+    text = loss_text(centre)
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) > 1 and min(finite) < max(finite):
-        text += f" ({shown(min(finite))} to {shown(max(finite))})"
+        text += f" ({loss_text(min(finite))} to {loss_text(max(finite))})"
     return Cell(text, repr(centre))
 
 

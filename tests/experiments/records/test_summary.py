@@ -118,7 +118,7 @@ def test_numbers_that_are_not_finite_are_words_in_the_file(tmp_path: Path) -> No
 def test_each_field_has_its_line_in_the_docstring() -> None:
     described = str(Summary.__doc__).partition("\n\n    status ")[2]
     described = "status " + described
-    words = [line[:20].replace(",", " ").split() for line in described.splitlines()]
+    words = [line[:21].replace(",", " ").split() for line in described.splitlines()]
     named = {word for line in words for word in line}
     assert {item.name for item in dataclasses.fields(Summary)} <= named
 

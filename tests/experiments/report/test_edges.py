@@ -99,7 +99,7 @@ def test_an_arm_that_rises_leaves_the_others_their_figure(tmp_path: Path) -> Non
     assert axis.get_ylim() == pytest.approx((1.88475, 4.305))
     (mark,) = [line for line in axis.lines if line.get_marker() == "^"][:1]
     assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([0], [pytest.approx(4.305)])
-    assert "Above the scale, at the most: no_norm 1.33e+03." in drawn.caption
+    assert "Above the scale, at the most: no_norm 1,332." in drawn.caption
     (legend,) = drawn.figure.legends
     assert "goes above the scale" in [text.get_text() for text in legend.get_texts()]
     layout, arms = compared(tmp_path)
@@ -268,6 +268,23 @@ def test_other_tokens_without_bits_per_byte_are_not_called_comparable(tmp_path: 
     assert "cannot be compared" in drawings(tmp_path)["loss"].caption
 
 
+def test_a_comparison_of_other_tokens_is_in_bits_per_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Figure] = []
+    monkeypatch.setattr(
+        "experiments.report.comparison.save", lambda figure, path: saved.append(figure) or path
+    )
+    tokenized(tmp_path, "byte", "byte", nats=2.0, bits=2.885)
+    tokenized(tmp_path, "gpt2", "gpt2", nats=4.0, bits=1.6)
+    compare([tmp_path / "byte", tmp_path / "gpt2"], tmp_path / "both.png")
+    assert saved[0].axes[1].get_ylabel() == "loss (bits per byte),\nmarks: validation"
+    assert saved[0].axes[1].get_ylim()[1] == pytest.approx(1.05 * 9 * 2.885 / 2)
+    change_summary(tmp_path / "byte", val_bits_per_byte=None)
+    compare([tmp_path / "byte", tmp_path / "gpt2"], tmp_path / "both.png")
+    assert "cannot be compared" in saved[1].axes[1].get_title()
+
+
 # Lines
 
 
@@ -300,7 +317,7 @@ def test_a_comparison_draws_every_run(tmp_path: Path, monkeypatch: pytest.Monkey
     above, below = saved[0].axes
     assert len([line for line in above.lines if not str(line.get_label()).startswith("_")]) == 9
     assert below.get_ylim() == pytest.approx((0.0, 4.2))
-    assert "to 1.33e+03" in [text.get_text() for text in below.texts]
+    assert "to 1,332" in [text.get_text() for text in below.texts]
 
 
 # Numbers

@@ -1,12 +1,15 @@
 """How a run ended and how it began, in words: risen losses, high starts, blocks of one kind."""
 
+import itertools
 import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import run as cli_module
+from configs import SMALL, changed
 from conftest import Cli
 from experiments.analysis.runs import (
     LOSS_ROSE,
@@ -15,11 +18,15 @@ from experiments.analysis.runs import (
     describe_rise,
     loss_rose,
 )
+from experiments.claims.training import capped_loss, last_by_layer
 from experiments.records.summary import Summary
+from experiments.training.loss import language_model_loss, warn_of_high_start
+from gpt import GPT, PLACEMENTS
+from gpt.registry import INITS
 from same_run import summary_of
 
 RISING = (
-    *("norm=no_norm", "optimizer=adamw", "optimizer.lr=1", "schedule=constant"),
+    *("norm=pre_ln", "optimizer=adamw", "optimizer.lr=3", "schedule=constant"),
     *("schedule.warmup_steps=0", "trainer.steps=6", "trainer.eval_every=3"),
 )
 
@@ -89,6 +96,18 @@ def test_how_a_run_diverged(
     )
 
 
+def test_a_claim_reads_a_run_whose_loss_rose_as_one_that_finished(tmp_path: Path) -> None:
+    rows = "step,layer,component,stat,value\n0,0,block,layer_drop,1\n9,0,block,layer_drop,2\n"
+    (tmp_path / "gradients.csv").write_text(rows)
+    losses = {"initial_val_loss": 4.0, "val_loss": 9.0, "seed": 0}
+    for status, divergence in (("finished", None), ("diverged", LOSS_ROSE)):
+        run = Run(tmp_path, Summary(status=status, divergence=divergence, **losses))  # type: ignore[arg-type]
+        assert capped_loss(run) == 4.0
+        assert last_by_layer(run, "layer_drop", "block") == [2.0]
+    broken = Run(tmp_path, Summary(status="diverged", divergence=NOT_FINITE))
+    assert last_by_layer(broken, "layer_drop", "block") == []
+
+
 def test_a_rise_in_words() -> None:
     words = describe_rise(Summary(initial_val_loss=38.123, val_loss=1332.4))
     assert words == "validation loss rose from 38.1 to 1,332 nats"
@@ -113,6 +132,35 @@ def test_a_tied_head_with_embeddings_of_unit_variance_starts_high_and_says_so(
     cli(*toy, *wide)
     cli(*toy, *wide, "model.tie_head=true", "init=gpt2")
     assert not [message for message in caplog.messages if "ln V" in message]
+
+
+def test_which_models_start_high(caplog: pytest.LogCaptureFixture) -> None:
+    """Tied to embeddings of unit variance all do; else those alone that have no norm at all."""
+    tokens = torch.randint(0, 256, (4, 16), generator=torch.Generator().manual_seed(0))
+    sizes = {"vocab_size": 256, "context_length": 16, "emb_dim": 64, "n_heads": 4}
+    high = set()
+    for placement, scheme, tied in itertools.product(PLACEMENTS, INITS, (False, True)):
+        changes = {"norm.placement": placement, "init.scheme": scheme, "tie_head": tied}
+        torch.manual_seed(0)
+        model = GPT(changed(SMALL, {**sizes, **changes}))
+        with torch.no_grad():
+            model.profile(tokens)
+            loss = language_model_loss(model, tokens, tokens.roll(-1, 1), "float32")
+        caplog.clear()
+        warn_of_high_start(model, float(loss), tokens)
+        if caplog.messages:
+            high.add((placement, scheme, tied))
+    small = ("gpt2", "gpt2_scaled")
+    assert {one for one in high if one[2]} == {
+        (placement, scheme, True)
+        for placement in PLACEMENTS
+        for scheme in INITS
+        if scheme not in small
+    }
+    assert {one for one in high if not one[2]} == {
+        ("no_norm", "sub_ln", False),
+        ("no_norm", "xavier", False),
+    }
 
 
 @pytest.mark.parametrize(
