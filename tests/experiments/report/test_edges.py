@@ -279,7 +279,7 @@ def test_a_comparison_of_other_tokens_is_in_bits_per_byte(
     tokenized(tmp_path, "gpt2", "gpt2", nats=4.0, bits=1.6)
     compare([tmp_path / "byte", tmp_path / "gpt2"], tmp_path / "both.png")
     assert saved[0].axes[1].get_ylabel() == "loss (bits per byte),\nmarks: validation"
-    assert saved[0].axes[1].get_ylim()[1] == pytest.approx(1.05 * 9 * 2.885 / 2)
+    assert saved[0].axes[1].get_ylim()[1] == pytest.approx(1.05 * 9 * 1.6 / 4)
     change_summary(tmp_path / "byte", val_bits_per_byte=None)
     compare([tmp_path / "byte", tmp_path / "gpt2"], tmp_path / "both.png")
     assert "cannot be compared" in saved[1].axes[1].get_title()

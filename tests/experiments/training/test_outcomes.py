@@ -150,17 +150,10 @@ def test_which_models_start_high(caplog: pytest.LogCaptureFixture) -> None:
         warn_of_high_start(model, float(loss), tokens)
         if caplog.messages:
             high.add((placement, scheme, tied))
-    small = ("gpt2", "gpt2_scaled")
-    assert {one for one in high if one[2]} == {
-        (placement, scheme, True)
-        for placement in PLACEMENTS
-        for scheme in INITS
-        if scheme not in small
-    }
-    assert {one for one in high if not one[2]} == {
-        ("no_norm", "sub_ln", False),
-        ("no_norm", "xavier", False),
-    }
+    of_unit_variance = INITS.keys() - {"gpt2", "gpt2_scaled"}
+    expected = {(*both, True) for both in itertools.product(PLACEMENTS, of_unit_variance)}
+    expected |= {("no_norm", scheme, False) for scheme in ("sub_ln", "xavier", "xiong")}
+    assert high == expected
 
 
 @pytest.mark.parametrize(
