@@ -53,8 +53,8 @@ ARM_COLOURS = COLOURS[:-1]  # without black, which is for lines that are no arm
 MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 48  # of a figure with a panel for each arm
 MOST_DESCRIBED = 8  # arms in the text of a figure
-TITLE_WIDTH, LABEL_WIDTH = 46, 60  # characters in a line of a panel's title, and of a legend
-MOST_ENTRIES = 6  # lines of a legend for which a figure has room beside its panels
+TITLE_WIDTH, LABEL_WIDTH = 42, 60  # characters in a line of a panel's title, and of a legend
+MOST_ENTRIES = 4  # lines of a legend for which a figure has room beside its panels
 
 INCOMPARABLE = "Nats per token of different tokenizers or texts cannot be compared"
 

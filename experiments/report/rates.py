@@ -219,7 +219,9 @@ def rate_sensitivity(layout: Layout) -> ReportFigure | None:
         else:
             label = fold(entry, ENTRY_WIDTH)
             axis.plot([], [], markersize=4, label=label, **line.style)
-    axes[0].set_ylim(*loss_limits(starts_and_ends(layout)))
+    limit = loss_limits(starts_and_ends(layout))[1]
+    medians = [loss for _, tuned, _ in curves for loss in tuned.medians.values()]
+    axes[0].set_ylim(*loss_limits([[loss] for loss in medians if loss <= limit]))
     above = AboveScale()
     for axis, tuned, line in curves:
         above.mark(axis, tuned.label, pd.Series(tuned.medians), line.colour)

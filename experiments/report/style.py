@@ -117,9 +117,10 @@ def mark_leaving(axis: Axes, curve: pd.Series, colour: Any) -> float | None:
 
 def log_if_wide(*axes: Axes) -> None:
     """Give all axes a log scale where their data spans more than a factor of five."""
-    low = min(axis.dataLim.minposy for axis in axes)
-    high = max(axis.dataLim.ymax for axis in axes)
-    if not (math.isfinite(high) and 5 * low < high):
+    filled = [axis.dataLim for axis in axes if math.isfinite(axis.dataLim.ymax)]
+    low = min((limits.minposy for limits in filled), default=math.inf)
+    high = max((limits.ymax for limits in filled), default=math.inf)
+    if not 5 * low < high:
         return
     for axis in axes:
         axis.set_yscale("log")
