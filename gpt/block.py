@@ -43,6 +43,7 @@ class Block(nn.Module):
     only_shortcut      whether it differs from another placement by its shortcuts alone, and so is
                        nothing without them
     inside             what stands inside the branches
+    kinds              where blocks differ by depth, the placements that they are of, see `kind_of`
     """
 
     norms: ClassVar[tuple[str, ...]] = ("norm_1", "norm_2")
@@ -51,6 +52,7 @@ class Block(nn.Module):
     unfit_inits: ClassVar[tuple[str, ...]] = ()
     only_shortcut: ClassVar[bool] = False
     inside: ClassVar[Inside] = NOTHING
+    kinds: ClassVar[tuple[type["Block"], ...]] = ()
     norm_1: nn.Module
     norm_2: nn.Module
 
@@ -98,8 +100,19 @@ class Block(nn.Module):
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> "Block":
-        """The block at `layer` (0 .. n_layers - 1); override where blocks differ by depth."""
-        return cls(config, layer)
+        """The block at `layer` (0 .. n_layers - 1)."""
+        return cls.kind_of(config, layer)(config, layer)
+
+    @classmethod
+    def kind_of(cls, config: GPTConfig, layer: int) -> type["Block"]:
+        """Of which placement that block is; override where blocks differ by depth."""
+        return cls
+
+    @classmethod
+    def absent_kinds(cls, config: GPTConfig) -> list[type["Block"]]:
+        """Those of `kinds` of which the model has no block."""
+        present = {cls.kind_of(config, layer) for layer in range(config.n_layers)}
+        return [kind for kind in cls.kinds if kind not in present]
 
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:

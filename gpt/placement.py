@@ -244,11 +244,13 @@ class MixLN(PreLN):
 
         fraction: float = setting(0.25, at_least=0, at_most=1)
 
+    kinds = (PostLN, PreLN)
+
     @classmethod
-    def build(cls, config: GPTConfig, layer: int) -> Block:
+    def kind_of(cls, config: GPTConfig, layer: int) -> type[Block]:
         """PostLN for the first blocks, PreLN after them."""
         early = layer + 1 <= cls.options(config).fraction * config.n_layers + 1e-9  # rounding
-        return (PostLN if early else PreLN)(config, layer)
+        return PostLN if early else PreLN
 
 
 @PLACEMENTS("ln_scaling")

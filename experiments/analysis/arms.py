@@ -11,9 +11,17 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 
-from experiments.analysis.histories import History
+from experiments.analysis.histories import NATS, History, Unit, in_common_unit
 from experiments.analysis.numbers import median, number_text, spread_text
-from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
+from experiments.analysis.runs import (
+    LOSS_ROSE,
+    NOT_FINITE,
+    PLACEMENT,
+    Run,
+    Value,
+    sort_key,
+    varying_settings,
+)
 from experiments.records.summary import Summary
 from gpt import ConfigError
 from gpt.registry import choice_hint
@@ -22,7 +30,6 @@ log = logging.getLogger(__name__)
 
 Key = tuple[Value, ...]
 RATE = "optimizer.lr"
-TOKENIZER = "tokenizer.name"
 
 # In --by, a section means the setting that names its choice.
 CHOICES = {"norm": PLACEMENT, "init": "init.scheme", "data": "data.name"} | {
@@ -45,6 +52,10 @@ class Arm:
     def count(self, *statuses: str) -> int:
         return sum(history.run.status in statuses for history in self.histories)
 
+    def diverged(self, how: str) -> int:
+        """How many runs diverged in one way, NOT_FINITE or LOSS_ROSE."""
+        return sum(history.run.divergence == how for history in self.histories)
+
     @property
     def stuck(self) -> int:
         return sum(history.run.is_stuck for history in self.histories)
@@ -54,21 +65,25 @@ class Arm:
         """How many finished with more than the frequencies of tokens."""
         return self.count("finished") - self.stuck
 
-    def final_losses(self) -> list[float]:
+    @property
+    def not_learned(self) -> int:
+        """How many runs ended without learning: diverged, or stuck."""
+        return self.count("diverged") + self.stuck
+
+    @property
+    def unit(self) -> Unit:
+        """Of its losses."""
+        return self.histories[0].unit if self.histories else NATS
+
+    def final_losses(self, unit: Unit | None = None) -> list[float]:
         """Validation loss at the end of each run that has one; infinite where it diverged."""
-        losses = []
-        for history in self.histories:
-            if history.run.status == "diverged":
-                losses.append(math.inf)
-            elif history.run.status == "finished":
-                loss = history.run.summary.val_loss
-                losses += [] if loss is None else [loss]
-        return losses
+        losses = [history.final_loss_in(unit or self.unit) for history in self.histories]
+        return [loss for loss in losses if loss is not None]
 
     def capped_losses(self) -> list[float]:
         """min(final, initial) of each run, and the initial loss of one that diverged."""
         losses = [history.capped_loss for history in self.histories]
-        return [loss for loss in losses if loss is not None]
+        return [loss for loss in losses if loss is not None and not math.isnan(loss)]
 
     def pooled_settings(self) -> list[str]:
         """Settings that differ between its runs: `--by` may name fewer than vary."""
@@ -127,7 +142,7 @@ def factors_of(runs: Sequence[Run], by: Sequence[str] | None) -> list[str]:
 def form_arms(histories: Sequence[History], factors: Sequence[str]) -> list[Arm]:
     """Runs grouped by the values of their factors, sorted by these values."""
     groups: dict[Key, list[History]] = {}
-    for history in histories:
+    for history in in_common_unit(histories):
         key = tuple(history.run.setting(name) for name in factors)
         groups.setdefault(key, []).append(history)
     arms = []
@@ -147,11 +162,10 @@ def arm_rows(arms: Sequence[Arm], most: int) -> list[dict[str, str]]:
     """What each arm came to, as text: its loss, how many runs learned, how many ended badly.
 
     Without any loss, as of init_gradients, the gradient norms and the parameters. A column in which
-    nothing stands is left out. Of more than `most` arms those with the least loss come first, as
-    far as their losses have one unit.
+    nothing stands is left out. Of more than `most` arms those with the least loss come first, where
+    their losses can be compared.
     """
-    tokenizers = {history.run.setting(TOKENIZER) for arm in arms for history in arm.histories}
-    if len(arms) > most and len(tokenizers) == 1:
+    if len(arms) > most and all(arm.unit.comparable for arm in arms):
         arms = sorted(arms, key=loss_rank)
     figures = loss_figures if any(arm.final_losses() for arm in arms) else start_figures
     rows = [{"arm": arm.label, **figures(arm), **bad_ends(arm)} for arm in arms]
@@ -168,7 +182,7 @@ def loss_figures(arm: Arm) -> dict[str, str]:
     """What the runs of an arm learned."""
     losses = arm.final_losses()
     learned = f"{arm.learned} of {len(arm.histories)}" if losses else ""
-    return {"validation loss": spread_text(losses), "learned": learned}
+    return {f"validation loss ({arm.unit.name})": spread_text(losses), "learned": learned}
 
 
 def start_figures(arm: Arm) -> dict[str, str]:
@@ -183,8 +197,10 @@ def start_figures(arm: Arm) -> dict[str, str]:
 
 
 def bad_ends(arm: Arm) -> dict[str, str]:
-    """How many runs of an arm diverged and failed; empty where none did."""
-    return {status: str(arm.count(status) or "") for status in ("diverged", "failed")}
+    """How many runs of an arm diverged in which way and failed; empty where none did."""
+    diverged = {f"diverged ({how})": arm.diverged(how) for how in (NOT_FINITE, LOSS_ROSE)}
+    counts = {**diverged, "failed": arm.count("failed")}
+    return {name: str(count or "") for name, count in counts.items()}
 
 
 class Layout:
@@ -213,6 +229,11 @@ class Layout:
         combinations = itertools.product(*(self.levels[name] for name in self.panel_factors))
         self.panels = [p for p in combinations if any(self.arm(p, c) for c in self.colour_levels)]
         self.left_out = 0
+
+    @property
+    def unit(self) -> Unit:
+        """In what the losses of its arms are compared."""
+        return next((arm.unit for arm in self.by_key.values()), NATS)
 
     def _colour_rank(self, name: str) -> tuple[bool, bool, bool, int]:
         """Sort key of factors: the first becomes the colour.

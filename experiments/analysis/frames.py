@@ -50,6 +50,7 @@ def runs_frame(runs: Sequence[Run]) -> Frame:
             **run.settings,
             "seed": run.seed,
             "status": run.status,
+            "divergence": run.divergence,
             "reason": run.reason,
             **result_columns(run.summary),
         }

@@ -2,15 +2,17 @@
 
 import io
 import logging
+import math
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.runs import Run
+from experiments.analysis.runs import COMPLETED, UNKNOWN, Run
 from experiments.machine.console import one_line
 from experiments.records.sink import GRADIENT_COLUMNS
 from normscope.stats import drawn
@@ -23,6 +25,26 @@ MOST_STEPS = 400  # drawn of one run; more could not be seen
 LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
 
+@dataclass(frozen=True)
+class Unit:
+    """In what validation losses are compared.
+
+    name        as it stands behind a number
+    axis        of a figure
+    column      of metrics.csv
+    comparable  whether the losses of all runs can be compared in it
+    """
+
+    name: str
+    axis: str
+    column: str
+    comparable: bool = True
+
+
+NATS = Unit("nats", "cross entropy (nats per token)", "val_loss")
+BITS = Unit("bits per byte", "validation loss (bits per byte)", "val_bits_per_byte")
+
+
 @dataclass
 class History:
     """A run with its measurements.
@@ -31,6 +53,7 @@ class History:
     blocks    gradient norm of each block: steps as rows, layers as columns
     probes    by stat: steps as rows, layers as columns
     memory    predicted and measured bytes by kind
+    unit      of the three losses below
     """
 
     run: Run
@@ -38,16 +61,34 @@ class History:
     blocks: Frame = field(default_factory=Frame)
     probes: dict[str, Frame] = field(default_factory=dict)
     memory: Frame = field(default_factory=Frame)
+    unit: Unit = NATS
+
+    @property
+    def initial_loss(self) -> float | None:
+        """Validation loss of the model as initialised."""
+        if self.unit is not BITS:
+            return self.run.summary.initial_val_loss
+        return next(iter(self.losses(BITS.column)), None)
+
+    @property
+    def final_loss(self) -> float | None:
+        return self.final_loss_in(self.unit)
+
+    def final_loss_in(self, unit: Unit) -> float | None:
+        """Validation loss of a run that finished; infinite where it diverged."""
+        if self.run.status == "diverged":
+            return math.inf
+        summary = self.run.summary
+        loss = summary.val_bits_per_byte if unit is BITS else summary.val_loss
+        return loss if self.run.status == "finished" else None
 
     @property
     def capped_loss(self) -> float | None:
         """min(final, initial) validation loss; the initial one of a run that diverged."""
-        initial, final = self.run.summary.initial_val_loss, self.run.summary.val_loss
-        if self.run.status == "diverged":
-            return initial
-        if self.run.status != "finished" or final is None:
-            return None
-        return final if initial is None else min(final, initial)
+        final, initial = self.final_loss, self.initial_loss
+        if final is None or initial is None or math.isnan(initial):
+            return final
+        return min(final, initial)
 
     @property
     def tokens(self) -> float | None:
@@ -88,6 +129,22 @@ def read_history(run: Run) -> History:
 def read_gradients(run: Run) -> Frame:
     """What a run measured by layer; an empty table where its file is missing or not what it was."""
     return read_checked_csv(run.directory / "gradients.csv", GRADIENT_COLUMNS)
+
+
+def in_common_unit(histories: Sequence[History]) -> list[History]:
+    """The runs with their losses in one unit.
+
+    That is nats per token where all runs have the same tokens. Those of other tokenizers or texts
+    are of other size: such runs are compared in bits per byte, where all of them recorded it.
+    """
+    runs = [history.run for history in histories if history.run.status in COMPLETED]
+    tokenizers = {run.setting("tokenizer.name") for run in runs} - {UNKNOWN}
+    texts = {run.summary.corpus.sha256 for run in runs} - {None}
+    unit = NATS
+    if len(tokenizers) > 1 or len(texts) > 1:
+        bits = [run.summary.val_bits_per_byte for run in runs if run.status == "finished"]
+        unit = replace(NATS, comparable=False) if None in bits else BITS
+    return [replace(history, unit=unit) for history in histories]
 
 
 def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:

@@ -20,17 +20,23 @@ class Fit:
     slope: float
     low: float  # nan with fewer than three points
     high: float
-    constant: float
+    intercept: float  # ln c, since c itself can be too large for a number
     miss: float  # the factor by which the point farthest from the line differs from it
 
     def at(self, x: np.ndarray) -> np.ndarray:
-        return self.constant * x**self.slope
+        return exponential(self.intercept + self.slope * np.log(x))
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return f"slope {self.slope:+.2f}"
-        interval = f"{CONFIDENCE:.0%} interval {self.low:+.2f} to {self.high:+.2f}"
-        return f"slope {self.slope:+.2f}, {interval}"
+            return f"slope {self.slope:+z.2f}"
+        interval = f"{CONFIDENCE:.0%} interval {self.low:+z.2f} to {self.high:+z.2f}"
+        return f"slope {self.slope:+z.2f}, {interval}"
+
+
+def exponential(x: np.ndarray) -> np.ndarray:
+    """e^x, infinite where it is too large for a number."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.exp(x)
 
 
 def fit_power(x: Sequence[float], y: Sequence[float]) -> Fit | None:
@@ -48,10 +54,9 @@ def fit_power(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     if len(points) > 2:
         spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(points) - 2)) * float(line.stderr)
     slope = float(line.slope)
-    constant = math.exp(float(line.intercept))
-    residuals = log_y - slope * log_x - float(line.intercept)
-    miss = math.exp(float(np.abs(residuals).max()))
-    return Fit(slope, slope - spread, slope + spread, constant, miss)
+    intercept = float(line.intercept)
+    miss = float(exponential(np.abs(log_y - slope * log_x - intercept).max()))
+    return Fit(slope, slope - spread, slope + spread, intercept, miss)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def band(series: Sequence[pd.Series], diverged: Sequence[bool] | None = None) ->
               median over seeds would improve when the worst run ends.
     """
     table = pd.concat(list(series), axis=1, keys=range(len(series))).sort_index()
-    for column, is_infinite in zip(table, diverged or [], strict=False):
+    for column, is_infinite in enumerate(diverged or []):
         if is_infinite:
             last = table[column].last_valid_index()
             after = table.index > last if last is not None else np.ones(len(table), dtype=bool)
@@ -101,10 +106,10 @@ def spread_text(values: Sequence[float]) -> str:
     centre = median(values)
     if math.isnan(centre):
         return ""
-    text = f"{centre:.3f}"
+    text = loss_text(centre)
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) > 1 and min(finite) < max(finite):
-        text += f" ({min(finite):.3f} to {max(finite):.3f})"
+        text += f" ({loss_text(min(finite))} to {loss_text(max(finite))})"
     return text
 
 
@@ -120,3 +125,10 @@ def sensitivity(losses: Sequence[float]) -> float:
     2023, arXiv 2309.14322.
     """
     return float(np.mean(losses)) - min(losses)
+
+
+def loss_text(value: float, digits: int = 3) -> str:
+    """A loss with as many digits behind the point, unless it is too large for that."""
+    if math.isinf(value):
+        return "infinite"
+    return f"{value:z,.{digits}f}" if abs(value) < 1e5 else f"{value:.3g}"

@@ -17,6 +17,10 @@ TIED = ("norm", "init")  # sections that a placement's YAML file may set
 DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # a size is named by its depth
 COMPLETED = ("finished", "diverged")  # statuses of a run that has its result
 STUCK_TOLERANCE = 0.01  # as a share of the loss of token frequencies
+NOT_FINITE, LOSS_ROSE = "not finite", "loss rose"  # how a run diverged
+# Nats by which a final loss is above the initial one where the loss rose: e times less probability
+# for each token. A run that merely learns nothing ends at its initial loss, or below it.
+RISE_MARGIN = 1.0
 
 # Summaries of version 0.1.0 have no settings: which key has which setting.
 KEYS_BEFORE_0_2 = {
@@ -56,8 +60,30 @@ class Run:
         return self.settings.get(name, UNKNOWN)
 
     @property
+    def divergence(self) -> str | None:
+        """How it diverged, NOT_FINITE or LOSS_ROSE; None where it did not.
+
+        Computed where it was not recorded: up to version 0.5 diverged meant not finite, and a run
+        whose loss rose was called finished.
+        """
+        if self.summary.status == "diverged":
+            return self.summary.divergence or NOT_FINITE
+        losses = self.summary.initial_val_loss, self.summary.val_loss
+        return LOSS_ROSE if self.summary.status == "finished" and loss_rose(*losses) else None
+
+    @property
     def status(self) -> str:
-        return self.summary.status or UNKNOWN
+        return "diverged" if self.divergence else self.summary.status or UNKNOWN
+
+    @property
+    def outcome(self) -> str:
+        """The status, and of a run that diverged how it did."""
+        return f"{self.status} ({self.divergence})" if self.divergence else self.status
+
+    @property
+    def made_all_steps(self) -> bool:
+        """Whether it trained to its end, where it was measured and saved."""
+        return self.status == "finished" or self.divergence == LOSS_ROSE
 
     @property
     def seed(self) -> int | None:
@@ -73,6 +99,8 @@ class Run:
     @property
     def reason(self) -> str:
         """Why it failed or diverged; empty where it did not."""
+        if self.divergence == LOSS_ROSE and not self.summary.reason:  # of an older version
+            return describe_rise(self.summary)
         return self.summary.error or self.summary.reason or ""
 
     @property
@@ -94,6 +122,20 @@ def is_stuck(val_loss: float | None, frequencies: float | None) -> bool:
     if val_loss is None or frequencies is None:
         return False
     return val_loss > (1 - STUCK_TOLERANCE) * frequencies
+
+
+def loss_rose(initial: float | None, final: float | None) -> bool:
+    """Whether a final validation loss is more than RISE_MARGIN above the initial one."""
+    return initial is not None and final is not None and final > initial + RISE_MARGIN
+
+
+def describe_rise(summary: Summary) -> str:
+    """The losses of a run whose loss rose, in words."""
+    initial, final = (
+        f"{loss:,.0f}" if loss is not None and 1e3 <= loss < 1e6 else f"{loss:.3g}"
+        for loss in (summary.initial_val_loss, summary.val_loss)
+    )
+    return f"validation loss rose from {initial} to {final} nats"
 
 
 def find_runs(folder: Path) -> list[Run]:

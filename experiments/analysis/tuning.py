@@ -1,5 +1,6 @@
 """Each arm at its best learning rate, and whether all arms had equal chances to find it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,8 +49,8 @@ class TunedArm:
         return bool(self.losses) and self.best in (min(self.losses), max(self.losses))
 
     def sensitivity(self, rates: Sequence[float]) -> float | None:
-        """LR sensitivity; None unless every one of `rates` has a loss."""
-        if set(self.medians) < set(rates):
+        """LR sensitivity; None unless every one of `rates` has a loss that is finite."""
+        if set(self.medians) < set(rates) or math.inf in self.medians.values():
             return None
         return sensitivity(list(self.medians.values()))
 

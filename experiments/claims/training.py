@@ -269,9 +269,9 @@ def last_by_layer(run: Run, stat: str, component: str) -> list[float]:
 def layers_of(run: Run, stat: str, component: str) -> pd.DataFrame:
     """A statistic of each block, steps as rows and blocks as columns.
 
-    Empty where it was not recorded, or the run did not finish.
+    Empty where it was not recorded, or the run did not make all its steps.
     """
-    if run.status != "finished":
+    if not run.made_all_steps:
         return pd.DataFrame()
     table = read_gradients(run)
     if table.empty:

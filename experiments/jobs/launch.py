@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from experiments.analysis.runs import COMPLETED, needs_run
+from experiments.analysis.runs import COMPLETED, Run, needs_run
 from experiments.jobs.check import checked_settings
 from experiments.jobs.resume import (
     check_resumable,
@@ -109,9 +109,10 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         for earlier in filter(None, (stored, state and state["settings"])):
             check_resumable(settings, earlier, 0 if state is None else state["step"])
         summary, path = read_summary(directory), settings.data.path
-        status = summary.status
+        earlier_run = Run(directory, summary)
+        status = earlier_run.status
         has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
-        is_extended = has_more_steps and settings.runner == "train" and status == "finished"
+        is_extended = has_more_steps and settings.runner == "train" and earlier_run.made_all_steps
         is_complete = status in COMPLETED and not is_extended
         began_with = summary.corpus.sha256 if state is None else state["corpus_sha256"]
         if path and began_with and not (is_complete and path == stored["data"]["path"]):

@@ -30,11 +30,13 @@ def write_runs_csv(folder: Path) -> None:
     runs.sort(key=lambda run: [sort_key(run.settings.get(name)) for name in [*names, "seed"]])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    header = ["name", "path", *names, "seed", "status", "reason", *result_columns(Summary())]
+    endings = ["seed", "status", "divergence", "reason"]
+    header = ["name", "path", *names, *endings, *result_columns(Summary())]
     writer.writerow(map(escape_cell, header))
     for run in runs:
         values: list[Value] = [run.directory.name, path_cell(run.directory, folder)]
-        values += [*(run.settings.get(name) for name in names), run.seed, run.status, run.reason]
+        values += [run.settings.get(name) for name in names]
+        values += [run.seed, run.status, run.divergence, run.reason]
         values += result_columns(run.summary).values()
         writer.writerow([format_cell(value) for value in values])
     try:

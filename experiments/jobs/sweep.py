@@ -352,12 +352,13 @@ class Sweep:
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
     def _outcome(self, job: Job) -> str:
+        run = Run(job.directory, read_summary(job.directory))
         status = status_of(job)
         if job in self.skipped and status in COMPLETED:
-            return f"skipped, {status} before"
+            return f"skipped, {run.outcome} before"
         if status == "running":
             return "running in another process" if is_locked(job.directory) else "crashed"
-        return "not started" if status == "absent" else status
+        return "not started" if status == "absent" else run.outcome
 
 
 def require_writable(folder: Path) -> None:

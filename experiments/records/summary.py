@@ -105,6 +105,7 @@ class Summary:
     init_gain         what the initialisation scales the branches' weights by, where it does
     parameters        how many, tied weights counted once
     diverged_at_step  the step whose loss or gradient was not finite
+    divergence        how it diverged: not finite, or loss rose
     reason            of a divergence, in words
     steps             trainer.steps
     log_every         steps from one recorded step to the next
@@ -112,6 +113,7 @@ class Summary:
     val_loss          of the last evaluation
     val_bits_per_byte the same in bits per byte of text, which compares across tokenizers
     initial_val_loss  of the model as initialised
+    uniform_loss      ln V: of a model that gives each of the V tokens the same probability
     stuck             whether the run finished and learned no more than token frequencies
     tokens            trained on
     spikes            steps whose training loss was a spike
@@ -158,6 +160,7 @@ class Summary:
     init_gain: float | None = None
     parameters: int | None = None
     diverged_at_step: int | None = None
+    divergence: str | None = None
     reason: str | None = None
     steps: int | None = None
     log_every: int | None = None
@@ -165,6 +168,7 @@ class Summary:
     val_loss: float | None = None
     val_bits_per_byte: float | None = None
     initial_val_loss: float | None = None
+    uniform_loss: float | None = None
     stuck: bool | None = None
     tokens: int | None = None
     spikes: int | None = None

@@ -180,7 +180,8 @@ def draw_dots(axis: Axes, points: Frame, arms: list[str]) -> None:
         axis.plot(x + offsets, values, "o", color=COLOURS[0], markersize=5, alpha=0.75)
         axis.hlines(np.median(values), x - 0.25, x + 0.25, color=INK, linewidth=1.4)
     axis.set_xticks(
-        range(len(arms)), [textwrap.fill(arm, 14, break_on_hyphens=False) for arm in arms]
+        range(len(arms)),
+        [textwrap.fill(arm, 14, break_on_hyphens=False).replace("$", r"\$") for arm in arms],
     )
     axis.set_xlim(-0.6, len(arms) - 0.4)
 

@@ -1,8 +1,10 @@
 """Several training runs in one picture, drawn from their CSV files and summaries alone."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,20 +13,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from experiments.analysis.arms import label_value
-from experiments.analysis.histories import by_layer, read_csv
+from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
+from experiments.analysis.numbers import loss_text
 from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
+from experiments.report.drawing import INCOMPARABLE
+from experiments.report.lettering import fold, warnings_of_ours
 from experiments.report.rates import WARMUP
-from experiments.report.style import COLOURS, LEGEND, MARKS, panels, save
+from experiments.report.style import (
+    LEGEND,
+    loss_limits,
+    mark_leaving,
+    on_scale,
+    panels,
+    save,
+    styles,
+    whole_numbers,
+)
 from gpt import ConfigError
 
 PANEL = (7.2, 2.3)  # inches
 LEGEND_WIDTH = 75  # characters of all labels in a row
+ROW, FEW_ROWS = 0.2, 3  # inches of a row of the legend, and for how many there is room
 HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
-MARGIN = 0.2  # nats above and below the losses shown
 
 
+@warnings_of_ours("comparison")
 def compare(directories: Sequence[Path], path: Path) -> Path:
     """Draw the ratio of the last block's gradient norm to the first's, and the loss, by step.
 
@@ -50,13 +65,16 @@ def draw_comparison(runs: Sequence[Run], ratios: Sequence[pd.Series]) -> Figure:
     figure, (above, below) = panels(2, 1, PANEL)
     above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
     above.sharex(below)
-    names = labels(runs)
-    draw_ratios(above, ratios, names)
-    columns = max(1, LEGEND_WIDTH // max(map(len, names)))
+    names = [fold(label, LEGEND_WIDTH) for label in labels(runs)]
+    draw_ratios(above, [on_scale(ratio) for ratio in ratios], names)
+    columns = max(1, LEGEND_WIDTH // max(len(line) for name in names for line in name.split("\n")))
+    rows = math.ceil(len(names) / columns) * (1 + max(name.count("\n") for name in names))
+    figure.set_figheight(figure.get_figheight() + ROW * max(0, rows - FEW_ROWS))
     figure.legend(
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )
-    draw_losses(below, [read_table(run.directory, "metrics") for run in runs])
+    histories = [History(run, read_table(run.directory, "metrics")) for run in runs]
+    draw_losses(below, in_common_unit(histories))
     draw_frequencies(below, {run.summary.corpus.unigram_validation_loss for run in runs})
     return figure
 
@@ -76,14 +94,15 @@ def gradient_ratio(gradients: pd.DataFrame) -> pd.Series:
     blocks = by_layer(gradients, "grad_norm", "block")
     if blocks.empty:
         return pd.Series(dtype=float)
-    ratio = blocks.iloc[:, -1] / blocks.iloc[:, 0]
+    with np.errstate(all="ignore"):
+        ratio = blocks.iloc[:, -1] / blocks.iloc[:, 0]
     return ratio[np.isfinite(ratio) & (ratio > 0)]
 
 
 def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) -> None:
     """One line a run, on a log scale, and the height at which both blocks receive the same."""
-    for colour, ratio, label in zip(COLOURS, ratios, labels, strict=False):
-        axis.plot(ratio, color=colour, label=label)
+    for (colour, _, dash), ratio, label in zip(styles(), ratios, labels, strict=False):
+        axis.plot(ratio, color=colour, linestyle=dash, label=label)
     axis.axhline(1, color="0.35", linewidth=1, linestyle="--")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -91,19 +110,37 @@ def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) 
     axis.set_ylabel("gradient norm,\nlast block / first block")
 
 
-def draw_losses(axis: Axes, tables: Sequence[pd.DataFrame]) -> None:
+def draw_losses(axis: Axes, histories: Sequence[History]) -> None:
     """Training loss as a line, validation loss as marks, up to the first losses.
 
-    A spike far above those would leave no height for what is learnt.
+    A spike far above those would leave no height for what is learnt. In bits per byte there is no
+    training loss.
     """
-    for colour, mark, metrics in zip(COLOURS, MARKS, tables, strict=False):
-        losses = metrics.set_index("step")
-        axis.plot(losses["train_loss"].dropna(), color=colour, linewidth=0.8, alpha=0.7)
-        axis.plot(losses["val_loss"].dropna(), mark, color=colour, markersize=4)
-    shown = pd.concat([metrics[["train_loss", "val_loss"]] for metrics in tables])
-    highest = max(metrics["train_loss"].iloc[0] for metrics in tables)
-    axis.set_ylim(shown.min().min() - MARGIN, highest + MARGIN)
-    axis.set(xlabel="step (updates made)", ylabel="loss (nats),\nmarks: validation")
+    unit = histories[0].unit
+    curves = []
+    for (colour, mark, dash), history in zip(styles(), histories, strict=False):
+        training = history.losses("train_loss" if unit.column == NATS.column else "")
+        validation = history.losses(unit.column)
+        axis.plot(training, color=colour, linestyle=dash, linewidth=0.8, alpha=0.7)
+        axis.plot(validation, mark, color=colour, markersize=4)
+        curves.append((colour, training, validation))
+    axis.set_ylim(*loss_limits(curve.tolist() for _, *both in curves for curve in both))
+    for colour, *both in curves:
+        mark_height(axis, pd.concat(both).sort_index(), colour)
+    whole_numbers(axis)
+    axis.set(xlabel="step (updates made)", ylabel=f"loss ({unit.name}),\nmarks: validation")
+    if not unit.comparable:
+        axis.set_title(INCOMPARABLE, fontsize=8)
+
+
+def mark_height(axis: Axes, curve: pd.Series, colour: str) -> None:
+    """Mark where the losses of a run leave the panel, and write how high they go."""
+    height = mark_leaving(axis, curve, colour)
+    if height is not None:
+        step = (curve == height).idxmax()
+        style: dict[str, Any] = {"fontsize": 7, "color": colour, "textcoords": "offset points"}
+        words = f"to {loss_text(height, 0)}"
+        axis.annotate(words, (step, axis.get_ylim()[1]), (0, -9), **style)
 
 
 def draw_frequencies(axis: Axes, levels: set[float | None]) -> None:

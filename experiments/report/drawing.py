@@ -9,17 +9,27 @@ from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.arms import Arm, Layout
-from experiments.analysis.numbers import Band
+from experiments.analysis.histories import BITS, Unit
+from experiments.analysis.numbers import Band, loss_text
 from experiments.analysis.runs import Value
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.report.style import COLOURS, DASHES, LEGEND, MARKS, panels
+from experiments.report.lettering import fold
+from experiments.report.style import (
+    COLOURS,
+    DASHES,
+    LEGEND,
+    MARKS,
+    mark_leaving,
+    panels,
+    whole_numbers,
+)
 
 # Used for nothing else: the dark variant of a figure replaces these two colours in its SVG.
 INK, PAPER = "#1b1e23", "#fffffe"
@@ -43,6 +53,10 @@ ARM_COLOURS = COLOURS[:-1]  # without black, which is for lines that are no arm
 MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 48  # of a figure with a panel for each arm
 MOST_DESCRIBED = 8  # arms in the text of a figure
+TITLE_WIDTH, LABEL_WIDTH = 42, 60  # characters in a line of a panel's title, and of a legend
+MOST_ENTRIES = 4  # lines of a legend for which a figure has room beside its panels
+
+INCOMPARABLE = "Nats per token of different tokenizers or texts cannot be compared"
 
 T = TypeVar("T")
 
@@ -105,7 +119,7 @@ def lines_for(levels: Sequence[Value], labels: Sequence[str]) -> list[Line]:
         repeat = index // len(ARM_COLOURS) if colour in ARM_COLOURS else 0
         line = Line(
             level,
-            labels[index],
+            fold(labels[index], LABEL_WIDTH),
             colour,
             MARKS[index % len(MARKS)],
             DASHES[repeat % len(DASHES)],
@@ -154,12 +168,12 @@ def side_by_side(layout: Layout) -> tuple[Figure, list[tuple[Axes, Arm]]]:
     rows = math.ceil(len(arms) / columns)
     figure, axes = panels(rows, columns, ONE_PANEL if len(arms) == 1 else MANY_PANELS)
     axes_with_arms = []
-    for axis, (_, _, arm) in zip(axes, arms, strict=False):
+    for axis, (_, _, arm) in zip(axes[: len(arms)], arms, strict=True):
         if arm is None:
             axis.set_visible(False)
         else:
-            axis.set_title(arm.label, fontsize=8.5)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_title(fold(arm.label, TITLE_WIDTH), fontsize=8.5)
+            whole_numbers(axis)
             axes_with_arms.append((axis, arm))
     for axis in axes[len(arms) :]:
         axis.set_visible(False)
@@ -212,17 +226,25 @@ def label_axes(axes: Sequence[Axes], x: str, y: str) -> None:
 
 def title_panels(axes: Sequence[Axes], layout: Layout, x: str, y: str) -> None:
     """Give each panel its title, and label the axes."""
-    for axis, panel in zip(axes, layout.panels, strict=False):
-        axis.set_title(layout.panel_title(panel))
+    for axis, panel in zip(axes, layout.panels, strict=True):
+        axis.set_title(fold(layout.panel_title(panel), TITLE_WIDTH))
     label_axes(axes, x, y)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """One legend above all panels, at the left: a narrow screen shows that part first."""
     columns = legend_columns(figure, handles)
+    entries = math.ceil(sum(label.count("\n") + 1 for label in map(label_of, handles)) / columns)
+    more = max(0, entries - MOST_ENTRIES) * 1.5 * STYLE["legend.fontsize"] / 72
+    figure.set_figheight(figure.get_figheight() + more)
     figure.legend(
         handles=list(handles), loc="outside upper left", ncols=columns, handlelength=3, **LEGEND
     )
+
+
+def label_of(handle: Any) -> str:
+    """What a legend says of a handle."""
+    return str(handle.get_label())
 
 
 def legend_columns(figure: Figure, handles: Sequence[Any]) -> int:
@@ -230,7 +252,7 @@ def legend_columns(figure: Figure, handles: Sequence[Any]) -> int:
 
     A letter is taken as 0.6 em wide, and a key with its spaces as 6.5 em.
     """
-    lengths = [len(str(handle.get_label())) for handle in handles]
+    lengths = [max(map(len, label_of(handle).split("\n"))) for handle in handles]
     em = STYLE["legend.fontsize"] / 72  # in inches
     for columns in range(4 if figure.get_figwidth() > 8 else 3, 1, -1):
         parts = np.array_split(lengths, columns)  # matplotlib fills column after column
@@ -292,6 +314,13 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     return f"Median and range over {number} runs per arm."
 
 
+def unit_note(unit: Unit) -> str:
+    """A sentence about losses of different tokens, where runs have such."""
+    if not unit.comparable:
+        return f" {INCOMPARABLE}."
+    return " Tokens differ between runs: bits per byte of text." if unit is BITS else ""
+
+
 def left_out_note(layout: Layout) -> str:
     """A sentence about the panels that a figure does not show."""
     if not layout.left_out:
@@ -312,7 +341,36 @@ def format_number(value: float) -> str:
     """A number with three digits, or why there is none."""
     if math.isnan(value):
         return "not measured"
-    return "infinite" if math.isinf(value) else f"{value:.3g}"
+    return "infinite" if math.isinf(value) else f"{value:z.3g}"
+
+
+class AboveScale:
+    """The curves that leave a figure at its top, and how high each goes."""
+
+    def __init__(self) -> None:
+        self.highest: dict[str, float] = {}  # by the arm's label
+
+    def mark(self, axis: Axes, label: str, curve: pd.Series, colour: Any) -> None:
+        """Mark where the curve leaves the panel, if it does."""
+        height = mark_leaving(axis, curve, colour)
+        if height is not None:
+            self.highest[label] = max(height, self.highest.get(label, height))
+
+    def handles(self) -> list[Line2D]:
+        """The legend's entry for the marks."""
+        if not self.highest:
+            return []
+        label = "goes above the scale"
+        return [Line2D([], [], color=INK, marker="^", linestyle="", markersize=6, label=label)]
+
+    def note(self) -> str:
+        """A sentence that says how high they go."""
+        if not self.highest:
+            return ""
+        described = [
+            (height, f"{label} {loss_text(height, 0)}") for label, height in self.highest.items()
+        ]
+        return f" Above the scale, at the most: {name_extremes(described)}."
 
 
 def plural(count: int, word: str) -> str:

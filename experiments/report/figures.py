@@ -1,5 +1,6 @@
 """The report's figures, each with a caption and a text for readers who do not see it."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,15 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.arms import Arm, Key, Layout, numeric, short_name
-from experiments.analysis.histories import History
+from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import Band, Fit, band, fit_power, median
-from experiments.analysis.runs import Value
+from experiments.analysis.runs import NOT_FINITE, Value
 from experiments.records.summary import Summary
 from experiments.report.drawing import (
     INK,
     MOST_PANELS,
     ONE_CROWDED,
     ONE_PANEL,
+    TITLE_WIDTH,
+    AboveScale,
     Line,
     ReportFigure,
     add_legend,
@@ -43,9 +46,22 @@ from experiments.report.drawing import (
     side_by_side,
     small_multiples,
     title_panels,
+    unit_note,
 )
+from experiments.report.lettering import fold
 from experiments.report.rates import rate_maps, rate_sensitivity
-from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, panels
+from experiments.report.style import (
+    COLOURS,
+    GREATEST,
+    LEAST,
+    LEGEND,
+    MARKS,
+    log_if_wide,
+    loss_limits,
+    on_scale,
+    panels,
+    whole_numbers,
+)
 from normscope.stats import Statistic, described, drawn
 
 MOST_ROWS = 4  # of panels in a scaling figure
@@ -60,53 +76,55 @@ SCALED: dict[str, Callable[[Summary], float | None]] = {  # columns of a scaling
 
 def loss(layout: Layout) -> ReportFigure | None:
     """Validation and training loss of each arm, and the loss of token frequencies alone."""
-    layout = layout.thinned(MOST_PANELS)
+    layout, unit = layout.thinned(MOST_PANELS), layout.unit
     shown = arms_with_data(layout, with_losses)
     if not shown:
         return None
     figure, axes = small_multiples(layout)
     share_scales(axes, x=True)
-    crowded = is_crowded(layout)
-    highest, diverged, final = [], [], []
+    # Training losses were recorded in nats alone.
+    validation_only = is_crowded(layout) or unit.column != NATS.column
+    lines, stopped, final = [], [], []
     for panel, line, arm, histories in shown:
-        has_diverged = [history.run.status == "diverged" for history in histories]
-        values = band([history.losses("val_loss") for history in histories], has_diverged)
+        is_over = [history.run.divergence == NOT_FINITE for history in histories]
+        values = band([history.losses(unit.column) for history in histories], is_over)
         draw_band(axes[panel], values, line)
-        if not crowded:
+        lines.append((axes[panel], line, arm, values.high))
+        if not validation_only:
             smooth = [smoothed(history.losses("train_loss")) for history in histories]
-            training = band(smooth, has_diverged).thinned().median
+            training = band(smooth, is_over).thinned().median
             axes[panel].plot(training.index, training, color=line.colour, alpha=0.45, linewidth=0.8)
-        highest += [float(history.losses("val_loss").iloc[0]) for history in histories]
-        diverged += [
-            (axes[panel], history, line)
-            for history in histories
-            if history.run.status == "diverged"
-        ]
+            lines.append((axes[panel], line, arm, training))
+        over = itertools.compress(histories, is_over)
+        stopped += [(axes[panel], history, line) for history in over]
         final_loss = median(arm.final_losses())
         final.append((final_loss, f"{arm.label}: {format_number(final_loss)}"))
-    frequencies = frequency_losses([history for *_, histories in shown for history in histories])
-    for value in frequencies:
-        for axis in axes:
-            axis.axhline(value, color=INK, linestyle=":", linewidth=1)
-    # The scale ends at the highest start: a run that diverges would squeeze all others.
-    finite = [value for value in highest + frequencies if math.isfinite(value)]
-    if finite:
-        axes[0].set_ylim(top=1.05 * max(finite))
-    for axis, history, line in diverged:
+    histories_shown = [history for *_, histories in shown for history in histories]
+    frequencies = frequency_losses(histories_shown) if unit.column == NATS.column else []
+    for axis, value in itertools.product(axes, frequencies):
+        axis.axhline(value, color=INK, linestyle=":", linewidth=1)
+    curves = [history.losses(unit.column).tolist() for history in histories_shown]
+    axes[0].set_ylim(*loss_limits(curves, frequencies))
+    above = AboveScale()
+    for axis, line, arm, curve in lines:
+        above.mark(axis, arm.label, curve, line.colour)
+    for axis, history, line in stopped:
         mark_divergence(axis, history, line)
-    title_panels(axes, layout, "step (updates made)", "cross entropy (nats per token)")
+    title_panels(axes, layout, "step (updates made)", unit.axis)
+    whole_numbers(*axes)
     handles: list[Any] = [legend_key(line) for line in lines_of(layout)]
     if frequencies:
         handles.append(Line2D([], [], color=INK, linestyle=":", label="token frequencies alone"))
-    if diverged:
-        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged"))
-    add_legend(figure, handles)
-    curves = "Thick with marks: validation; thin: training, a running median."
-    if crowded:
-        curves = "Validation loss only."
+    if stopped:
+        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="not finite"))
+    add_legend(figure, [*handles, *above.handles()])
+    kinds = "Thick with marks: validation; thin: training, a running median."
+    if validation_only:
+        kinds = "Validation loss only."
     caption = (
-        f"{seeds_note([arm for _, _, arm, _ in shown])} {curves} A run that diverged counts as "
-        f"infinite afterwards; {plural(len(diverged), 'run')} did.{left_out_note(layout)}"
+        f"{seeds_note([arm for _, _, arm, _ in shown])} {kinds} A run that was not finite counts "
+        f"as infinite from then on ({plural(len(stopped), 'run')})."
+        f"{above.note()}{unit_note(unit)}{left_out_note(layout)}"
     )
     alt = f"Loss against steps. Median validation loss at the end: {name_extremes(final)}."
     return ReportFigure("loss", "Loss", caption, alt, figure)
@@ -114,13 +132,13 @@ def loss(layout: Layout) -> ReportFigure | None:
 
 def with_losses(arm: Arm) -> list[History]:
     """The runs of an arm that have a validation loss."""
-    return [history for history in arm.histories if not history.losses("val_loss").empty]
+    return [history for history in arm.histories if not history.losses(arm.unit.column).empty]
 
 
 def frequency_losses(histories: Sequence[History]) -> list[float]:
-    """The validation losses of token frequencies alone; at most three, of as many corpora."""
+    """The validation losses of token frequencies alone, one for each corpus."""
     losses = {h.run.summary.corpus.unigram_validation_loss for h in histories}
-    return sorted(filter(None, losses))[:3]
+    return sorted(filter(None, losses))
 
 
 def smoothed(series: pd.Series) -> pd.Series:
@@ -142,7 +160,7 @@ def mark_divergence(axis: Axes, history: History, line: Line) -> None:
     losses = history.losses("train_loss")
     losses = losses[np.isfinite(losses)]
     if not losses.empty:
-        height = min(losses.iloc[-1], axis.get_ylim()[1])
+        height = min(float(losses.iloc[-1]), axis.get_ylim()[1])
         axis.plot(losses.index[-1], height, "x", color=line.colour, markersize=7, clip_on=False)
 
 
@@ -160,7 +178,7 @@ def stacked(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, np.
 
 def with_blocks(arm: Arm) -> list[pd.DataFrame]:
     """Gradient norms by block of the runs that have them."""
-    return [history.blocks for history in arm.histories if not history.blocks.empty]
+    return [on_scale(history.blocks) for history in arm.histories if not history.blocks.empty]
 
 
 def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
@@ -185,7 +203,7 @@ def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | No
             line = Line(step, f"step {step}", COLOURS[index], MARKS[index])
             draw_band(axis, Band(rows.median(), rows.min(), rows.max()), line)
             if index == 0 and rows.shape[1]:
-                first, last = rows.median().iloc[[0, -1]]
+                first, last = map(float, rows.median().iloc[[0, -1]])
                 change = f"from {format_number(first)} to {format_number(last)}"
                 at_start.append((last / first, f"{arm.label} {change}"))
     log_if_wide(*axes)
@@ -215,9 +233,9 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
     values = np.concatenate(
         [medians[np.isfinite(medians) & (medians > 0)] for *_, medians in maps.values()]
     )
-    norm = (
-        LogNorm(values.min(), values.max()) if values.size and values.min() < values.max() else None
-    )
+    if not values.size:
+        return None
+    norm = LogNorm(values.min(), values.max()) if values.min() < values.max() else None
     mesh = None
     for axis in axes:
         axis.grid(False)
@@ -233,8 +251,8 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
             cmap="viridis",
             rasterized=True,
         )
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=5))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     if mesh is not None:
         figure.colorbar(
             mesh,
@@ -270,9 +288,9 @@ def gradient_ratio(layout: Layout) -> ReportFigure | None:
     share_scales(axes, x=True)
     final = []
     for panel, line, arm, tables in shown:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratios = [table.iloc[:, -1] / table.iloc[:, 0] for table in tables]
-        values = band([ratio[np.isfinite(ratio) & (ratio > 0)] for ratio in ratios])
+        values = band([on_scale(ratio[np.isfinite(ratio) & (ratio > 0)]) for ratio in ratios])
         draw_band(axes[panel], values, line, most_marks=8)
         if not values.median.empty:
             final_ratio = float(values.median.iloc[-1])
@@ -280,6 +298,7 @@ def gradient_ratio(layout: Layout) -> ReportFigure | None:
     for axis in axes:
         axis.axhline(1, color=INK, linestyle=":", linewidth=1)
     log_if_wide(*axes)
+    whole_numbers(*axes)
     title_panels(axes, layout, "step (updates made)", "last block / first block")
     add_legend(figure, [legend_key(line) for line in lines_of(layout)])
     caption = (
@@ -368,7 +387,7 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
     for index, axis in enumerate(axes):
         panel, title = rows[index // len(titles)], titles[index % len(titles)]
         panel_title = inner.panel_title(panel)
-        axis.set_title(title + (f"\n{panel_title}" if panel_title else ""))
+        axis.set_title(f"{title}\n{fold(panel_title, TITLE_WIDTH)}".rstrip())
         axis.set_xscale("log")
         axis.set_yscale("log")
         for line in styles:
@@ -376,15 +395,17 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
                 is_of_line = has_one_line or s.level == line.level
                 if (s.panel, s.quantity) != (panel, title) or not is_of_line:
                     continue
-                axis.plot(s.x, s.y, line.mark, color=line.colour, markersize=4, alpha=0.6)
+                points = np.clip(s.y, LEAST, GREATEST)
+                axis.plot(s.x, points, line.mark, color=line.colour, markersize=4, alpha=0.6)
                 if s.fit is not None:
                     ends = np.array([min(s.x), max(s.x)])
-                    label = f"{s.fit.slope:+.2f}"
+                    label = f"{s.fit.slope:+z.2f}"
                     if not (crowded or math.isnan(s.fit.low)):
-                        label += f" ({s.fit.low:+.2f}, {s.fit.high:+.2f})"
+                        label += f" ({s.fit.low:+z.2f}, {s.fit.high:+z.2f})"
                     style = line.style | {"markersize": 3.5}
-                    axis.plot(ends, s.fit.at(ends), linewidth=1.4, label=label, **style)
-        ticks = numeric(layout.levels[factor])
+                    heights = np.clip(s.fit.at(ends), LEAST, GREATEST)
+                    axis.plot(ends, heights, linewidth=1.4, label=label, **style)
+        ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         if axis.get_legend_handles_labels()[0]:
@@ -398,7 +419,8 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
             )
         axis.tick_params(labelleft=True)
         low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
-        axis.set_ylim(low / 1.3, high * 1.3 * (high / low) ** 0.75)  # room for the panel's legend
+        room = (high / low) ** 0.75  # for the panel's legend
+        axis.set_ylim(low / 1.3, min(high * 1.3 * room, GREATEST**2))
     name = short_name(factor)
     label_axes(axes, name, "gradient norm of a block")
     add_legend(figure, [legend_key(line) for line in styles])
@@ -432,7 +454,8 @@ def span(found: Sequence[Scaling]) -> tuple[float, float]:
     for s in found:
         if s.fit is not None:
             values += s.fit.at(np.array([min(s.x), max(s.x)])).tolist()
-    return min(values), max(values)
+    shown = [min(max(value, LEAST), GREATEST) for value in values]
+    return min(shown), max(shown)
 
 
 def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
@@ -440,7 +463,7 @@ def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
     stat = statistic.name
     layout = layout.thinned(MOST_PANELS)
     shown = arms_with_data(
-        layout, lambda arm: [h.probes[stat] for h in arm.histories if stat in h.probes]
+        layout, lambda arm: [on_scale(h.probes[stat]) for h in arm.histories if stat in h.probes]
     )
     if not shown:
         return None
@@ -457,11 +480,10 @@ def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
             values = Band(rows.median(), rows.min(), rows.max())
             draw_band(axes[panel], values, line, **style)
         if not values.median.empty:
-            first, last = values.median.iloc[[0, -1]]
+            first, last = map(float, values.median.iloc[[0, -1]])
             change = f"from {format_number(first)} to {format_number(last)}"
             at_last_probe.append((last, f"{arm.label} {change}"))
-    for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(*axes)
     if statistic.scale == "log":
         log_if_wide(*axes)
     title_panels(axes, layout, "block", statistic.axis)

@@ -18,8 +18,9 @@ from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import one_line, printable
 from experiments.machine.plotting import plain_matplotlib
-from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural
+from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural, unit_note
 from experiments.report.figures import Maker
+from experiments.report.lettering import plain_text, warnings_of_ours
 from experiments.report.style import DPI
 from experiments.report.tables import (
     best_table,
@@ -54,14 +55,14 @@ def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture |
     None where its data is missing, or, with a warning, where drawing it fails: unforeseen content
     of a file should cost one figure and not the report.
     """
+    name = getattr(make, "func", make).__name__
     try:
-        with plain_matplotlib(STYLE):
+        with plain_matplotlib(STYLE), warnings_of_ours(name):
             figure = make()
             return None if figure is None else save_picture(figure, folder, formats)
     except OSError:
         raise
     except Exception as error:
-        name = getattr(make, "func", make).__name__
         log.warning("figure %s was not drawn: %s", name, one_line(error))
         return None
 
@@ -71,6 +72,7 @@ def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> P
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawn.figure
     figure.set_dpi(DPI)
+    plain_text(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout takes long: compute it once for all formats
     buffer = io.BytesIO()
@@ -157,6 +159,7 @@ def render(
         unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
         has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
         best=best_table(tuned) if tuned else None,
+        tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned) if tuned else "",
         results=results_table(arms),
         costs=costs_table(arms),

@@ -14,14 +14,16 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from experiments.analysis.arms import RATE, Arm, Key, Layout, label_value, numeric
-from experiments.analysis.numbers import Band, median
-from experiments.analysis.runs import Value
+from experiments.analysis.numbers import Band, loss_text, median
+from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Value
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.report.drawing import (
     ARM_COLOURS,
     INK,
     MOST_PANELS,
     PAPER,
+    TITLE_WIDTH,
+    AboveScale,
     Line,
     ReportFigure,
     add_legend,
@@ -35,10 +37,13 @@ from experiments.report.drawing import (
     share_scales,
     side_by_side,
     small_multiples,
+    unit_note,
 )
-from experiments.report.style import LEGEND, MARKS, panels
+from experiments.report.lettering import fold
+from experiments.report.style import LEGEND, MARKS, loss_limits, panels
 
 MOST_MAPS = 15
+ENTRY_WIDTH = 34  # characters in a line of a legend within a panel
 WARMUP = "schedule.warmup_steps"
 
 
@@ -57,7 +62,10 @@ def rate_maps(layout: Layout) -> ReportFigure | None:
     finite = np.concatenate([table[np.isfinite(table)] for table in tables])
     if not finite.size:
         return None
-    norm = Normalize(finite.min(), finite.max())
+    # Above the first losses that are alike, colours would show who starts where.
+    top = loss_limits(starts_and_ends(layout))[1]
+    norm = Normalize(finite.min(), max(finite.min(), min(finite.max(), top)))
+    is_cut = bool(finite.max() > norm.vmax)
     columns = min(len(maps), 3)
     size = (max(3.4, 0.95 * len(warmups) + 0.9), max(2.8, 0.5 * len(rates) + 1.0))
     figure, axes = panels(math.ceil(len(maps) / columns), columns, size)
@@ -67,7 +75,7 @@ def rate_maps(layout: Layout) -> ReportFigure | None:
     best = []
     for axis, (name, cells), table in zip(axes, maps, tables, strict=True):
         mesh = draw_map(axis, table, norm, rates, warmups)
-        axis.set_title(name)
+        axis.set_title(fold(name, TITLE_WIDTH))
         best_cell = find_least(table)
         for row, column in np.ndindex(table.shape):
             arm = cells.get((rates[row], warmups[column]))
@@ -80,14 +88,19 @@ def rate_maps(layout: Layout) -> ReportFigure | None:
             row, column = best_cell
             edge = " (at the grid's edge)" if row in (0, len(rates) - 1) else ""
             setting = f"lr {rates[row]:g}{edge}, {warmups[column]} steps of warm-up"
-            best.append((float(table[best_cell]), f"{name}: {table[best_cell]:.3f} at {setting}"))
-    figure.colorbar(mesh, ax=axes, label="final validation loss (nats)")
+            best.append(
+                (float(table[best_cell]), f"{name}: {loss_text(table[best_cell])} at {setting}")
+            )
+    extend = "max" if is_cut else "neither"
+    label = f"final validation loss ({layout.unit.name})"
+    figure.colorbar(mesh, ax=axes, label=label, extend=extend)
     label_axes(axes, "steps of warm-up", "learning rate")
     extremes = name_extremes(best)
     caption = (
         "Seed median of min(final, initial) validation loss; a run that diverged counts with its "
-        "initial loss. Below it the shares of runs that diverged, failed or are stuck (no better "
-        f"than token frequencies). Best of each arm (*): {extremes}."
+        "initial loss. Below it the shares of runs that diverged (not finite, or the loss rose), "
+        f"failed or are stuck (no better than token frequencies). Best of each arm (*): {extremes}."
+        f"{unit_note(layout.unit)}"
     )
     if len(all_maps) > len(maps):
         caption += f" {len(all_maps) - len(maps)} of {len(all_maps)} maps are not shown."
@@ -144,6 +157,13 @@ def draw_map(
     )
 
 
+def starts_and_ends(layout: Layout) -> list[list[float]]:
+    """The first and the last loss of each run that has both; the last as the figures count it."""
+    histories = [history for arm in layout.by_key.values() for history in arm.histories]
+    pairs = [(history.initial_loss, history.capped_loss) for history in histories]
+    return [[a, b] for a, b in pairs if a is not None and b is not None]
+
+
 def write_in_cell(axis: Axes, row: int, column: int, text: str, colour: str) -> None:
     """Write into the middle of a cell."""
     axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
@@ -151,9 +171,10 @@ def write_in_cell(axis: Axes, row: int, column: int, text: str, colour: str) -> 
 
 def cell_text(arm: Arm, value: float) -> str:
     """A cell's median, and the shares of runs that did not learn."""
-    lines = ["no loss" if math.isnan(value) else f"{value:.2f}"]
+    lines = ["no loss" if math.isnan(value) else loss_text(value, 2)]
     counts = {
-        "diverged": arm.count("diverged"),
+        NOT_FINITE: arm.diverged(NOT_FINITE),
+        LOSS_ROSE: arm.diverged(LOSS_ROSE),
         "failed": arm.count("failed"),
         "stuck": arm.stuck,
     }
@@ -189,33 +210,43 @@ def rate_sensitivity(layout: Layout) -> ReportFigure | None:
         entry = line.label
         if value is not None:
             best = tuned.describe_best()
-            described.append((value, f"{tuned.label} {value:.2f}, best at {best}"))
-            entry += f": {value:.2f}"
+            described.append((value, f"{tuned.label} {loss_text(value, 2)}, best at {best}"))
+            entry += f": {loss_text(value, 2)}"
         if crowded:
-            axis.set_title(tuned.label, fontsize=8.5)
-            text = "" if value is None else f"sensitivity {value:.2f}"
+            axis.set_title(fold(tuned.label, TITLE_WIDTH), fontsize=8.5)
+            text = "" if value is None else f"sensitivity {loss_text(value, 2)}"
             axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=8)
         else:
-            axis.plot([], [], markersize=4, label=entry, **line.style)
+            label = fold(entry, ENTRY_WIDTH)
+            axis.plot([], [], markersize=4, label=label, **line.style)
+    limit = loss_limits(starts_and_ends(layout))[1]
+    medians = [loss for _, tuned, _ in curves for loss in tuned.medians.values()]
+    axes[0].set_ylim(*loss_limits([[loss] for loss in medians if loss <= limit]))
+    above = AboveScale()
+    for axis, tuned, line in curves:
+        above.mark(axis, tuned.label, pd.Series(tuned.medians), line.colour)
     for axis in axes:
-        axis.set_xscale("log")
+        if min(rates) > 0:
+            axis.set_xscale("log")
+        else:  # a rate of 0 stands as far from the least as that from 0
+            axis.set_xscale("symlog", linthresh=min(rate for rate in rates if rate > 0))
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axis.minorticks_off()
         if not crowded:
             axis.legend(title="LR sensitivity", title_fontsize=8, fontsize=8, **LEGEND)
-    label_axes(axes, "learning rate", "final validation loss (nats)")
+    label_axes(axes, "learning rate", f"final validation loss ({layout.unit.name})")
     stars = [
         Line2D([], [], label=label, **best_mark(INK, at_edge))
         for at_edge, label in ((False, "best"), (True, "best, at the grid's edge"))
         if any(tuned.at_edge == at_edge for tuned in tuned_by_key.values())
     ]
-    add_legend(figure, stars)
+    add_legend(figure, [*stars, *above.handles()])
     extremes = name_extremes(described) or "not known, since runs are missing"
     caption = (
         "Median and range over seeds of min(final, initial) validation loss; a star marks the "
         "least median, hollow at the grid's edge. LR sensitivity: its mean over the learning "
         "rates, minus the best (Wortsman et al. 2023, arXiv 2309.14322)."
-        f"{' Grey: the other arms.' if crowded else ''}{note}"
+        f"{' Grey: the other arms.' if crowded else ''}{above.note()}{unit_note(layout.unit)}{note}"
     )
     alt = f"Final validation loss against the learning rate. LR sensitivity: {extremes}."
     return ReportFigure("lr_sensitivity", "Sensitivity to the learning rate", caption, alt, figure)
@@ -242,7 +273,7 @@ def common_panels(layout: Layout, tuned_by_key: Mapping[Key, TunedArm]) -> RateF
         lines = [Line(None, "all runs", ARM_COLOURS[0], MARKS[0])]
     curves = []
     for axis, panel in zip(axes, inner.panels, strict=True):
-        axis.set_title(inner.panel_title(panel))
+        axis.set_title(fold(inner.panel_title(panel), TITLE_WIDTH))
         for line in lines:
             values = dict(zip(inner.panel_factors, panel, strict=True))
             values |= {layout.colour_factor: line.level} if layout.colour_factor else {}

@@ -5,6 +5,7 @@ in one picture, see experiments.report.comparison.
 """
 
 import argparse
+import itertools
 import logging
 import math
 import sys
@@ -19,17 +20,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.histories import read_csv
+from experiments.analysis.numbers import loss_text
 from experiments.machine.console import one_line, print_error, print_line, terminal
 from experiments.machine.plotting import plain_matplotlib
 from experiments.records.summary import Summary, read_summary
 from experiments.report.comparison import compare
-from experiments.report.style import COLOURS, LEGEND, MARKS, log_if_wide, new_figure, save
+from experiments.report.lettering import fold, tick_text, warnings_of_ours
+from experiments.report.style import (
+    COLOURS,
+    DASHES,
+    LEGEND,
+    MARKS,
+    log_if_wide,
+    loss_limits,
+    mark_leaving,
+    new_figure,
+    on_scale,
+    save,
+    styles,
+    whole_numbers,
+)
 from gpt import ConfigError
 from normscope.stats import described
 
 log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
+
+TITLE_WIDTH = 80  # characters in a line
 
 
 def draw_run(directory: Path) -> list[Path]:
@@ -38,7 +56,7 @@ def draw_run(directory: Path) -> list[Path]:
     for name, file, draw in PICTURES:
         try:
             frame = read_csv(directory / f"{file}.csv")
-            with plain_matplotlib():
+            with plain_matplotlib(), warnings_of_ours(name):
                 figure = None if frame.empty else draw(frame, summary=read_summary(directory))
                 if figure is not None:
                     drawn.append(save(figure, directory / "plots" / f"{name}.png"))
@@ -50,7 +68,7 @@ def draw_run(directory: Path) -> list[Path]:
 def title_of(summary: Summary) -> str:
     """What ran, in a few words."""
     if summary.placement is None:
-        return summary.runner or ""
+        return fold(summary.runner or "", TITLE_WIDTH)
     words = [
         summary.placement,
         f"{summary.n_layers} x {summary.emb_dim}",
@@ -60,7 +78,7 @@ def title_of(summary: Summary) -> str:
         None if summary.warmup_steps is None else f"warm-up {summary.warmup_steps}",
         "shortcut off" if summary.shortcut is False else None,
     ]
-    return ", ".join(filter(None, words))
+    return fold(", ".join(filter(None, words)), TITLE_WIDTH)
 
 
 def mark_divergence(axis: Axes, summary: Summary) -> None:
@@ -81,6 +99,7 @@ def loss(metrics: Frame, summary: Summary) -> Figure:
     label = f"training (thick: running median of {width})"
     axis.plot(train["step"], smooth, color=COLOURS[0], label=label)
     axis.plot(val["step"], val["val_loss"], color=COLOURS[1], marker=MARKS[1], label="validation")
+    levels = []
     for frequencies, style, part in (  # what a model reaches that knows nothing else
         (summary.corpus.unigram_entropy, "--", "whole text"),
         (summary.corpus.unigram_validation_loss, ":", "validation"),
@@ -88,7 +107,19 @@ def loss(metrics: Frame, summary: Summary) -> Figure:
         if frequencies is not None:
             text = f"token frequencies alone, {part} ({frequencies:.2f})"
             axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
+            levels.append(frequencies)
+    curves = [val["val_loss"].tolist(), train["train_loss"].tolist()]
+    axis.set_ylim(*loss_limits(curves, levels))
+    for name, curve, colour in (
+        ("training", train.set_index("step")["train_loss"], COLOURS[0]),
+        ("validation", val.set_index("step")["val_loss"], COLOURS[1]),
+    ):
+        height = mark_leaving(axis, curve, colour)
+        if height is not None:
+            text = f"{name} goes above the scale, to {loss_text(height, 0)}"
+            axis.plot([], [], "^", color=colour, label=text)
     mark_divergence(axis, summary)
+    whole_numbers(axis)
     axis.set(xlabel="step (updates made)", ylabel="cross entropy (nats per token)")
     axis.set_title(f"Loss\n{title_of(summary)}", fontsize=10)
     axis.legend(**LEGEND)
@@ -98,7 +129,7 @@ def loss(metrics: Frame, summary: Summary) -> Figure:
 def of_blocks(gradients: Frame, stat: str, component: str = "block") -> Frame:
     """Layers as columns and steps as rows, of one statistic."""
     chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
-    return chosen.pivot(index="step", columns="layer", values="value")
+    return on_scale(chosen.pivot(index="step", columns="layer", values="value"))
 
 
 def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
@@ -119,7 +150,7 @@ def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
 def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
     """One line for each of the first, middle and last step of `table`."""
     steps = list(dict.fromkeys([table.index[0], table.index[len(table) // 2], table.index[-1]]))
-    for step, colour, mark in zip(steps, COLOURS, MARKS, strict=False):
+    for step, (colour, mark, _) in zip(steps, styles(), strict=False):
         values = table.loc[step]
         finite = np.isfinite(values)
         label = f"step {step}" + ("" if finite.all() else f", {(~finite).sum()} not finite")
@@ -143,7 +174,7 @@ def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
                 clip_on=False,
                 transform=axis.get_xaxis_transform(),
             )
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axis)
 
 
 def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
@@ -166,7 +197,8 @@ def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
         rasterized=True,
     )
     figure.colorbar(mesh, label=described("grad_norm").axis)
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(axis)
     grey = "" if np.isfinite(values).all() else " (grey: not finite)"
     axis.set(xlabel="step (updates made)", ylabel="block")
     axis.set_title(f"Gradient norm through training{grey}\n{title_of(summary)}", fontsize=10)
@@ -209,8 +241,7 @@ def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
         handlelength=3.5,
         **LEGEND,
     )
-    for axis in (stream_axis, *more):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(stream_axis, *more)
     figure.suptitle(title_of(summary), fontsize=10)
     return figure
 
@@ -219,7 +250,7 @@ def parameters(table: Frame, summary: Summary) -> Figure:
     """Parameters by component, summed over the blocks."""
     figure, (axis,) = new_figure()
     counts = table.groupby("component", sort=False)["parameters"].sum()
-    names = [str(name).replace("_", " ") for name in counts.index]
+    names = [tick_text(name).replace("_", " ") for name in counts.index]
     bars = axis.barh(names, counts / 1e6, color=COLOURS[0])
     axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
     axis.invert_yaxis()
@@ -248,7 +279,7 @@ def memory(table: Frame, summary: Summary) -> Figure:
         axis.bar_label(
             bars, ["" if math.isnan(v) else f"{v:,.0f}" for v in values], fontsize=8, padding=2
         )
-    axis.set_xticks(place, table["kind"])
+    axis.set_xticks(place, [tick_text(kind) for kind in table["kind"]])
     axis.set(ylabel="memory (MB of 2^20 bytes)")
     axis.set_title(f"Memory of training\n{title_of(summary)}", fontsize=10)
     axis.legend(**LEGEND)
@@ -258,12 +289,12 @@ def memory(table: Frame, summary: Summary) -> Figure:
 def shortcut(table: Frame, summary: Summary) -> Figure:
     """Mean absolute gradient of each layer, without and with shortcuts."""
     figure, (axis,) = new_figure()
-    for arm, colour, mark in zip(table.columns[1:], COLOURS, MARKS, strict=False):
+    for arm, (colour, mark, _) in zip(table.columns[1:], styles(), strict=False):
         axis.plot(
             table["layer"], table[arm], color=colour, marker=mark, label=arm.replace("_", " ")
         )
     axis.set_yscale("log")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axis)
     axis.set(xlabel="layer", ylabel="mean absolute gradient of the weight")
     axis.set_title("What a shortcut does to the gradient", fontsize=10)
     axis.legend(**LEGEND)
@@ -273,12 +304,11 @@ def shortcut(table: Frame, summary: Summary) -> Figure:
 def activations(table: Frame, summary: Summary) -> Figure:
     """Each activation and its derivative."""
     figure, axes = new_figure(columns=2)
-    styles = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)))
     for axis, column in zip(axes, ("value", "derivative"), strict=True):
-        for (name, curve), colour, style in zip(
-            table.groupby("activation", sort=False), COLOURS, styles, strict=False
-        ):
-            axis.plot(curve["x"], curve[column], color=colour, linestyle=style, label=name)
+        curves = table.groupby("activation", sort=False)
+        dashes = itertools.cycle(DASHES)  # another for each: the curves lie upon each other
+        for (name, curve), (colour, *_), dash in zip(curves, styles(), dashes, strict=False):
+            axis.plot(curve["x"], curve[column], color=colour, linestyle=dash, label=name)
         axis.set(xlabel="x", ylabel=column, xlim=(-4, 4))
         axis.set_title(
             "Activation" if column == "value" else "Derivative: the gradient's factor", fontsize=10

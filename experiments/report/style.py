@@ -1,12 +1,18 @@
 """How every picture looks: colours, marks, panels, scales."""
 
+import itertools
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from experiments.report.lettering import plain_text, warnings_of_ours
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish; each has its own mark, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -14,12 +20,26 @@ MARKS = "osD^vPX"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable on top of lines
 DPI = 150
+SIMILAR_STARTS = 2.0  # losses that start higher than the least start by this factor leave a figure
+LEAST, GREATEST = 1e-150, 1e150  # sizes that a scale shows, whose quotients are numbers, too
+
+
+Numbers = TypeVar("Numbers", pd.DataFrame, "pd.Series[float]")
+
+
+def styles() -> Iterator[tuple[str, str, Any]]:
+    """Colour, mark and dashes of any number of lines, the first 28 of them different."""
+    for dash in itertools.cycle(DASHES):
+        for colour, mark in zip(COLOURS, MARKS, strict=True):
+            yield colour, mark, dash
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG; returns its path."""
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with warnings_of_ours(path.stem):
+        plain_text(figure)
+        figure.savefig(path, dpi=DPI)
     return path
 
 
@@ -39,11 +59,68 @@ def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, 
     return figure, list(axes.flat)
 
 
+def whole_numbers(*axes: Axes) -> None:
+    """Steps and blocks are counted: no tick stands between two of them."""
+    for axis in axes:
+        locator = MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
+        axis.xaxis.set_major_locator(locator)
+
+
+def on_scale(values: Numbers) -> Numbers:
+    """Numbers with those of a size beyond the scale's ends at these ends; zeros stay zeros."""
+    numbers: Any = values
+    ends = numbers.abs().clip(LEAST, GREATEST) * np.sign(numbers)
+    shown: Numbers = ends.where(np.isfinite(numbers), numbers)
+    return shown
+
+
+def within_scale(values: Iterable[float]) -> list[float]:
+    """Those that a linear scale can show."""
+    return [float(value) for value in values if abs(value) <= GREATEST]
+
+
+def loss_limits(
+    curves: Iterable[Sequence[float]], levels: Iterable[float] = ()
+) -> tuple[float, float]:
+    """The part of the scale that holds the losses which can be compared.
+
+    It ends at the highest start of a curve that ends no higher than it starts; of these starts,
+    those beyond SIMILAR_STARTS times the least are left out. What is above it, or diverges, would
+    squeeze all others into a line. Where no curve falls, it holds them whole. Never below 0.
+
+    curves  losses in the order of their steps
+    levels  heights of horizontal lines, which are shown if they are not above all others
+    """
+    levels = list(levels)
+    finite = [values for curve in curves if (values := within_scale(curve))]
+    starts = [curve[0] for curve in finite if curve[-1] <= curve[0]]
+    if starts:
+        most = SIMILAR_STARTS * min(starts)
+        shown = [value for value in [*starts, *within_scale(levels)] if value <= most]
+        top = max(shown, default=min(starts))
+    else:
+        top = max(itertools.chain(*finite, within_scale(levels)), default=1.0)
+    top = 1.05 * top if top > 0 else 1.0
+    low = min((v for v in itertools.chain(*finite, levels) if v <= top), default=0.0)
+    return max(0.0, low - 0.05 * (top - low)), top
+
+
+def mark_leaving(axis: Axes, curve: pd.Series, colour: Any) -> float | None:
+    """Mark with a triangle where a curve leaves a panel at its top; gives how high it goes."""
+    top = axis.get_ylim()[1]
+    above = curve[np.isfinite(curve) & (curve > top)]
+    if above.empty:
+        return None
+    axis.plot(above.index[0], top, "^", color=colour, markersize=6, clip_on=False, zorder=5)
+    return float(above.max())
+
+
 def log_if_wide(*axes: Axes) -> None:
     """Give all axes a log scale where their data spans more than a factor of five."""
-    low = min(axis.dataLim.minposy for axis in axes)
-    high = max(axis.dataLim.ymax for axis in axes)
-    if not (math.isfinite(high) and 5 * low < high):
+    filled = [axis.dataLim for axis in axes if math.isfinite(axis.dataLim.ymax)]
+    low = min((limits.minposy for limits in filled), default=math.inf)
+    high = max((limits.ymax for limits in filled), default=math.inf)
+    if not 5 * low < high:
         return
     for axis in axes:
         axis.set_yscale("log")

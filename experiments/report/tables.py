@@ -9,11 +9,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from experiments.analysis.arms import Arm, short_name
-from experiments.analysis.numbers import median, spread_text
-from experiments.analysis.runs import Run, Value, sort_key
+from experiments.analysis.histories import BITS, NATS
+from experiments.analysis.numbers import loss_text, median, spread_text
+from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Run, Value, sort_key
 from experiments.analysis.tuning import TunedArm
 
 MB = 2**20
+MOST_WRITTEN_OUT = 1e15  # larger numbers are shown with an exponent
+DIVERGENCES = (NOT_FINITE, LOSS_ROSE)  # columns of counts
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,18 @@ def number_cell(value: float | None, form: str = ",.4g") -> Cell:
     """A number; empty where it was not measured."""
     if value is None or math.isnan(value):
         return Cell("", "")
+    if math.isinf(value):
+        return Cell("infinite", repr(float(value)))
+    if abs(value) >= MOST_WRITTEN_OUT:
+        form = ".4g"
     return Cell(format(value, form), repr(float(value)))
+
+
+def loss_cell(value: float | None) -> Cell:
+    """A loss with three digits behind the point."""
+    if value is None or math.isnan(value):
+        return Cell("", "")
+    return Cell(loss_text(value), repr(value))
 
 
 def spread_cell(values: Sequence[float]) -> Cell:
@@ -94,15 +108,16 @@ def yes_or_no(value: bool | None) -> str | None:
 
 def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
     """Each arm at its best learning rate, the least loss first; counts are of all its runs."""
+    unit = next((tuned.all_runs().unit for tuned in tuned_arms), NATS)
     columns = [
         "arm",
-        "validation loss (nats)",
+        f"validation loss ({unit.name})",
         "best lr",
         "at the grid's edge",
         "seeds there",
         "LR sensitivity",
         "runs in all",
-        "diverged",
+        *DIVERGENCES,
         "failed",
         "stuck",
         *COSTS,
@@ -124,7 +139,7 @@ def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
                 number_cell(len(losses), "d"),
                 number_cell(tuned.sensitivity(rates), ".3f"),
                 number_cell(len(all_runs.histories), "d"),
-                number_cell(all_runs.count("diverged"), "d"),
+                *(number_cell(all_runs.diverged(how), "d") for how in DIVERGENCES),
                 number_cell(all_runs.count("failed"), "d"),
                 number_cell(all_runs.stuck, "d"),
                 *cost_cells(None if tuned.best is None else tuned.arms[tuned.best]),
@@ -141,10 +156,11 @@ def results_table(arms: Sequence[Arm]) -> Table:
         "arm",
         "runs",
         "finished",
-        "diverged",
+        *DIVERGENCES,
         "failed",
         "stuck",
         "validation loss (nats)",
+        "bits per byte",
         "training loss (nats)",
         *COSTS,
         "spikes",
@@ -155,12 +171,14 @@ def results_table(arms: Sequence[Arm]) -> Table:
         *FIXED,
     ]
     rows = []
+    runs = [history.run for arm in arms for history in arm.histories]
+    has_bits = any(run.summary.val_bits_per_byte is not None for run in runs)
     for arm, choices in zip(arms, fixed_cells(arms), strict=True):
         train = [h.run.summary.train_loss for h in arm.histories if h.run.status == "finished"]
         counts = [
             len(arm.histories),
             arm.count("finished"),
-            arm.count("diverged"),
+            *(arm.diverged(how) for how in DIVERGENCES),
             arm.count("failed"),
             arm.stuck,
         ]
@@ -168,7 +186,8 @@ def results_table(arms: Sequence[Arm]) -> Table:
             [
                 Cell(arm.label, arm.label),
                 *(number_cell(count, "d") for count in counts),
-                spread_cell(arm.final_losses()),
+                spread_cell(arm.final_losses(NATS)),
+                spread_cell(arm.final_losses(BITS) if has_bits else []),
                 spread_cell([loss for loss in train if loss is not None]),
                 *cost_cells(arm),
                 number_cell(arm.median(lambda s: s.spikes), "g"),
@@ -242,7 +261,7 @@ class RunRow:
     name: str
     address: str
     cells: list[Cell]
-    status: str
+    is_bad: bool
     reason: str
     command: str
 
@@ -257,6 +276,7 @@ def runs_table(
         "seed",
         "status",
         "validation loss",
+        "bits per byte",
         "training loss",
         "spikes",
         "clipped steps",
@@ -272,9 +292,10 @@ def runs_table(
             text_cell(run.seed),
             Cell(status_of(run), status_of(run)),
             Cell("infinite", "inf")
-            if run.status == "diverged"
-            else number_cell(run.summary.val_loss, ".3f"),
-            number_cell(run.summary.train_loss, ".3f"),
+            if run.divergence == NOT_FINITE
+            else loss_cell(run.summary.val_loss),
+            loss_cell(run.summary.val_bits_per_byte),
+            loss_cell(run.summary.train_loss),
             number_cell(run.summary.spikes, "g"),
             number_cell(run.summary.clip_share, ".0%"),
             number_cell(run.summary.grad_norm.first_step.last_block),
@@ -287,15 +308,18 @@ def runs_table(
     rows = []
     for run, (name, *rest) in zip(runs, table.rows, strict=True):
         address = quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/"
-        rows.append(
-            RunRow(name.shown, address, rest, status_of(run), run.reason, rerun_command(run))
-        )
+        rows.append(RunRow(name.shown, address, rest, is_bad(run), run.reason, rerun_command(run)))
     return table.columns[1:], rows
 
 
+def is_bad(run: Run) -> bool:
+    """Whether a run ended without having learned anything."""
+    return run.is_stuck or run.status in ("failed", "diverged")
+
+
 def status_of(run: Run) -> str:
-    """A run's status, and whether it is stuck."""
-    return "finished, stuck" if run.is_stuck else run.status
+    """How a run ended, and whether it is stuck."""
+    return "finished, stuck" if run.is_stuck else run.outcome
 
 
 def rerun_command(run: Run) -> str:

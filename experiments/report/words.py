@@ -1,14 +1,20 @@
 """The sentences of the report, generated from the numbers."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from experiments.analysis.arms import Arm, Layout, label_value, numeric, short_name
+from experiments.analysis.arms import (
+    Arm,
+    Layout,
+    format_value,
+    label_value,
+    numeric,
+    short_name,
+)
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import Value
 from experiments.analysis.tuning import MOST_NAMED, name_some, tune
-from experiments.report.drawing import format_number, plural
+from experiments.report.drawing import INCOMPARABLE, format_number, plural
 from experiments.report.figures import scalings
 from experiments.report.rates import WARMUP
 
@@ -24,7 +30,7 @@ def headline(layout: Layout, arms: Sequence[Arm]) -> str:
     """One sentence with what was compared and the main result."""
     runs = sum(len(arm.histories) for arm in arms)
     result = describe_scaling(layout) or describe_warmup(layout) or describe_tuned(layout)
-    result = result or describe_losses(arms)
+    result = result or describe_losses(layout, arms)
     opening = plural(runs, "run")
     if layout.factors:
         opening += f" {'compares' if runs == 1 else 'compare'} {describe_factors(layout)}"
@@ -32,7 +38,8 @@ def headline(layout: Layout, arms: Sequence[Arm]) -> str:
         opening += f" of one setting ({arms[0].label})"
     if runs > 1:
         opening += f", {describe_counts(arms)}"
-    return opening + (f": {result}." if result else ".")
+    warning = f" {INCOMPARABLE}." if result and not layout.unit.comparable else ""
+    return opening + (f": {result}." if result else ".") + warning
 
 
 def describe_factors(layout: Layout) -> str:
@@ -84,20 +91,42 @@ def describe_scaling(layout: Layout) -> str:
 
 
 def describe_warmup(layout: Layout) -> str:
-    """The best loss with the least and the most warm-up, over all other settings."""
+    """How many runs did not learn with each amount of warm-up, and the losses at which rates."""
     levels = numeric(layout.levels.get(WARMUP, []))
-    if len(levels) < 2 or len(layout.colour_levels) > MOST_NAMED:
-        return ""
     has_colours = layout.colour_factor is not None and layout.colour_factor != WARMUP
+    if len(levels) < 2 or (has_colours and len(layout.colour_levels) > MOST_NAMED):
+        return ""
+    named, opening = levels, "by steps of warm-up"
+    if len(levels) > MOST_NAMED:
+        named = [levels[0], levels[len(levels) // 2], levels[-1]]
+        opening += f", of {len(levels)} the least, the middle and the greatest"
     results = []
     for colour in layout.colour_levels if has_colours else [None]:
         by_warmup = []
-        for level in (levels[0], levels[-1]):
+        for level in named:
             wanted = {WARMUP: level} | ({layout.colour_factor: colour} if has_colours else {})
-            by_warmup.append(describe_level(level, arms_with_values(layout, wanted)))
+            by_warmup.append(describe_level(layout, level, wanted))
         label = f"{layout.colour_label(colour)} " if has_colours else ""
-        results.append(label + " and ".join(by_warmup))
-    return "the best median validation loss by steps of warm-up is " + "; ".join(results)
+        results.append(label + ", ".join(by_warmup))
+    quantity = f"the median validation loss in {layout.unit.name}"
+    if set(layout.factors) > {WARMUP, layout.colour_factor}:
+        quantity += ", from the least to the greatest,"
+    return f"{opening}, {quantity} is " + "; ".join(results)
+
+
+def describe_level(layout: Layout, level: float, wanted: Mapping[str | None, Value]) -> str:
+    """The least and the greatest median loss with these values, and how many did not learn."""
+    others = [name for name in layout.factors if name not in wanted]
+    arms, losses = arms_with_values(layout, wanted), []
+    for arm in arms:
+        values = dict(zip(layout.factors, arm.key, strict=True))
+        place = ", ".join(label_value(name, values[name]) for name in others)
+        if not math.isnan(loss := median(arm.capped_losses())):
+            losses.append((loss, f"{format_number(loss)}{f' at {place}' if place else ''}"))
+    ends = (
+        dict.fromkeys(text for _, text in (min(losses), max(losses))) if losses else ["not known"]
+    )
+    return f"{' to '.join(ends)} with {format_value(level)} ({did_not_learn(arms)})"
 
 
 def arms_with_values(layout: Layout, wanted: Mapping[str | None, Value]) -> list[Arm]:
@@ -106,37 +135,54 @@ def arms_with_values(layout: Layout, wanted: Mapping[str | None, Value]) -> list
     return [arm for values, arm in keyed if wanted.items() <= values.items()]
 
 
-def describe_level(level: float, arms: Sequence[Arm]) -> str:
-    """The best median loss of arms with one number of warm-up steps, and how many did not learn."""
-    medians = [median(arm.capped_losses()) for arm in arms]
-    best = min((loss for loss in medians if not math.isnan(loss)), default=math.nan)
-    not_learned = sum(arm.stuck + arm.count("diverged") for arm in arms)
-    total = sum(len(arm.histories) for arm in arms)
-    return f"{format_number(best)} with {level} ({not_learned} of {total} runs did not learn)"
+def did_not_learn(arms: Sequence[Arm]) -> str:
+    """How many runs diverged or are stuck."""
+    count, total = sum(arm.not_learned for arm in arms), sum(len(arm.histories) for arm in arms)
+    return f"{count} of {plural(total, 'run')} did not learn"
+
+
+def failures(arms: Sequence[Arm]) -> str:
+    """The same where there are any, after what was said before; empty where all learned."""
+    return f"; {did_not_learn(arms)}" if any(arm.not_learned for arm in arms) else ""
 
 
 def describe_tuned(layout: Layout) -> str:
     """The best and the worst arm, each at its own best learning rate."""
+    tuned_arms = [tuned for tuned in tune(layout) if tuned.best is not None]
     losses = [
-        (tuned.medians[tuned.best], f"{tuned.label} at {tuned.describe_best()}")
-        for tuned in tune(layout)
+        (
+            tuned.medians[tuned.best],
+            f"{tuned.label} at {tuned.describe_best()}{failures([tuned.all_runs()])}",
+        )
+        for tuned in tuned_arms
         if tuned.best is not None
     ]
     if len(losses) < 2:
         return ""
     quantity = "with the best learning rate of each arm, the median validation loss"
-    return least_and_most(quantity, losses, " nats")
+    return least_and_most(quantity, losses, f" {layout.unit.name}") + of_all(layout, losses)
 
 
-def describe_losses(arms: Sequence[Arm]) -> str:
+def describe_losses(layout: Layout, arms: Sequence[Arm]) -> str:
     """Median validation loss at the end; without losses, the gradient at initialisation."""
-    losses = [(median(arm.final_losses()), arm.label) for arm in arms if arm.final_losses()]
+    losses = [
+        (median(arm.final_losses()), f"{arm.label}{failures([arm])}")
+        for arm in arms
+        if arm.final_losses()
+    ]
     if losses:
-        return least_and_most("the median validation loss at the end", losses, " nats")
+        quantity = "the median validation loss at the end"
+        return least_and_most(quantity, losses, f" {layout.unit.name}") + of_all(layout, losses)
     norms = [(arm.median(lambda s: s.grad_norm.first_step.last_block), arm.label) for arm in arms]
     norms = [(norm, label) for norm, label in norms if not math.isnan(norm)]
     quantity = "the last block's gradient norm at initialisation"
     return least_and_most(quantity, norms, "") if norms else ""
+
+
+def of_all(layout: Layout, losses: Sequence[object]) -> str:
+    """How many runs did not learn in all, where the arms were not named one by one."""
+    is_named = 1 < len(losses) <= MOST_NAMED
+    return "" if is_named else failures([*layout.by_key.values()])
 
 
 def least_and_most(quantity: str, values: list[tuple[float, str]], unit: str) -> str:
@@ -158,12 +204,15 @@ def with_unit(value: float, unit: str) -> str:
 
 def endings(arms: Sequence[Arm]) -> str:
     """How many runs ended in which way, and in which arms they did not finish."""
-    counts = Counter(history.run.status for arm in arms for history in arm.histories)
+    labels: dict[tuple[str, str | None], list[str]] = {}  # of each run's arm, by how it ended
+    for arm in arms:
+        for history in arm.histories:
+            labels.setdefault((history.run.status, history.run.divergence), []).append(arm.label)
     parts = []
-    for status, count in counts.most_common():
-        part = f"{count} {status}"
+    for (status, divergence), of_runs in sorted(labels.items(), key=lambda item: -len(item[1])):
+        part = f"{len(of_runs)} {status}"
         if status in ("diverged", "failed"):
-            part += in_which_arms([arm.label for arm in arms if arm.count(status)], len(arms))
+            part += in_which_arms([*dict.fromkeys(of_runs)], len(arms), divergence)
         parts.append(part)
     sentence = join_words(parts)
     stuck = [arm for arm in arms if arm.stuck]
@@ -174,6 +223,7 @@ def endings(arms: Sequence[Arm]) -> str:
     return sentence
 
 
-def in_which_arms(labels: Sequence[str], total: int) -> str:
-    """The arms in brackets; empty where there is only one arm at all."""
-    return "" if total == 1 else f" ({name_some(labels)})"
+def in_which_arms(labels: Sequence[str], total: int, how: str | None = None) -> str:
+    """In brackets how runs ended, and in which arms unless there is only one arm at all."""
+    words = ": ".join(filter(None, [how, name_some(labels) if total > 1 else None]))
+    return f" ({words})" if words else ""

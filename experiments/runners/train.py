@@ -2,6 +2,7 @@
 
 import logging
 
+from experiments.analysis.runs import NOT_FINITE
 from experiments.data.corpus import load_corpus
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
@@ -25,6 +26,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         log.warning("all %d steps are warm-up (schedule.warmup_steps=%d)", steps, warmup)
     trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
-    if outcome.status == "finished":
+    if recorder.summary.divergence != NOT_FINITE:
         write_sample(trainer.engine.model, corpus.tokenizer, prompt, settings, recorder, outcome)
     return outcome

@@ -26,6 +26,7 @@ from experiments.training.checkpoint import (
 )
 from experiments.training.engine import Engine, OnHost, clip_factor
 from experiments.training.log_interval import automatic_log_every
+from experiments.training.loss import warn_of_high_start
 from experiments.training.pace import Pace
 from experiments.training.tally import Tally
 from gpt import ConfigError
@@ -201,6 +202,8 @@ class Trainer:
     def _evaluate(self, step: int) -> dict[str, float]:
         """The validation loss per token and per byte; keeps a checkpoint of the best if wanted."""
         loss = self.engine.validation_loss()
+        if step == 0:
+            warn_of_high_start(self.engine.model, loss, self.engine.windows(1)[0])
         is_best = loss < self.tally.best_val_loss
         self.tally.val_losses[step] = loss
         if self.options.keep_best and is_best and self.engine.world.is_first:

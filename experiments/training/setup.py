@@ -1,10 +1,11 @@
 """What comes before and after the loop: model and trainer set up, the outcome recorded."""
 
 import logging
+from dataclasses import asdict
 
 import torch
 
-from experiments.analysis.runs import is_stuck
+from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, describe_rise, is_stuck, loss_rose
 from experiments.data.corpus import Corpus
 from experiments.machine.console import megabytes, print_line
 from experiments.machine.device import pick_device
@@ -18,6 +19,7 @@ from experiments.training.checkpoint import warn_of_other_versions
 from experiments.training.disk import check_room
 from experiments.training.engine import Engine
 from experiments.training.loop import Diverged, Trainer
+from experiments.training.loss import uniform_loss
 from experiments.training.memory import (
     StepMemory,
     explain_out_of_memory,
@@ -41,6 +43,7 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     name, scheme = config.norm.placement, config.init.scheme
     if scheme in placement.unfit_inits:
         log.warning("the paper of %s advises against init=%s", name, scheme)
+    warn_of_absent_kinds(config)
     summary, fixed = recorder.summary, dict(placement.fixes(config))
     summary.placement = name
     summary.final_norm, summary.qk_norm = bool(fixed.pop("final_norm")), bool(fixed.pop("qk_norm"))
@@ -50,6 +53,22 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     summary.activation, summary.init = config.activation, scheme
     summary.n_layers, summary.emb_dim = config.n_layers, config.emb_dim
     summary.init_gain = init_gain(scheme, config.n_layers)
+
+
+def warn_of_absent_kinds(config: GPTConfig) -> None:
+    """Say which kinds of blocks a placement that mixes several has no block of."""
+    placement = PLACEMENTS[config.norm.placement]
+    absent = placement.absent_kinds(config) if config.n_layers else []
+    names = [name for name, kind in PLACEMENTS.items() if kind in absent]
+    if names:
+        options = [f"norm.options.{n}={v}" for n, v in asdict(placement.options(config)).items()]
+        log.warning(
+            "none of the %d blocks of norm=%s is %s (%s)",
+            config.n_layers,
+            config.norm.placement,
+            " or ".join(names),
+            ", ".join([f"model.n_layers={config.n_layers}", *options]),
+        )
 
 
 def record_parameters(model: GPT, recorder: Recorder) -> int:
@@ -126,28 +145,32 @@ def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: tor
 def run_trainer(trainer: Trainer) -> Outcome:
     """Train; record how it ended, memory and the final figures."""
     outcome, recorder, memory = Outcome(), trainer.recorder, trainer.engine.memory
+    summary = recorder.summary
     try:
         with explain_out_of_memory(memory.predicted):
             trainer.run()
     except Diverged as diverged:
-        outcome.status = "diverged"
-        recorder.summary.diverged_at_step = diverged.step
-        recorder.summary.reason = str(diverged)
+        summary.divergence, summary.reason = NOT_FINITE, str(diverged)
+        summary.diverged_at_step = diverged.step
     recorder.table("memory", memory.table())
-    summarise(trainer, outcome.status == "finished")
+    summarise(trainer)
+    outcome.status = "diverged" if summary.divergence else "finished"
     outcome.results = closing_table(trainer)
     return outcome
 
 
-def summarise(trainer: Trainer, finished: bool) -> None:
+def summarise(trainer: Trainer) -> None:
     """Put into the summary what is known once a run has ended."""
     summary, tally, engine = trainer.recorder.summary, trainer.tally, trainer.engine
     summary.steps, summary.log_every = trainer.options.steps, tally.log_every
     summary.train_loss, summary.initial_val_loss = tally.train_loss, tally.val_losses[0]
     summary.val_loss = list(tally.val_losses.values())[-1]
     summary.val_bits_per_byte = engine.bits_per_byte(summary.val_loss)
+    summary.uniform_loss = uniform_loss(engine.model)
+    if summary.divergence is None and loss_rose(summary.initial_val_loss, summary.val_loss):
+        summary.divergence, summary.reason = LOSS_ROSE, describe_rise(summary)
     frequencies = summary.corpus.unigram_validation_loss
-    summary.stuck = finished and is_stuck(summary.val_loss, frequencies)
+    summary.stuck = not summary.divergence and is_stuck(summary.val_loss, frequencies)
     summary.tokens = tally.checked_steps * engine.step_tokens
     summary.spikes, summary.spike_steps = tally.spikes, tally.spike_steps
     summary.clip_share = None if trainer.options.clip is None else tally.clip_share

@@ -13,6 +13,8 @@ from experiments.jobs.results import MOST_ARMS, print_arms
 from experiments.report.tables import results_table
 from made_runs import make_run
 
+LOSS, DIVERGED = "validation loss (nats)", "diverged (not finite)"
+
 
 def rows_of(folder: Path, most: int = 20) -> list[dict[str, str]]:
     runs = find_runs(folder)
@@ -28,26 +30,26 @@ def test_arms_have_the_numbers_of_the_report(tmp_path: Path) -> None:
     make_run(tmp_path, "b3", placement="post_ln", seed=3, status="diverged")
     make_run(tmp_path, "c0", placement="no_norm", status="failed")
     assert rows_of(tmp_path) == [
-        {"arm": "no_norm", "validation loss": "", "learned": "", "diverged": "", "failed": "1"},
+        {"arm": "no_norm", LOSS: "", "learned": "", DIVERGED: "", "failed": "1"},
         {
             "arm": "post_ln",
-            "validation loss": "inf",
+            LOSS: "infinite",
             "learned": "1 of 4",
-            "diverged": "2",
+            DIVERGED: "2",
             "failed": "1",
         },
         {
             "arm": "pre_ln",
-            "validation loss": "2.500 (2.000 to 2.990)",
+            LOSS: "2.500 (2.000 to 2.990)",
             "learned": "2 of 3",
-            "diverged": "",
+            DIVERGED: "",
             "failed": "",
         },
     ]
     runs = find_runs(tmp_path)
     table = results_table(form_arms([History(run) for run in runs], factors_of(runs, None)))
     index = table.columns.index("validation loss (nats)")
-    assert [row[index].shown for row in table.rows] == ["", "inf", "2.500 (2.000 to 2.990)"]
+    assert [row[index].shown for row in table.rows] == ["", "infinite", "2.500 (2.000 to 2.990)"]
 
 
 def test_arms_without_a_loss_show_what_they_have(

@@ -26,15 +26,8 @@ MODEL = [
 ]
 END = [
     *["steps", "log_every", "train_loss", "val_loss", "val_bits_per_byte", "initial_val_loss"],
-    *[
-        "stuck",
-        "tokens",
-        "spikes",
-        "spike_steps",
-        "training_seconds",
-        "tokens_per_s",
-        "peak_memory_mb",
-    ],
+    *["uniform_loss", "stuck", "tokens", "spikes", "spike_steps", "training_seconds"],
+    *["tokens_per_s", "peak_memory_mb"],
     *["grad_norm", "seconds", "versions"],
 ]
 TRAINED = [*START, "device", "corpus", "optimizer", "lr", "warmup_steps", *MODEL, *END]
@@ -65,7 +58,7 @@ def test_keys_and_their_order(cli: Cli, toy: tuple[str, ...], tmp_path: Path) ->
     clipped = with_after(TRAINED, "spike_steps", "clip_share")
     clipped = with_after(clipped, "qk_norm", "shortcut_scale")
     clipped = with_after(clipped, "emb_dim", "init_gain")
-    diverged = with_after(TRAINED, "parameters", "diverged_at_step", "reason")
+    diverged = with_after(TRAINED, "parameters", "diverged_at_step", "divergence", "reason")
     huge = ("optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "trainer.steps=1")
     seeds = ["seeds", "first_seed"]
     gradients = ["device", "corpus", *MODEL, *seeds, "grad_norm", "seconds", "versions"]

@@ -98,7 +98,7 @@ def tables_of(page: Path) -> list[pd.DataFrame]:
 
 
 def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
-    for seed, loss in enumerate((1.0, 2.0, 9.0)):
+    for seed, loss in enumerate((1.0, 2.0, 4.5)):
         make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
     make_run(tmp_path, "b0", placement="post_ln", val_losses=(4.0, 2.5))
     gone = {"status": "diverged", "diverged_at_step": 1, "reason": "loss was not finite at step 1"}
@@ -107,22 +107,22 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     make_run(tmp_path, "b3", placement="post_ln", seed=3, status="failed", error="it broke")
     page = write_report([tmp_path], tmp_path)
     results, costs = tables_of(page)[:2]
-    assert results.loc["pre_ln", "validation loss (nats)"] == "2.000 (1.000 to 9.000)"
+    assert results.loc["pre_ln", "validation loss (nats)"] == "2.000 (1.000 to 4.500)"
     # The failed run has no loss; the diverged one is infinite: the median of 2.5, 2.985, inf.
     assert results.loc["post_ln", "validation loss (nats)"] == "2.985 (2.500 to 2.985)"
-    counts = ["runs", "finished", "diverged", "failed", "stuck"]
-    assert results.loc["pre_ln", counts].tolist() == ["3", "3", "0", "0", "1"]
-    assert results.loc["post_ln", counts].tolist() == ["4", "2", "1", "1", "1"]
+    counts = ["runs", "finished", "not finite", "loss rose", "failed", "stuck"]
+    assert results.loc["pre_ln", counts].tolist() == ["3", "3", "0", "0", "0", "1"]
+    assert results.loc["post_ln", counts].tolist() == ["4", "2", "1", "0", "1", "1"]
     assert results.loc["post_ln", "last block at end"] == "0.5"
     assert results.loc["pre_ln", ["parameters", "tokens"]].tolist() == ["1,234", "10"]
     assert results.loc["pre_ln", "peak memory (MB)"] == "4.0"
     assert costs.loc["pre_ln"].to_dict() == {"peak memory predicted (MB)": "2.0"}
     words = Page(page.read_text()).words
     assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
-    assert "2 nats (pre_ln)" in words
+    assert "2 nats (pre_ln; 1 of 3 runs did not learn)" in words
     assert (
-        "5 finished, 1 diverged (post_ln) and 1 failed (post_ln); 2 of the finished learned no "
-        "more than token frequencies (post_ln; pre_ln)" in words
+        "5 finished, 1 diverged (not finite: post_ln) and 1 failed (post_ln); 2 of the finished "
+        "learned no more than token frequencies (post_ln; pre_ln)" in words
     )
     assert "it broke" in words
     (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
@@ -173,7 +173,7 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     maps = drawn["lr_warmup_maps"]
     texts = {text.get_text() for axis in maps.figure.axes for text in axis.texts}
     # 1.0, 1.1 and, for the diverged run, the initial 4.0; 2.98, 3.08, 3.18 are all stuck at 3.
-    assert texts == {"2.10", "1.60", "3.08\n3/3 stuck", "1.10\n1/3 diverged*"}
+    assert texts == {"2.10", "1.60", "3.08\n3/3 stuck", "1.10\n1/3 not finite*"}
     assert "1.100 at lr 0.01 (at the grid's edge), 10 steps of warm-up" in maps.caption
     sensitive = rate_sensitivity(layout)
     assert sensitive is not None
@@ -181,14 +181,17 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     assert "warmup_steps 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
     assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path).read_text()).words
-    assert "2.1 with 0 (3 of 6 runs did not learn) and 1.1 with 10 (1 of 6" in words
+    assert (
+        "2.1 at lr 0.001 to 3.08 at lr 0.01 with 0 (3 of 6 runs did not learn), "
+        "1.1 at lr 0.01 to 1.6 at lr 0.001 with 10 (1 of 6 runs did not learn)" in words
+    )
 
 
 def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     losses = {
         ("pre_ln", 1e-4): (2.9, 2.8, 2.7),
         ("pre_ln", 1e-3): (2.0, 2.1, 2.6),
-        ("pre_ln", 1e-2): (1.0, 9.0, 2.2),  # 9 counts as the initial 4
+        ("pre_ln", 1e-2): (1.0, 9.0, 2.2),  # 9 rose, and counts as the initial 4
         ("post_ln", 1e-4): (2.5, 2.4, 2.3),
         ("post_ln", 1e-3): (3.0, 2.985, 2.9),  # two of them stuck
         ("post_ln", 1e-2): (9.0, 9.0, 9.0),
@@ -219,17 +222,18 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
         "seeds there": "3",
         "LR sensitivity": "0.267",  # (2.8 + 2.1 + 2.2) / 3 - 2.1
         "runs in all": "9",
-        "diverged": "0",
+        "not finite": "0",
+        "loss rose": "1",
         "failed": "0",
-        "stuck": "1",
+        "stuck": "0",
         "parameters": "1,234",
         "tokens": "5,000",
         "training (s)": "1.0",
         "peak memory (MB)": "4.0",
         "final norm": "yes",
     }
-    post = ["2.400 (2.300 to 2.500)", "0.0001", "yes", "3", "0.728", "9", "3", "0", "2"]
-    assert best.loc["post_ln"].tolist()[:9] == post  # (2.4 + 2.985 + 4) / 3 - 2.4
+    post = ["2.400 (2.300 to 2.500)", "0.0001", "yes", "3", "0.728", "9", "3", "0", "0", "2"]
+    assert best.loc["post_ln"].tolist()[:10] == post  # (2.4 + 2.985 + 4) / 3 - 2.4
     assert best.loc["post_ln", "final norm"] == "no"
     drawn = rate_sensitivity(layout)
     assert drawn is not None
@@ -254,7 +258,8 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
         "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
-        "at lr 0.001) and 2.4 nats (post_ln at lr 0.0001, the grid's edge)" in words
+        "at lr 0.001; 2 of 10 runs did not learn) and 2.4 nats (post_ln at lr 0.0001, the grid's "
+        "edge; 5 of 10 runs did not learn)" in words
     )
 
 
@@ -307,7 +312,8 @@ def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_pat
     assert headline(layout, arms) == (
         "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
         "with the best learning rate of each arm, the median validation loss lies between 2.02 "
-        "nats (pre_ln at lr 0.003) and 2.72 nats (admin at lr 0.003)."
+        "nats (pre_ln at lr 0.003; 1 of 4 runs did not learn) and 2.72 nats (admin at lr 0.003; "
+        "3 of 4 runs did not learn); 25 of 60 runs did not learn."
     )
     drawn = drawings(layout, arms)
     assert len(drawn) == 8
