@@ -19,8 +19,8 @@ def load(
 
     runs       a row for each run: `run`, its directory; every setting that can change a result, by
                its dotted name, such as `optimizer.lr`; `seed`, `status`, `divergence` and `reason`;
-               and the results, under the names of runs.csv. Whole numbers are Int64, yes and no boolean,
-               text string, all else float64; what was not measured is missing
+               and the results, under the names of runs.csv. Whole numbers are Int64, yes and no
+               boolean, text string, all else float64; what was not measured is missing
     gradients  a row for each value of gradients.csv: `run`, step, layer, component, stat, value.
                `run`, component and stat are categories
 

@@ -29,6 +29,8 @@ def warnings_of_ours(name: str) -> Iterator[None]:
 
     logger, collector = logging.getLogger("matplotlib"), Collector(logging.WARNING)
     propagated, logger.propagate = logger.propagate, False
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     logger.addHandler(collector)
     try:
         # What overflows in a picture is not finite there, and is left out.
@@ -37,6 +39,7 @@ def warnings_of_ours(name: str) -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(collector)
+        logger.setLevel(level)
         logger.propagate = propagated
     messages += [str(warning.message) for warning in caught]
     for message in dict.fromkeys(" ".join(message.split()) for message in messages):
