@@ -221,7 +221,7 @@ def rate_sensitivity(layout: Layout) -> ReportFigure | None:
             axis.plot([], [], markersize=4, label=label, **line.style)
     limit = loss_limits(starts_and_ends(layout))[1]
     medians = [loss for _, tuned, _ in curves for loss in tuned.medians.values()]
-    axes[0].set_ylim(*loss_limits([[loss] for loss in medians if loss <= limit]))
+    axes[0].set_ylim(*loss_limits([], [loss for loss in medians if loss <= limit]))
     above = AboveScale()
     for axis, tuned, line in curves:
         above.mark(axis, tuned.label, pd.Series(tuned.medians), line.colour)
