@@ -420,7 +420,7 @@ def scaling(layout: Layout, factor: str) -> ReportFigure | None:
         axis.tick_params(labelleft=True)
         low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
         room = (high / low) ** 0.75  # for the panel's legend
-        axis.set_ylim(low / 1.3, min(high * 1.3 * room, GREATEST**2))
+        axis.set_ylim(low / 1.3, min(high * 1.3 * room, 1e50 * GREATEST))
     name = short_name(factor)
     label_axes(axes, name, "gradient norm of a block")
     add_legend(figure, [legend_key(line) for line in styles])
