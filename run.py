@@ -29,12 +29,18 @@ from experiments.settings.typed import as_typed, hydra_arguments
 from gpt import ConfigError
 
 BAD_INPUT = 1
+VARIABLES = {
+    # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
+    "HYDRA_FULL_ERROR": "1",
+    # PyTorch's optimizers load its compiler, which makes a folder named after the user, who may
+    # have no name. Nothing is compiled here, so that any folder will do that is there.
+    "TORCHINDUCTOR_CACHE_DIR": CONF,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Bad input gives one line on stderr."""
-    # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
-    with terminal(), environment({"HYDRA_FULL_ERROR": "1"}):
+    with terminal(), environment(VARIABLES):
         return run_command(sys.argv[1:] if arguments is None else arguments)
 
 

@@ -71,7 +71,7 @@ class Scope:
         if path is not None:
             if path.exists():
                 raise FileExistsError(f"{path} exists: remove it, or give another name")
-            self.file = path.open("x", newline="")
+            self.file = path.open("x", encoding="utf-8", newline="")
             self._write_lines([COLUMNS])
 
     @contextmanager

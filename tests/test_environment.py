@@ -301,11 +301,27 @@ def test_memory_that_no_system_reports_is_not_measured(
 def test_a_user_without_a_home_directory(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """As in a container: no HOME, and no entry in the system's list of users."""
-    monkeypatch.delenv("HOME")
+    """As in a container: no HOME, and no entry in the system's list of users.
+
+    PyTorch's compiler, which its optimizers load, asks for the user's name if nothing says where
+    its folder is.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    original = Trainer._step
+
+    def step(self: Trainer, number: int) -> None:
+        assert Path(cache_dir()).is_dir()
+        original(self, number)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(sys.modules, "pwd", None)
     with pytest.raises(RuntimeError):
         Path.home()
+    with pytest.raises(ImportError):
+        cache_dir()
     code, run = cli(*toy)
     assert (code, summary_of(run)["status"]) == (0, "finished")
     assert cli(*toy, "data.path='~/absent.txt'")[0] == 1
@@ -362,8 +378,9 @@ def started(run: Path) -> dict[str, Any]:
 
 
 def test_no_variable_makes_another_wandb_run_of_it(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any, tmp_path: Path
+    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any
 ) -> None:
+    """Nor does its process print its log where it has no other place for it."""
     variables = {
         "CONFIG_PATHS": "/nowhere.yaml",
         "DIR": "/dev/null/nowhere",
@@ -387,9 +404,12 @@ def test_no_variable_makes_another_wandb_run_of_it(
     with monkeypatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(f"WANDB_{name}", value)
+        patch.setenv("HOME", "/dev/null")
+        patch.setenv("WANDB_CACHE_DIR", "/dev/null/nowhere")
         before = dict(os.environ)
         runs = [cli(*toy, "wandb.mode=offline")[1] for _ in range(2)]
         left = dict(os.environ)
+    assert "INFO" not in capfd.readouterr().err
     assert not [r for r in caplog.records if "W&B failed" in r.getMessage()]
     told = [started(run) for run in runs]
     assert len({run["run_id"] for run in told} | {"another"}) == 3
@@ -397,9 +417,7 @@ def test_no_variable_makes_another_wandb_run_of_it(
         assert record["display_name"] == run.name
         assert (record["project"], record["job_type"]) == ("normscope", "train")
         assert not {"run_group", "notes", "tags", "sweep_id"} & set(record)
-    assert {name: left[name] for name in left if "WANDB" in name} == {
-        name: before[name] for name in before if "WANDB" in name
-    }
+    assert left == before
 
 
 def test_a_warning_of_a_library_is_one_line_and_no_error(
@@ -522,7 +540,6 @@ def test_a_command_leaves_its_process_as_it_was(
 
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # of whatever ran before
-    assert cli(*toy)[0] == 0  # PyTorch sets a variable of its own when it loads more of itself
     before = state()
     assert cli(*toy, "trainer.precision=float64", "threads=2")[0] == 0
     assert cli(*toy, "norm=nope")[0] == 1

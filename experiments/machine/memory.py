@@ -38,7 +38,7 @@ class PeakMeter:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             else:
-                Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see man 5 proc
+                Path("/proc/self/clear_refs").write_bytes(b"5")  # resets VmHWM, see man 5 proc
             self.start = self._current()
         except OSError:
             self.start = None
@@ -106,7 +106,7 @@ def _meminfo() -> dict[str, int]:
 def _read_sizes(path: Path) -> dict[str, int]:
     """Bytes by name, from the lines `name: count kB` of a file; empty where it is absent."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except OSError:
         return {}
     fields = (line.split() for line in lines if line.endswith(" kB"))

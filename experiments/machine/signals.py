@@ -47,7 +47,7 @@ def stop_signal() -> int:
     if _received or STOP_FILE not in os.environ:
         return _received
     try:
-        return int(Path(os.environ[STOP_FILE]).read_text() or 0)
+        return int(Path(os.environ[STOP_FILE]).read_text("utf-8") or 0)
     except (OSError, ValueError):  # no file yet, or one that is being written: read it next time
         return 0
 
@@ -64,7 +64,7 @@ def _stop_or_record(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError):
         os.write(2, message.encode())
         if STOP_FILE in os.environ:
-            Path(os.environ[STOP_FILE]).write_text(str(int(number)))
+            Path(os.environ[STOP_FILE]).write_text(str(int(number)), "utf-8")
 
 
 def _record(number: int, frame: FrameType | None) -> None:

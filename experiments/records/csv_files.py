@@ -50,9 +50,9 @@ class CsvSink:
         path = self.directory / name
         os.truncate(path, line_end_offset(path, count + 1))
         if name == "metrics.csv":  # an earlier version may have begun it, with fewer columns
-            with path.open(newline="") as file:
+            with path.open(encoding="utf-8", newline="") as file:
                 self.metric_columns = next(csv.reader(file))
-        self.files[name] = path.open("a", newline="")
+        self.files[name] = path.open("a", encoding="utf-8", newline="")
         self.rows[name] = count
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
@@ -65,7 +65,7 @@ class CsvSink:
 
     def _append(self, name: str, columns: Sequence[str], lines: Sequence[Sequence[Value]]) -> None:
         if name not in self.files:
-            self.files[name] = (self.directory / name).open("w", newline="")
+            self.files[name] = (self.directory / name).open("w", encoding="utf-8", newline="")
             csv.writer(self.files[name], lineterminator="\n").writerow(columns)
             self.rows[name] = 0
         file = self.files[name]

@@ -26,7 +26,6 @@ OF_THE_USER = {
     "WANDB_API_KEY",
     "WANDB_APP_URL",
     "WANDB_BASE_URL",
-    "WANDB_CACHE_DIR",
     "WANDB_CONFIG_DIR",
     "WANDB_CREDENTIALS_FILE",
     "WANDB_DATA_DIR",
@@ -68,14 +67,17 @@ def html_table(table: Table) -> str:
     return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
 
 
-def without_other_runs() -> contextlib.AbstractContextManager[None]:
-    """Within: no variable by which W&B would make another run of this one.
+def without_other_runs(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """Within: no variable by which W&B would make another run of this one, in `directory`.
 
     Such as WANDB_RUN_ID, under which all jobs of a sweep would be one run, or the WANDB_SERVICE
     that a process leaves to its children: where to find W&B's own process, which may have ended.
     """
     names = {name for name in os.environ if name.startswith("WANDB_")} - OF_THE_USER
-    return environment(dict.fromkeys(names | {"WANDB_SERVICE"}))
+    # Where W&B's own process cannot write its log, as in a home directory that is read-only, it
+    # prints it.
+    cache = {"WANDB_CACHE_DIR": str(directory / "wandb")}
+    return environment({**dict.fromkeys(names | {"WANDB_SERVICE"}), **cache})
 
 
 class HideHome(logging.Filter):
@@ -128,7 +130,7 @@ class WandbSink:
         self.id: str | None = records.get("wandb_id")
         self.run: Any = None
         try:
-            with without_other_runs():
+            with without_other_runs(directory):
                 self._start(directory, settings)
             for link in directory.glob("wandb/*/logs/debug-core.log"):
                 link.unlink()  # leads into the home directory
