@@ -32,8 +32,8 @@ BAD_INPUT = 1
 VARIABLES = {
     # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
     "HYDRA_FULL_ERROR": "1",
-    # PyTorch's optimizers load its compiler, which makes a folder named after the user, who may
-    # have no name. Nothing is compiled here, so that any folder will do that is there.
+    # PyTorch's optimizers load its compiler, which makes its folder at once and fails where it
+    # cannot. Nothing is compiled here, so that any folder will do that is there.
     "TORCHINDUCTOR_CACHE_DIR": CONF,
 }
 

@@ -30,7 +30,6 @@ OF_THE_USER = {
     "WANDB_CREDENTIALS_FILE",
     "WANDB_DATA_DIR",
     "WANDB_ENTITY",
-    "WANDB_ERROR_REPORTING",
     "WANDB_HTTP_PROXY",
     "WANDB_HTTP_TIMEOUT",
     "WANDB_HTTPS_PROXY",
@@ -74,10 +73,13 @@ def without_other_runs(directory: Path) -> contextlib.AbstractContextManager[Non
     that a process leaves to its children: where to find W&B's own process, which may have ended.
     """
     names = {name for name in os.environ if name.startswith("WANDB_")} - OF_THE_USER
-    # Where W&B's own process cannot write its log, as in a home directory that is read-only, it
-    # prints it.
-    cache = {"WANDB_CACHE_DIR": str(directory / "wandb")}
-    return environment({**dict.fromkeys(names | {"WANDB_SERVICE"}), **cache})
+    own = {
+        # Where W&B's own process cannot write its log, as in a read-only home, it prints it.
+        "WANDB_CACHE_DIR": str(directory / "wandb"),
+        # Or an offline run, too, tells the server how W&B fares, and prints where it cannot.
+        "WANDB_ERROR_REPORTING": "false",
+    }
+    return environment({**dict.fromkeys(names | {"WANDB_SERVICE"}), **own})
 
 
 class HideHome(logging.Filter):
