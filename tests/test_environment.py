@@ -333,25 +333,6 @@ def test_a_working_directory_that_was_removed(
     assert f"Files: {run}" in capsys.readouterr().out
 
 
-def test_a_package_that_no_tool_installed_has_no_version(
-    cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the folder of the code is on the path, and was never installed."""
-    import importlib.metadata as metadata
-
-    def version(package: str) -> str:
-        if package == "normscope":
-            raise metadata.PackageNotFoundError(package)
-        return original(package)
-
-    original = metadata.version
-    monkeypatch.setattr(metadata, "version", version)
-    code, run = cli(*toy)
-    assert code == 0
-    assert "normscope" not in summary_of(run)["versions"]
-    assert "torch" in summary_of(run)["versions"]
-
-
 # ---- Variables that libraries read
 
 
