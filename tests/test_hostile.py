@@ -32,6 +32,7 @@ from experiments.jobs import sweep as sweep_module
 from experiments.jobs.resume import read_config
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.directory import write_config
+from experiments.records.summary import Summary
 from experiments.report import run_pictures as plots
 from experiments.report import write_report
 from experiments.report.__main__ import main as report_main
@@ -351,15 +352,19 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list
     """Settings and overrides of each run or job, which is not run."""
     seen: list[tuple[dict[str, Any], list[str]]] = []
 
-    def note(values: Any, overrides: list[str], directory: Path, bars: bool = True) -> int:
+    def note(values: Any, overrides: list[str], directory: Path) -> int:
         seen.append((values, overrides))
-        DIRECTORIES.append(directory)
         return 0
 
-    DIRECTORIES.clear()
+    def note_job(values: Any, overrides: list[str], directory: Path, bars: bool) -> int:
+        DIRECTORIES.append(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        Summary(status="finished").write(directory)  # or the sweep has failed
+        return note(values, overrides, directory)
 
+    DIRECTORIES.clear()
     monkeypatch.setattr(cli_module, "launch", note)
-    monkeypatch.setattr(cli_module, "launch_job", note)
+    monkeypatch.setattr(cli_module, "launch_job", note_job)
     monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
     return seen
 
@@ -389,7 +394,8 @@ def test_texts_arrive_letter_by_letter(
         assert cli_module.main([*options, *places, *arguments]) == 0
         values, overrides = composed.pop()
         read = dict(flatten(values))
-        assert {name: read[name] for name in given} == given
+        paths = {name: os.path.abspath(given[name]) for name in ["data.path"] if given.get(name)}
+        assert {name: read[name] for name in given} == given | paths
         assert overrides == arguments
         write_config(tmp_path, values, overrides)
         again, overrides_again = read_config(tmp_path)
@@ -461,7 +467,7 @@ def test_a_sweep_over_texts_takes_each_letter_by_letter(
     place = f"hydra.sweep.dir={tmp_path}"
     grid = ["generate.prompt=1.10, true", "data.path='a, b',c", "wandb.name=a!,b"]
     assert cli_module.main(["-m", place, *grid]) == 0
-    prompts = [(v["generate"]["prompt"], v["data"]["path"]) for v, _ in composed]
+    prompts = [(v["generate"]["prompt"], Path(v["data"]["path"]).name) for v, _ in composed]
     assert prompts == [("1.10", "a, b"), ("1.10", "c"), ("true", "a, b"), ("true", "c")]
     assert composed[0][1] == ["generate.prompt=1.10", "data.path=a, b", "wandb.name=a!,b"]
     assert capsys.readouterr().err.splitlines() == [

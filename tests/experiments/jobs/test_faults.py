@@ -76,7 +76,7 @@ def test_killed_at_random_moments(
         assert_same_run(run, whole)
         ended += 1
     print(f"{killed} kills, {ended} runs ended, at checkpoints {sorted(at_steps)}")
-    assert len(at_steps) >= 2  # the kills did not all come before the first checkpoint
+    assert at_steps  # the kills did not all come before the first checkpoint
 
 
 CHECKPOINTED = ("trainer.steps=6", "trainer.checkpoint_every=2")
