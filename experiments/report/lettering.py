@@ -36,6 +36,8 @@ def warnings_of_ours(name: str) -> Iterator[None]:
         # What overflows in a picture is not finite there, and is left out.
         with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
             warnings.simplefilter("always")
+            # Between libraries of different ages, and of no picture.
+            warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
         logger.removeHandler(collector)

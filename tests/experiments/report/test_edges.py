@@ -24,7 +24,7 @@ from experiments.report import figures, run_pictures, write_report
 from experiments.report.comparison import compare
 from experiments.report.drawing import ReportFigure
 from experiments.report.figures import makers
-from experiments.report.lettering import in_font, plain_text
+from experiments.report.lettering import in_font, plain_text, warnings_of_ours
 from experiments.report.page import render
 from experiments.report.style import loss_limits, styles
 from experiments.report.tables import Table, best_table, results_table
@@ -352,6 +352,7 @@ def test_norms_at_the_edge_of_their_range_are_drawn_without_a_warning(
         write_norms(run, EDGES[name])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of another library
         for drawn in drawings(tmp_path).values():
             drawn.figure.draw_without_rendering()
         figures = [draw(read_csv(run / "gradients.csv"), Summary()) for draw in OF_GRADIENTS]
@@ -548,3 +549,13 @@ def test_what_matplotlib_says_is_one_line_of_ours(
         "figure loss: posx and posy should be finite values",
         "figure loss: two lines",
     ]
+
+
+def test_what_libraries_say_to_each_other_is_not_said_of_a_picture(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As matplotlib 3.9 and a newer pyparsing do at every number beside an axis."""
+    with warnings_of_ours("one"):
+        warnings.warn("'parseString' deprecated", DeprecationWarning, stacklevel=1)
+        warnings.warn("a letter is missing", UserWarning, stacklevel=1)
+    assert [record.getMessage() for record in caplog.records] == ["figure one: a letter is missing"]
