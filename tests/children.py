@@ -79,12 +79,14 @@ class Surroundings:
     """What a process finds when it starts, other than that of its parent.
 
     variables  of the environment
+    folder     the current one
     hidden     modules that this machine is to lack
     encoding   of what it prints
     closed     whether it has neither stdin, nor stdout, nor stderr
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
     hidden: Sequence[str] = ()
     encoding: str = "utf-8"
     closed: bool = False
@@ -92,6 +94,8 @@ class Surroundings:
     def enter(self) -> None:
         """Import again what may read them when it is imported, PyTorch aside."""
         os.environ |= self.variables
+        if self.folder is not None:
+            os.chdir(self.folder)
         sys.modules |= dict.fromkeys(self.hidden)
         own = ("experiments", "gpt", "normscope", "run", "matplotlib")
         for name in [name for name in sys.modules if name.partition(".")[0] in own]:

@@ -67,8 +67,12 @@ def settings_of_matplotlib(folder: Path, content: bytes) -> str:
         ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
         pytest.param("MPLBACKEND", "nonsense", marks=pytest.mark.long),
         pytest.param("MPLCONFIGDIR", "/dev/null/absent", marks=pytest.mark.long),
-        pytest.param("MATPLOTLIBRC", b"\xff\xfe not UTF-8", marks=pytest.mark.long),
-        ("MATPLOTLIBRC", b"nonsense\nfigure.dpi: x\ntext.usetex: True\nbackend: TkAgg\n"),
+        ("MATPLOTLIBRC", b"\xff\xfe not UTF-8"),  # in the current folder, too
+        pytest.param(
+            "MATPLOTLIBRC",
+            b"nonsense\nfigure.dpi: x\ntext.usetex: True\nbackend: TkAgg\n",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_no_variable_of_matplotlib_touches_a_picture(
@@ -83,7 +87,7 @@ def test_no_variable_of_matplotlib_touches_a_picture(
         "wandb.mode=disabled",
         f"hydra.run.dir={run}",
         pictures=True,
-        surroundings=Surroundings({variable: value}),
+        surroundings=Surroundings({variable: value}, folder=tmp_path),
     )
     code, output = child.wait()
     assert code == 0, output

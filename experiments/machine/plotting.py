@@ -4,6 +4,7 @@ Import this before anything of matplotlib: a notebook's MPLBACKEND can name a mo
 here, and a matplotlibrc can hold anything. Pictures need no backend but the one that writes files.
 """
 
+import contextlib
 import logging
 import os
 import warnings
@@ -28,7 +29,18 @@ def _silent() -> Iterator[None]:
         logger.setLevel(before)
 
 
-with _silent(), environment({"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}):
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Within: matplotlib finds no settings, in the environment nor in the current folder."""
+    has_file = os.path.exists("matplotlibrc")  # which comes before any other
+    with (
+        environment({"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}),
+        contextlib.chdir(os.path.dirname(__file__)) if has_file else contextlib.nullcontext(),
+    ):
+        yield
+
+
+with _silent(), _alone():
     import matplotlib as mpl
     import matplotlib.figure  # which looks for fonts
 
