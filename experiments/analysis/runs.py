@@ -47,6 +47,11 @@ class Run:
     summary: Summary
     settings: dict[str, Value] = field(init=False)
 
+    @classmethod
+    def read(cls, directory: Path) -> "Run":
+        """The run in `directory`; with an empty summary where there is none."""
+        return cls(directory, read_summary(directory))
+
     def __post_init__(self) -> None:
         recorded = self.summary.settings
         if recorded is not None:
@@ -147,7 +152,7 @@ def find_runs(folder: Path) -> list[Run]:
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and "wandb" not in path.relative_to(folder).parts
     )
-    runs = [Run(directory, read_summary(directory)) for directory in directories]
+    runs = [Run.read(directory) for directory in directories]
     runs = [run for run in runs if run.summary != Summary()]
     name_texts(runs)
     for run in runs:

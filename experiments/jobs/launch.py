@@ -43,7 +43,7 @@ from experiments.records.directory import (
     write_config,
 )
 from experiments.records.recorder import Recorder
-from experiments.records.summary import Summary, read_summary
+from experiments.records.summary import Summary
 from experiments.runner import Outcome, find_runner
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
@@ -108,13 +108,12 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         # those of the latest start; somebody may have edited the file since.
         for earlier in filter(None, (stored, state and state["settings"])):
             check_resumable(settings, earlier, 0 if state is None else state["step"])
-        summary, path = read_summary(directory), settings.data.path
-        earlier_run = Run(directory, summary)
+        earlier_run, path = Run.read(directory), settings.data.path
         status = earlier_run.status
         has_more_steps = settings.trainer.steps > stored["trainer"]["steps"]
         is_extended = has_more_steps and settings.runner == "train" and earlier_run.made_all_steps
         is_complete = status in COMPLETED and not is_extended
-        began_with = summary.corpus.sha256 if state is None else state["corpus_sha256"]
+        began_with = earlier_run.summary.corpus.sha256 if state is None else state["corpus_sha256"]
         if path and began_with and not (is_complete and path == stored["data"]["path"]):
             check_text(path, began_with)
         if is_complete:
@@ -211,7 +210,7 @@ def sweep_job_settings(settings: Settings, overrides: Sequence[str], directory: 
 def record_rejected_job(
     values: Values, overrides: Sequence[str], directory: Path, message: str
 ) -> None:
-    """Write summary.json of a job that could not: its config is not valid, its directory gone."""
+    """Write summary.json of a job that could not run, such as one with an invalid config."""
     summary = Summary(
         status="failed",
         runner=values.get("runner"),

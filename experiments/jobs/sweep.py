@@ -295,7 +295,7 @@ class Sweep:
     def _print_end(self, job: Job) -> None:
         """Print how a job ended, and how long the others will take at the pace so far."""
         self.reported.add(job)
-        run = Run(job.directory, read_summary(job.directory))
+        run = Run.read(job.directory)
         heading, details = f"job {self._position(len(self.reported))} {status_of(job)}", []
         if self.parallel:
             details.append(job.name)
@@ -342,7 +342,7 @@ class Sweep:
         rows = [{"outcome": outcome, "jobs": count} for outcome, count in outcomes.items()]
         print_table(f"{len(self.jobs)} jobs", [*rows])
         for job in self.jobs:
-            run = Run(job.directory, read_summary(job.directory))
+            run = Run.read(job.directory)
             if run.status in ("failed", "diverged"):
                 show = print_error if run.status == "failed" else print_line
                 show(f"{run.status}: {job.name}: {run.reason}")
@@ -352,7 +352,7 @@ class Sweep:
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
 
     def _outcome(self, job: Job) -> str:
-        run = Run(job.directory, read_summary(job.directory))
+        run = Run.read(job.directory)
         status = status_of(job)
         if job in self.skipped and status in COMPLETED:
             return f"skipped, {run.outcome} before"

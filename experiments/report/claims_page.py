@@ -17,7 +17,6 @@ from experiments.analysis.histories import read_csv
 from experiments.analysis.numbers import Band, fit_power
 from experiments.analysis.runs import Run
 from experiments.machine.files import hide_home, write_atomically
-from experiments.records.summary import read_summary
 from experiments.report.drawing import (
     INK,
     ONE_PANEL,
@@ -48,7 +47,7 @@ def write_claims_page(directory: Path) -> Path:
         picture = draw_picture(partial(figure_of, first, measured), directory / "figures", FORMATS)
         if picture is not None:
             pictures[first["claim"]] = picture
-    run = Run(directory, read_summary(directory))
+    run = Run.read(directory)
     page = render_template(
         "claims.html.jinja",
         budget=run.summary.budget or "",

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from experiments.analysis.arms import label_value
 from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
 from experiments.analysis.numbers import loss_text
-from experiments.analysis.runs import PLACEMENT, Run, Value, read_summary, varying_settings
+from experiments.analysis.runs import PLACEMENT, Run, Value, varying_settings
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.drawing import INCOMPARABLE
@@ -47,7 +47,7 @@ def compare(directories: Sequence[Path], path: Path) -> Path:
 
     Raises ConfigError for a directory that is not of a training run.
     """
-    runs = [Run(directory, read_summary(directory)) for directory in directories]
+    runs = [Run.read(directory) for directory in directories]
     ratios = [gradient_ratio(read_table(directory, "gradients")) for directory in directories]
     for directory, ratio in zip(directories, ratios, strict=True):
         if len(ratio) < 2:
