@@ -1,20 +1,24 @@
 """A GPT whose norm placement is a choice. Pure PyTorch; knows nothing of experiments."""
 
-from gpt import activation, init, norm, placement, position  # noqa: F401  they fill the tables
+from gpt import activation, init, norm, parallel, placement, position  # noqa: F401  they fill the tables
 from gpt.config import (
     GPT_CONFIG_124M,
     Architecture,
     AttentionConfig,
+    EmbeddingConfig,
+    ExpertsConfig,
     FeedForwardConfig,
     GPTConfig,
     InitConfig,
     NormConfig,
+    ParallelConfig,
     PositionConfig,
+    YarnConfig,
 )
-from gpt.count import parameter_count
+from gpt.count import active_parameter_count, parameter_count
 from gpt.generate import generate
 from gpt.model import GPT
-from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
+from gpt.registry import ACTIVATIONS, INITS, NORMS, PARALLEL, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
 
 __all__ = [
@@ -32,6 +36,12 @@ __all__ = [
     "PLACEMENTS",
     "POSITIONS",
     "PositionConfig",
+    "EmbeddingConfig",
+    "ExpertsConfig",
+    "ParallelConfig",
+    "YarnConfig",
+    "PARALLEL",
+    "active_parameter_count",
     "ConfigError",
     "DeepShortcutNet",
     "generate",

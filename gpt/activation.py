@@ -1,5 +1,6 @@
 """Activations of the feed-forward layer, elementwise on any shape."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,3 +38,9 @@ def silu(x: Tensor) -> Tensor:
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2. So et al. 2021 (Primer), arXiv 2109.08668."""
     return F.relu(x).square()
+
+
+@ACTIVATIONS("quick_gelu")
+def quick_gelu(x: Tensor) -> Tensor:
+    """x / (1 + exp(-1.702 x)), an approximation of x Phi(x). arXiv 1606.08415, section 2."""
+    return x * torch.sigmoid(1.702 * x)

@@ -10,6 +10,7 @@ from gpt.attention import SelfAttention
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward
 from gpt.inside import NOTHING, Inside
+from gpt.moe import MixtureOfExperts, make_feed_forward
 from gpt.norm import make_norm
 from gpt.registry import ConfigError
 from gpt.weights import Weight
@@ -55,6 +56,7 @@ class Block(nn.Module):
     kinds: ClassVar[tuple[type["Block"], ...]] = ()
     norm_1: nn.Module
     norm_2: nn.Module
+    feed_forward: FeedForward | MixtureOfExperts
 
     @dataclass(frozen=True)
     class Options:
@@ -64,8 +66,8 @@ class Block(nn.Module):
         super().__init__()
         inside = self.inside_of(config)
         self.attention = SelfAttention(config, inside, layer)
-        self.feed_forward = FeedForward(config, inside)
-        for name in self.norms:
+        self.feed_forward = make_feed_forward(config, inside)
+        for name in self.norm_names(config):
             self.add_module(name, make_norm(config, config.emb_dim))
         self.add_1, self.add_2 = Shortcut(config.shortcut), Shortcut(config.shortcut)
 
@@ -76,6 +78,11 @@ class Block(nn.Module):
             placement = config.norm.placement
             valid = f"{placement} is about the shortcut itself; without one take post_ln"
             raise ConfigError("shortcut", config.shortcut, valid)
+
+    @classmethod
+    def norm_names(cls, config: GPTConfig) -> tuple[str, ...]:
+        """Those of `norms` that each block owns under this config."""
+        return cls.norms
 
     @classmethod
     def options(cls, config: GPTConfig) -> Any:

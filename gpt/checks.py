@@ -29,6 +29,7 @@ class Valid:
     below: float = math.inf
     choices: Iterable[str] | None = None
     affects_results: bool = True
+    newer: bool = False
 
 
 ANYTHING = Valid()
@@ -70,13 +71,17 @@ def check_fields(description: Any, prefix: str = "") -> None:
 def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) -> None:
     """Raise ConfigError unless `value` is of the type `hint` and `valid`.
 
-    Names, numbers and flags are checked, alone or `| None`; of other types nothing is known.
+    Names, numbers, lists of numbers and flags are checked, alone or `| None`; of other types
+    nothing is known.
     """
     kind, optional = without_none(hint)
     if optional and value is None:
         return
     if kind in (int, float):
         fits = is_number(value, kind, valid)
+    elif kind in (list[int], list[float]):
+        (of,) = get_args(kind)
+        fits = isinstance(value, list) and all(is_number(item, of, valid) for item in value)
     elif kind is str and valid.choices is not None:
         return check_choice(name, value, valid.choices)
     elif kind in (bool, str):
@@ -103,7 +108,8 @@ def in_words(hint: Any, valid: Valid = ANYTHING) -> str:
     elif get_origin(kind) is dict:
         words = "names with their values"
     elif get_origin(kind) is list:
-        words = "a list such as [a,b]" if get_args(kind) == (str,) else "a list such as [0.9,0.95]"
+        example = {str: "[a,b]", int: "[128,0]", float: "[0.9,0.95]"}[get_args(kind)[0]]
+        words = f"a list{bounds_in_words(valid)} such as {example}"
     else:
         names = {bool: "true or false", str: "a text"}
         words = names.get(kind) or f"a {getattr(kind, '__name__', kind)}"

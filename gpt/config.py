@@ -1,11 +1,11 @@
 """The description of one model, checked when it is made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from gpt.checks import check_fields, setting
-from gpt.registry import ACTIVATIONS, INITS, NORMS, PLACEMENTS, POSITIONS, ConfigError
+from gpt.registry import ACTIVATIONS, INITS, NORMS, PARALLEL, PLACEMENTS, POSITIONS, ConfigError
 
 # The book's model: Raschka, Build a Large Language Model (From Scratch), chapter 4.
 GPT_CONFIG_124M: dict[str, Any] = {
@@ -32,6 +32,8 @@ class NormConfig:
     eps        added to the variance or mean square under the root
     final      whether a norm precedes the head; None leaves it to the placement
     qk         whether a norm stands on queries and keys; None leaves it to the placement
+    qk_width   of that norm: `head`, one for each head's head_dim features, shared by the heads, or
+               `all`, over the features of all heads together
     options    parameters of the placement's own, by name; what is absent is as in its paper
 
     Raises ConfigError for an option that the placement does not have.
@@ -42,28 +44,128 @@ class NormConfig:
     eps: float = setting(1e-5, at_least=0)
     final: bool | None = None
     qk: bool | None = None
+    qk_width: str = setting("head", choices=("head", "all"), newer=True)
     options: dict[str, Any] = setting(factory=dict)
 
 
 @dataclass(frozen=True)
+class YarnConfig:
+    """How rotary positions reach beyond the length they were first trained on.
+
+    Peng et al. 2023 (YaRN), arXiv 2309.00071.
+
+    factor           of the length; 1 changes nothing
+    original_length  tokens of the first training
+    beta_fast        turns within original_length above which a frequency stays as it is
+    beta_slow        turns below which it is divided by the factor; between, a ramp
+    truncate         whether the ramp begins and ends at whole features
+    """
+
+    factor: float = setting(1.0, at_least=1, newer=True)
+    original_length: int = setting(4096, at_least=1, at_most=MOST_TOKENS, newer=True)
+    beta_fast: float = setting(32.0, above=0, newer=True)
+    beta_slow: float = setting(1.0, above=0, newer=True)
+    truncate: bool = setting(True, newer=True)
+
+
+@dataclass(frozen=True)
 class PositionConfig:
-    """How a token knows its place: see gpt/position.py."""
+    """How a token knows its place: see gpt/position.py.
+
+    offset       learned: rows of the table before that of the first token
+    bases        rotary: base b of the frequencies b^(-2i/d) of each layer, repeated over the
+                 layers; 0 leaves a layer without positions
+    fraction     rotary: of each head's features, from the first, that turn
+    interleaved  rotary: whether features 2i and 2i + 1 are a pair; else i and i + d/2
+    """
 
     kind: str = setting("learned", choices=POSITIONS)
+    offset: int = setting(0, at_least=0, at_most=MOST_TOKENS, newer=True)
+    bases: list[float] = setting(factory=lambda: [10000.0], at_least=0, newer=True)
+    fraction: float = setting(1.0, above=0, at_most=1, newer=True)
+    interleaved: bool = setting(False, newer=True)
+    yarn: YarnConfig = YarnConfig()
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """causal: whether a token sees those before it alone; false as in an encoder, for theory."""
+    """Who sees whom, and by which heads.
+
+    causal    whether a token sees those before it alone; false as in an encoder, for theory
+    kv_heads  of keys and values, each shared by n_heads / kv_heads queries; None: n_heads
+    head_dim  width of a head; None: emb_dim / n_heads
+    windows   tokens that a token sees, itself among them, in each layer, repeated over the
+              layers; 0: all
+    sinks     whether each head has a learned logit that takes part in the softmax alone
+    scale     of the logits; None: 1 / sqrt(head_dim)
+    out_bias  whether the output has a bias; None: as the feed-forward layers
+    """
 
     causal: bool = True
+    kv_heads: int | None = setting(None, at_least=1, at_most=MOST_WIDTH, newer=True)
+    head_dim: int | None = setting(None, at_least=1, at_most=MOST_WIDTH, newer=True)
+    windows: list[int] = setting(factory=lambda: [0], at_least=0, newer=True)
+    sinks: bool = setting(False, newer=True)
+    scale: float | None = setting(None, above=0, newer=True)
+    out_bias: bool | None = setting(None, newer=True)
 
 
 @dataclass(frozen=True)
 class FeedForwardConfig:
-    """ratio: width of the hidden side over emb_dim."""
+    """The feed-forward layers.
+
+    ratio   width of the hidden side over emb_dim
+    dim     that width itself; None: by the ratio
+    gated   whether the activation is multiplied by a second projection: W_3 (phi(W_1 x) * W_2 x)
+    clamp   gated: the gate is at most this, the second projection in [-clamp, clamp]; None: off
+    offset  gated: added to the second projection
+    """
 
     ratio: float = setting(4.0, above=0, at_most=MOST_RATIO)
+    dim: int | None = setting(None, at_least=1, at_most=MOST_WIDTH * MOST_RATIO, newer=True)
+    gated: bool = setting(False, newer=True)
+    clamp: float | None = setting(None, above=0, newer=True)
+    offset: float = setting(0.0, newer=True)
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in the place of the feed-forward layer, see gpt/moe.py.
+
+    count          of experts in each block; 0: one dense layer
+    active         experts that each token is sent to, those with the largest router logits
+    softmax        over the logits of the `chosen` experts, or over `all` before the choice
+    balance_loss   factor of the auxiliary loss that evens the experts' load; 0: off
+    """
+
+    count: int = setting(0, at_least=0, at_most=MOST_WIDTH, newer=True)
+    active: int = setting(1, at_least=1, at_most=MOST_WIDTH, newer=True)
+    softmax: str = setting("chosen", choices=("chosen", "all"), newer=True)
+    balance_loss: float = setting(0.0, at_least=0, newer=True)
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The token embeddings.
+
+    dim     their width; another one than emb_dim is projected in and out; None: emb_dim
+    factor  by which they are multiplied, rounded to their type
+    """
+
+    dim: int | None = setting(None, at_least=1, at_most=MOST_WIDTH, newer=True)
+    factor: float = setting(1.0, above=0, newer=True)
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Whether attention and feed-forward read the same input, see gpt/parallel.py.
+
+    on      whether they do
+    shared  whether they share one norm as well
+    """
+
+    on: bool = setting(False, newer=True)
+    shared: bool = setting(False, newer=True)
 
 
 @dataclass(frozen=True)
@@ -92,6 +194,7 @@ class Architecture:
 
     bias            whether the attention's output and the feed-forward layers have one
     tie_head        whether the head shares the token embedding's weight
+    head_bias       whether the head has a bias
     """
 
     vocab_size: int = setting(at_least=1, at_most=MOST_TOKENS)
@@ -103,19 +206,51 @@ class Architecture:
     qkv_bias: bool = False
     bias: bool = True
     tie_head: bool = False
-    position: PositionConfig = PositionConfig()
-    attention: AttentionConfig = AttentionConfig()
+    head_bias: bool = setting(False, newer=True)
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    position: PositionConfig = setting(factory=PositionConfig)
+    attention: AttentionConfig = setting(factory=AttentionConfig)
     feed_forward: FeedForwardConfig = FeedForwardConfig()
+    experts: ExpertsConfig = ExpertsConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.emb_dim // self.n_heads
+        return self.attention.head_dim or self.emb_dim // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and of values."""
+        return self.attention.kv_heads or self.n_heads
+
+    @property
+    def heads_dim(self) -> int:
+        """Width of all attention heads together, before the output weights."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def turned_dim(self) -> int:
+        """Features of each head that rotary positions turn."""
+        return int(self.head_dim * self.position.fraction)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the token embeddings and of what the head reads."""
+        return self.embedding.dim or self.emb_dim
 
     @property
     def ff_dim(self) -> int:
         """Width of the feed-forward layer's hidden side."""
-        return int(self.feed_forward.ratio * self.emb_dim)
+        return self.feed_forward.dim or int(self.feed_forward.ratio * self.emb_dim)
+
+    def window(self, layer: int) -> int:
+        """Tokens that a token of the layer sees, itself among them; 0: all before it."""
+        return self.attention.windows[layer % len(self.attention.windows)]
+
+    def base(self, layer: int) -> float:
+        """Base of the layer's rotary frequencies; 0: it has no positions."""
+        return self.position.bases[layer % len(self.position.bases)]
 
 
 @dataclass(frozen=True)
@@ -136,31 +271,86 @@ class GPTConfig(Architecture):
     def __post_init__(self) -> None:
         check_fields(self)
         check_options(self.norm)
-        if self.emb_dim % self.n_heads:
-            raise ConfigError("n_heads", self.n_heads, f"must divide emb_dim={self.emb_dim}")
-        ratio = self.feed_forward.ratio
-        if self.ff_dim < 1 or self.ff_dim != ratio * self.emb_dim:
-            valid = f"times emb_dim={self.emb_dim} must be a whole number of at least 1"
-            raise ConfigError("feed_forward.ratio", ratio, valid)
-        PLACEMENTS[self.norm.placement].check(self)
+        check_heads(self)
+        check_positions(self)
+        check_feed_forward(self)
+        if self.parallel.shared and not self.parallel.on:
+            raise ConfigError("parallel.shared", True, "needs parallel.on=true")
+        self.placement.check(self)
+
+    @property
+    def placement(self) -> Any:
+        """The class of the blocks, of gpt/placement.py, or of gpt/parallel.py where they are so."""
+        name = self.norm.placement
+        if self.parallel.on and name in PLACEMENTS and name not in PARALLEL:
+            valid = "has no form in which attention and feed-forward read the same input; with it: "
+            raise ConfigError("norm.placement", name, valid + ", ".join(sorted(PARALLEL)))
+        return (PARALLEL if self.parallel.on else PLACEMENTS)[name]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "GPTConfig":
         """The config of which `dataclasses.asdict` made `values`, now or in version 0.4."""
-        nested = nest(values)
-        for name, section in SECTIONS.items():
-            if name in nested:
-                nested[name] = section(**nested[name])
-        return cls(**nested)
+        return from_nested(cls, nest(values))
 
 
-SECTIONS: dict[str, Any] = {
-    "norm": NormConfig,
-    "position": PositionConfig,
-    "attention": AttentionConfig,
-    "feed_forward": FeedForwardConfig,
-    "init": InitConfig,
-}
+K = TypeVar("K")
+
+
+def from_nested(kind: type[K], values: Mapping[str, Any]) -> K:
+    """The dataclass of nested `values`."""
+    hints = get_type_hints(kind)
+    made = {
+        name: from_nested(hints[name], value)
+        if is_dataclass(hints.get(name)) and isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+    return kind(**made)
+
+
+def check_heads(config: GPTConfig) -> None:
+    """Raise ConfigError for heads of no whole width, or that cannot share keys and values."""
+    attention, width = config.attention, config.emb_dim
+    if attention.head_dim is None and width % config.n_heads:
+        valid = f"must divide emb_dim={width}, or attention.head_dim must be given"
+        raise ConfigError("n_heads", config.n_heads, valid)
+    if config.n_heads % config.kv_heads:
+        valid = f"must divide n_heads={config.n_heads}"
+        raise ConfigError("attention.kv_heads", config.kv_heads, valid)
+    if not attention.windows:
+        raise ConfigError("attention.windows", attention.windows, "must name one layer's at least")
+    if not attention.causal and any(attention.windows):
+        valid = "a window looks back: with attention.causal=false there is none"
+        raise ConfigError("attention.windows", attention.windows, valid)
+
+
+def check_positions(config: GPTConfig) -> None:
+    """Raise ConfigError for bases of no layer, and for features that cannot turn in pairs."""
+    position = config.position
+    if not position.bases or any(0 < base <= 1 for base in position.bases):
+        valid = "must have a base above 1 for each layer, repeated over the layers, or 0 for none"
+        raise ConfigError("position.bases", position.bases, valid)
+    if position.kind == "rotary" and (config.turned_dim < 2 or config.turned_dim % 2):
+        valid = f"times head_dim={config.head_dim} must be an even number of at least 2"
+        raise ConfigError("position.fraction", position.fraction, valid)
+
+
+def check_feed_forward(config: GPTConfig) -> None:
+    """Raise ConfigError for a hidden side of no whole width, and for settings without effect."""
+    forward, experts = config.feed_forward, config.experts
+    if forward.dim is None and (
+        config.ff_dim < 1 or config.ff_dim != forward.ratio * config.emb_dim
+    ):
+        valid = f"times emb_dim={config.emb_dim} must be a whole number of at least 1"
+        raise ConfigError("feed_forward.ratio", forward.ratio, valid)
+    for name, value, off in (("clamp", forward.clamp, None), ("offset", forward.offset, 0.0)):
+        if value != off and not forward.gated:
+            raise ConfigError(f"feed_forward.{name}", value, "needs feed_forward.gated=true")
+    if experts.count and experts.active > experts.count:
+        valid = f"must be at most experts.count={experts.count}"
+        raise ConfigError("experts.active", experts.active, valid)
+
+
 # Version 0.4 had no sections; checkpoints are still read that it wrote.
 FLAT_NAMES = {
     "placement": "norm.placement",

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gpt.block import Block
+from gpt.cache import Reading
 from gpt.config import GPTConfig
-from gpt.registry import INITS, PLACEMENTS, POSITIONS, ConfigError
+from gpt.registry import INITS, POSITIONS, ConfigError
 from gpt.weights import Weight, weight_of
 
 
@@ -27,24 +28,29 @@ class GPT(nn.Module):
         "feed_forward": "feed_forward",
         "sums": ("add_1", "add_2"),
         "stream": "stream",
-        "before": {part: part for part in ("token_embedding", "position_embedding", "entry")},
-        "after": {part: part for part in ("final_norm", "head")},
+        "before": {part: part for part in ("token_embedding", "position_embedding", "entry")}
+        | {"project_in": "entry"},
+        "after": {part: part for part in ("final_norm", "head")} | {"project_out": "final_norm"},
     }
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        placement = PLACEMENTS[config.norm.placement]
+        placement = config.placement
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
+        width, narrow = config.emb_dim, config.embedding_dim
+        self.token_embedding = nn.Embedding(config.vocab_size, narrow)
         self.position_embedding = POSITIONS[config.position.kind].make_embedding(config)
+        self.project_in = nn.Identity() if narrow == width else nn.Linear(narrow, width, False)
         self.dropout = nn.Dropout(config.drop_rate)
         self.entry = placement.make_entry(config)
         blocks = nn.ModuleList(placement.build(config, layer) for layer in range(config.n_layers))
         self.blocks = cast(Sequence[Block], blocks)
         self.final_norm = placement.make_final(config)
-        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        self.project_out = nn.Identity() if narrow == width else nn.Linear(width, narrow, False)
+        self.head = nn.Linear(narrow, config.vocab_size, bias=config.head_bias)
         if config.tie_head:
             self.head.weight = self.token_embedding.weight
+        self.reading: Reading | None = None  # of generation, see gpt/cache.py
         with torch.no_grad():
             INITS[config.init.scheme](list(self.weights()), config)
 
@@ -53,27 +59,51 @@ class GPT(nn.Module):
         yield Weight("embedding", self.token_embedding.weight)
         for matrix in self.position_embedding.parameters():
             yield Weight("position", matrix)
+        for matrix in self.project_in.parameters():
+            yield Weight("project_in", matrix)
         for block in self.blocks:
             yield from block.weights()
+        for matrix in self.project_out.parameters():
+            yield Weight("project_out", matrix)
         if not self.config.tie_head:
             yield weight_of("head", self.head)
 
     def profile(self, tokens: Tensor) -> None:
         """Set what the placement, as admin, sets from tokens (B, T) of the first batch."""
-        PLACEMENTS[self.config.norm.placement].profile(self.blocks, lambda: self(tokens))
+        self.config.placement.profile(self.blocks, lambda: self(tokens))
 
     def features(self, tokens: Tensor) -> Tensor:
-        """What the head reads, (B, T, emb_dim)."""
+        """What the head reads, (B, T, embedding_dim)."""
         length = tokens.shape[-1]
         if length > self.config.context_length:
             valid = f"must be at most context_length={self.config.context_length}"
             raise ConfigError("sequence length", length, valid)
         places = torch.arange(length, device=tokens.device)
-        x = self.token_embedding(tokens) + self.position_embedding(places)  # (B, T, emb_dim)
-        state = self.entry(self.dropout(x))
+        if self.reading is not None:
+            places = self.reading.places.clamp(min=0)
+        x = self.project_in(self.embed(tokens)) + self.position_embedding(places)
+        state = self.entry(self.dropout(x))  # made from (B, T, emb_dim)
         for block in self.blocks:
             state = block(state)
-        return self.final_norm(state)
+        return self.project_out(self.final_norm(state))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The token embeddings, times their factor, (B, T, embedding_dim)."""
+        x = self.token_embedding(tokens)
+        factor = self.config.embedding.factor
+        return x if factor == 1 else x * torch.tensor(factor, dtype=x.dtype, device=x.device)
+
+    def balance_loss(self) -> Tensor | None:
+        """What evens the load of experts, to be added to the loss; None without such a loss.
+
+        Its factor times the mean over the blocks of the last forward pass in training, each 1 where
+        all experts are used alike, see `gpt.moe.balance`.
+        """
+        factor = self.config.experts.balance_loss
+        if not (factor and self.config.experts.count):
+            return None
+        balances: list[Any] = [block.feed_forward.balance for block in self.blocks]
+        return factor * torch.stack(balances).mean()
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.features(tokens))

@@ -17,8 +17,8 @@ from gpt.block import Block
 from gpt.checks import setting
 from gpt.config import GPTConfig
 from gpt.inside import Inside
-from gpt.norm import make_norm
-from gpt.registry import PLACEMENTS
+from gpt.norm import make_norm, start_gain
+from gpt.registry import PLACEMENTS, ConfigError
 
 
 @PLACEMENTS("pre_ln")
@@ -114,8 +114,18 @@ class Reordered(Block):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__(config, layer)
-        for norm in (self.norm_1, self.norm_2):
-            nn.init.constant_(norm.get_parameter("weight"), self.options(config).scale_start)
+        start = self.options(config).scale_start
+        for norm in (self.norm_1, self.norm_2) if start != 1 else ():
+            start_gain(norm, start)
+
+    @classmethod
+    def check(cls, config: GPTConfig) -> None:
+        """Also refuse a start of scales that the norms do not have."""
+        super().check(config)
+        start = cls.options(config).scale_start
+        if start != 1 and config.norm.kind == "gain_free_rms_norm":
+            valid = "norm.kind=gain_free_rms_norm has no scale that could start there"
+            raise ConfigError("norm.options.scale_start", start, valid)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.add_1(x, self.norm_1(self.attention(x)))
@@ -250,7 +260,7 @@ class MixLN(PreLN):
     def kind_of(cls, config: GPTConfig, layer: int) -> type[Block]:
         """PostLN for the first blocks, PreLN after them."""
         early = layer + 1 <= cls.options(config).fraction * config.n_layers + 1e-9  # rounding
-        return PostLN if early else PreLN
+        return cls.kinds[0 if early else 1]
 
 
 @PLACEMENTS("ln_scaling")

@@ -28,6 +28,10 @@ OTHER_WORDS = {
     "norm.kind=layer_norm": "layernorm ln",
     "norm.kind=rms_norm": "rmsnorm rms",
     "norm.kind=dyt": "dyt",
+    "rotary": "rope",
+    "learned": "absolute wpe",
+    "zero_centred_rms_norm": "zerocenteredrmsnorm gemmarmsnorm",
+    "gain_free_rms_norm": "nonparametric",
     "silu": "swish",
     "squared_relu": "relu2 relusquared sqrrelu",
     "gelu": "gelunew gelutanh",
@@ -100,6 +104,7 @@ class Registry(dict[str, T], Generic[T]):
 # The tables stand below all that fills them, so that a description of a model can be checked
 # without the parts it names; importing the package `gpt` fills them.
 PLACEMENTS: Registry[Any] = Registry("norm.placement")  # subclasses of gpt.block.Block
+PARALLEL: Registry[Any] = Registry("norm.placement")  # the same where the branches are parallel
 NORMS: Registry[Any] = Registry("norm.kind")  # module classes, made from (width, eps)
 ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("activation")  # elementwise
 POSITIONS: Registry[Any] = Registry("position.kind")  # see gpt.position

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class Weight:
     """A matrix (n_out, n_in), which may be a part of a larger parameter, and its bias.
 
-    role  what it is: embedding, position, query, key, value, out (of the heads), up and down (of
-          the feed-forward), head
+    role  what it is: embedding, position, project_in and project_out (of embeddings of another
+          width), query, key, value, out (of the heads), gate, up and down (of the feed-forward),
+          router (of experts), head
     """
 
     role: str

@@ -23,12 +23,18 @@ NORM_EQUATIONS: dict[str, Callable[[Tensor, Any], Tensor]] = {
         + m.bias
     ),
     "rms_norm": lambda x, m: m.weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
+    "zero_centred_rms_norm": lambda x, m: (
+        (1 + m.weight) * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5)
+    ),
+    "gain_free_rms_norm": lambda x, m: x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
     "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
 }
 # Parameters of a norm of a width.
 NORM_SIZES: dict[str, Callable[[int], int]] = {
     "layer_norm": lambda width: 2 * width,
     "rms_norm": lambda width: width,
+    "zero_centred_rms_norm": lambda width: width,
+    "gain_free_rms_norm": lambda width: 0,
     "dyt": lambda width: 2 * width + 1,
 }
 ACTIVATION_EQUATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,6 +43,7 @@ ACTIVATION_EQUATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
     "silu": lambda x: x / (1 + torch.exp(-x)),
     "squared_relu": lambda x: torch.where(x > 0, x * x, torch.zeros_like(x)),
+    "quick_gelu": lambda x: x / (1 + torch.exp(-1.702 * x)),
 }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from experiments.settings.schema import Settings
@@ -46,10 +46,28 @@ def defaults(kind: Any = Settings) -> dict[str, Any]:
         if is_dataclass(hint):
             found[name] = defaults(hint)
     return found | {
-        field.name: field.default
+        field.name: default_of(field)
         for field in fields(kind)
-        if field.name not in found and field.default is not MISSING
+        if field.name not in found and default_of(field) is not MISSING
     }
+
+
+def without_newer(values: Mapping[str, Any], kind: Any = Settings) -> dict[str, Any]:
+    """Nested settings without those that are newer than recorded runs and at their default."""
+    hints, own, kept = get_type_hints(kind), {field.name: field for field in fields(kind)}, {}
+    for name, value in values.items():
+        if name in own and is_dataclass(hints[name]) and isinstance(value, dict):
+            inner = without_newer(value, hints[name])
+            if inner or not value:
+                kept[name] = inner
+        elif name not in own or not (valid_of(own[name]).newer and value == default_of(own[name])):
+            kept[name] = value
+    return kept
+
+
+def default_of(field: "Field[Any]") -> Any:
+    """The default of a field; MISSING where it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -68,7 +86,7 @@ def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def digest(values: Mapping[str, Any]) -> str:
     """sha256 of the nested settings that can change a result, the text by its content."""
-    chosen = result_settings(by_content(values))
+    chosen = without_newer(result_settings(by_content(values)))
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

@@ -39,7 +39,7 @@ FLOAT32_BYTES, BF16_BYTES = 4, 2
 
 def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     """Put the model into the summary, and what its placement fixes."""
-    placement = PLACEMENTS[config.norm.placement]
+    placement = config.placement
     name, scheme = config.norm.placement, config.init.scheme
     if scheme in placement.unfit_inits:
         log.warning("the paper of %s advises against init=%s", name, scheme)
@@ -57,7 +57,7 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
 
 def warn_of_absent_kinds(config: GPTConfig) -> None:
     """Say which kinds of blocks a placement that mixes several has no block of."""
-    placement = PLACEMENTS[config.norm.placement]
+    placement = config.placement
     absent = placement.absent_kinds(config) if config.n_layers else []
     names = [name for name, kind in PLACEMENTS.items() if kind in absent]
     if names:

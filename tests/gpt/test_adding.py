@@ -29,7 +29,7 @@ from gpt.block import Block
 from gpt.checks import setting
 from gpt.inside import Inside
 from gpt.placement import PreLN
-from gpt.position import NoPosition
+from gpt.position import NoPosition, NoTurn
 from gpt.weights import Weight
 from normscope import parameter_table
 
@@ -182,8 +182,8 @@ def test_an_activation(register: Register) -> None:
 class Turn(nn.Module):
     """The first two features of each head turned by the angle t at place t."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        angle = torch.arange(x.shape[-2], dtype=x.dtype)
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        angle = places.to(x.dtype)
         first, second = x[..., 0], x[..., 1]
         turned = (
             first * angle.cos() - second * angle.sin(),
@@ -197,7 +197,7 @@ class EvenLayersTurn(NoPosition):
 
     @staticmethod
     def make_turn(config: GPTConfig, layer: int) -> nn.Module:
-        return Turn() if layer % 2 == 0 else nn.Identity()
+        return Turn() if layer % 2 == 0 else NoTurn()
 
 
 def test_a_position(register: Register) -> None:
