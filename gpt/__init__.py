@@ -1,6 +1,14 @@
 """A GPT whose norm placement is a choice. Pure PyTorch; knows nothing of experiments."""
 
-from gpt import activation, init, norm, parallel, placement, position  # noqa: F401  they fill the tables
+from gpt import (  # noqa: F401  they fill the tables
+    activation,
+    families,
+    init,
+    norm,
+    parallel,
+    placement,
+    position,
+)
 from gpt.config import (
     GPT_CONFIG_124M,
     Architecture,

@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         self.n_heads, self.kv_heads = config.n_heads, config.kv_heads
         self.causal, self.window = attention.causal, config.window(layer)
         self.scale = attention.scale or self.head_dim**-0.5
-        self.drop_rate = config.drop_rate
+        self.drop_rate = config.attention_drop_rate
         # One matrix for query, key and value: the same numbers as three drawn in a row.
         self.widths = [heads * self.head_dim for heads in (self.n_heads, *2 * [self.kv_heads])]
         self.qkv = nn.Linear(config.emb_dim, sum(self.widths), bias=config.qkv_bias)

@@ -54,14 +54,14 @@ class YarnConfig:
 
     Peng et al. 2023 (YaRN), arXiv 2309.00071.
 
-    factor           of the length; 1 changes nothing
+    factors          of the length in each layer, repeated over the layers; 1 changes nothing
     original_length  tokens of the first training
     beta_fast        turns within original_length above which a frequency stays as it is
     beta_slow        turns below which it is divided by the factor; between, a ramp
     truncate         whether the ramp begins and ends at whole features
     """
 
-    factor: float = setting(1.0, at_least=1, newer=True)
+    factors: list[float] = setting(factory=lambda: [1.0], at_least=1, newer=True)
     original_length: int = setting(4096, at_least=1, at_most=MOST_TOKENS, newer=True)
     beta_fast: float = setting(32.0, above=0, newer=True)
     beta_slow: float = setting(1.0, above=0, newer=True)
@@ -84,21 +84,22 @@ class PositionConfig:
     bases: list[float] = setting(factory=lambda: [10000.0], at_least=0, newer=True)
     fraction: float = setting(1.0, above=0, at_most=1, newer=True)
     interleaved: bool = setting(False, newer=True)
-    yarn: YarnConfig = YarnConfig()
+    yarn: YarnConfig = setting(factory=YarnConfig)
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
     """Who sees whom, and by which heads.
 
-    causal    whether a token sees those before it alone; false as in an encoder, for theory
-    kv_heads  of keys and values, each shared by n_heads / kv_heads queries; None: n_heads
-    head_dim  width of a head; None: emb_dim / n_heads
-    windows   tokens that a token sees, itself among them, in each layer, repeated over the
-              layers; 0: all
-    sinks     whether each head has a learned logit that takes part in the softmax alone
-    scale     of the logits; None: 1 / sqrt(head_dim)
-    out_bias  whether the output has a bias; None: as the feed-forward layers
+    causal     whether a token sees those before it alone; false as in an encoder, for theory
+    kv_heads   of keys and values, each shared by n_heads / kv_heads queries; None: n_heads
+    head_dim   width of a head; None: emb_dim / n_heads
+    windows    tokens that a token sees, itself among them, in each layer, repeated over the
+               layers; 0: all
+    sinks      whether each head has a learned logit that takes part in the softmax alone
+    scale      of the logits; None: 1 / sqrt(head_dim)
+    out_bias   whether the output has a bias; None: as the feed-forward layers
+    drop_rate  dropout probability of the weights; None: that of the model
     """
 
     causal: bool = True
@@ -108,6 +109,7 @@ class AttentionConfig:
     sinks: bool = setting(False, newer=True)
     scale: float | None = setting(None, above=0, newer=True)
     out_bias: bool | None = setting(None, newer=True)
+    drop_rate: float | None = setting(None, at_least=0, at_most=1, newer=True)
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,14 @@ class ExpertsConfig:
 class EmbeddingConfig:
     """The token embeddings.
 
-    dim     their width; another one than emb_dim is projected in and out; None: emb_dim
-    factor  by which they are multiplied, rounded to their type
+    dim        their width; another one than emb_dim is projected in and out; None: emb_dim
+    factor     by which they are multiplied, rounded to their type
+    drop_rate  dropout probability of their sum with the positions; None: that of the model
     """
 
     dim: int | None = setting(None, at_least=1, at_most=MOST_WIDTH, newer=True)
     factor: float = setting(1.0, above=0, newer=True)
+    drop_rate: float | None = setting(None, at_least=0, at_most=1, newer=True)
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class Architecture:
     emb_dim         width of the residual stream
     n_heads         attention heads; must divide emb_dim
     n_layers        transformer blocks, at most MOST_LAYERS; 0 leaves embeddings and head
-    drop_rate       dropout probability, in [0, 1]
+    drop_rate       dropout probability, in [0, 1], of embeddings, attention weights and branches
     qkv_bias        whether query, key and value projections have a bias
 
     bias            whether the attention's output and the feed-forward layers have one
@@ -240,6 +244,18 @@ class Architecture:
         return self.embedding.dim or self.emb_dim
 
     @property
+    def embedding_drop_rate(self) -> float:
+        """Dropout probability of what the first block reads."""
+        own = self.embedding.drop_rate
+        return self.drop_rate if own is None else own
+
+    @property
+    def attention_drop_rate(self) -> float:
+        """Dropout probability of the attention weights."""
+        own = self.attention.drop_rate
+        return self.drop_rate if own is None else own
+
+    @property
     def ff_dim(self) -> int:
         """Width of the feed-forward layer's hidden side."""
         return self.feed_forward.dim or int(self.feed_forward.ratio * self.emb_dim)
@@ -251,6 +267,11 @@ class Architecture:
     def base(self, layer: int) -> float:
         """Base of the layer's rotary frequencies; 0: it has no positions."""
         return self.position.bases[layer % len(self.position.bases)]
+
+    def yarn_factor(self, layer: int) -> float:
+        """By which YaRN stretches the layer's positions; 1: not."""
+        factors = self.position.yarn.factors
+        return factors[layer % len(factors)]
 
 
 @dataclass(frozen=True)
@@ -330,6 +351,8 @@ def check_positions(config: GPTConfig) -> None:
     if not position.bases or any(0 < base <= 1 for base in position.bases):
         valid = "must have a base above 1 for each layer, repeated over the layers, or 0 for none"
         raise ConfigError("position.bases", position.bases, valid)
+    if not position.yarn.factors:
+        raise ConfigError("position.yarn.factors", [], "must name one layer's at least")
     if position.kind == "rotary" and (config.turned_dim < 2 or config.turned_dim % 2):
         valid = f"times head_dim={config.head_dim} must be an even number of at least 2"
         raise ConfigError("position.fraction", position.fraction, valid)

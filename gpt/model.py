@@ -41,7 +41,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, narrow)
         self.position_embedding = POSITIONS[config.position.kind].make_embedding(config)
         self.project_in = nn.Identity() if narrow == width else nn.Linear(narrow, width, False)
-        self.dropout = nn.Dropout(config.drop_rate)
+        self.dropout = nn.Dropout(config.embedding_drop_rate)
         self.entry = placement.make_entry(config)
         blocks = nn.ModuleList(placement.build(config, layer) for layer in range(config.n_layers))
         self.blocks = cast(Sequence[Block], blocks)

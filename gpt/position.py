@@ -92,17 +92,17 @@ class RotaryTurn(nn.Module):
         self.width = config.turned_dim
         self.base = config.base(layer)
         self.interleaved = config.position.interleaved
-        self.yarn = config.position.yarn
-        self.concentration = 1 + 0.1 * math.log(self.yarn.factor)
+        self.yarn, self.factor = config.position.yarn, config.yarn_factor(layer)
+        self.concentration = 1 + 0.1 * math.log(self.factor)
 
     def frequencies(self, device: torch.device) -> Tensor:
         """w_i, (turned_dim / 2,)."""
         exponents = torch.arange(0, self.width, 2, device=device).float() / self.width
         periods = self.base**exponents
-        if self.yarn.factor == 1:
+        if self.factor == 1:
             return 1 / periods
         kept = 1 - self.ramp(device)
-        return 1 / (self.yarn.factor * periods) * (1 - kept) + 1 / periods * kept
+        return 1 / (self.factor * periods) * (1 - kept) + 1 / periods * kept
 
     def ramp(self, device: torch.device) -> Tensor:
         """0 for the pairs that stay, 1 for those divided by the factor, (turned_dim / 2,)."""

@@ -108,4 +108,5 @@ PARALLEL: Registry[Any] = Registry("norm.placement")  # the same where the branc
 NORMS: Registry[Any] = Registry("norm.kind")  # module classes, made from (width, eps)
 ACTIVATIONS: Registry[Callable[[Any], Any]] = Registry("activation")  # elementwise
 POSITIONS: Registry[Any] = Registry("position.kind")  # see gpt.position
+FAMILIES: Registry[Any] = Registry("config.json: model_type")  # see gpt.families
 INITS: Registry[Callable[[Any, Any], None]] = Registry("init.scheme")  # (weights, config): redraw

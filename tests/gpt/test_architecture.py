@@ -136,7 +136,7 @@ def test_rotary_positions_turn_complex_numbers(interleaved: bool, fraction: floa
 
 def test_yarn_divides_the_slow_frequencies_alone() -> None:
     """Between beta_fast and beta_slow turns in the original length a ramp over whole pairs."""
-    yarn = {"factor": 32.0, "original_length": 4096, "truncate": False}
+    yarn = {"factors": [32.0], "original_length": 4096, "truncate": False}
     changes = {"position.kind": "rotary", "position.bases": [150000.0], "attention.head_dim": 64}
     changes |= {f"position.yarn.{name}": value for name, value in yarn.items()}
     turn = RotaryTurn(changed(SMALL, changes), layer=0)
