@@ -26,6 +26,7 @@ from experiments.machine.signals import SIGNAL_EXIT_BASE, Interrupted, exit_code
 from experiments.settings.compose import to_values
 from experiments.settings.explain import CONF, check_chosen, commas_in_texts, explain_composition
 from experiments.settings.typed import as_typed, hydra_arguments
+from experiments.settings.weights import with_weights
 from gpt import ConfigError
 
 BAD_INPUT = 1
@@ -87,7 +88,7 @@ def run_alone(config: DictConfig) -> int:
     if set(job.sweeper.get("params") or ()) - overridden.keys():
         print_error("this is one run of a grid; python run.py -m ... runs all of it")
     try:
-        values = to_values(config)
+        values = with_weights(to_values(config), overrides)
     except ConfigError as error:
         return reject(directory, error)
     return launch(values, overrides, directory)
@@ -99,7 +100,9 @@ def run_sweep_job(config: DictConfig) -> int:
     in_series = job.launcher["_target_"].endswith("BasicLauncher")
     directory = Path(job.runtime.output_dir)
     # Jobs in parallel would draw their progress bars over each other.
-    code = launch_job(to_values(config), overrides_of(job), directory, bars=in_series)
+    overrides = overrides_of(job)
+    values = with_weights(to_values(config), overrides)
+    code = launch_job(values, overrides, directory, bars=in_series)
     if code > SIGNAL_EXIT_BASE and in_series:
         raise Interrupted(code - SIGNAL_EXIT_BASE)
     return code

@@ -48,11 +48,15 @@ class GPT(nn.Module):
         self.final_norm = placement.make_final(config)
         self.project_out = nn.Identity() if narrow == width else nn.Linear(width, narrow, False)
         self.head = nn.Linear(narrow, config.vocab_size, bias=config.head_bias)
-        if config.tie_head:
-            self.head.weight = self.token_embedding.weight
+        self.tie()
         self.reading: Reading | None = None  # of generation, see gpt/cache.py
         with torch.no_grad():
             INITS[config.init.scheme](list(self.weights()), config)
+
+    def tie(self) -> None:
+        """Let the head share the token embedding's weight, where the config says so."""
+        if self.config.tie_head:
+            self.head.weight = self.token_embedding.weight
 
     def weights(self) -> Iterator[Weight]:
         """Its matrices, each once, in the order in which they are drawn."""

@@ -77,12 +77,13 @@ class GridSweeper(Sweeper):
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """A job's config as plain values, without Hydra's part."""
         from experiments.settings.compose import to_values
+        from experiments.settings.weights import with_weights
 
         loader = self.context.config_loader
         config = loader.load_sweep_config(self.master, list(overrides))
         with open_dict(config):
             del config["hydra"]
-        return to_values(config)
+        return with_weights(to_values(config), overrides)
 
     def _experiment(self) -> str:
         return str(self.master.hydra.runtime.choices.experiment)

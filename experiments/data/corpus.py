@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from experiments.data.pretrained import PretrainedTokenizer, content_name
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder, token_counts
 from experiments.machine.console import one_line
 from experiments.machine.files import atomic_file, typed_path
@@ -156,7 +157,8 @@ def load_corpus(settings: Settings) -> Corpus:
     data, length = settings.data, settings.sequence_length
     content = CORPORA[data.name](data)
     digest = hashlib.sha256(content).hexdigest()
-    tokenizer, tokens = cached_tokens(content, digest, settings.tokenizer.name, data.cache_dir)
+    chosen = settings.tokenizer
+    tokenizer, tokens = cached_tokens(content, digest, chosen.name, data.cache_dir, chosen.path)
     cut = int(len(tokens) * data.train_share)
     parts = {"train": tokens[:cut], "validation": tokens[cut:]}
     for part, part_tokens in parts.items():
@@ -173,13 +175,20 @@ def load_corpus(settings: Settings) -> Corpus:
 
 
 def cached_tokens(
-    content: bytes, text_sha256: str, tokenizer_name: str, folder: str
+    content: bytes,
+    text_sha256: str,
+    tokenizer_name: str,
+    folder: str,
+    tokenizer_path: str | None = None,
 ) -> tuple[Tokenizer, Tokens]:
     """The tokenizer and tokens of a text, computed once for each (text, tokenizer).
 
+    tokenizer_path  of a pretrained one; of others None
+
     A damaged cache file is replaced; one that cannot be read or written costs a warning.
     """
-    path = typed_path(folder) / f"{text_sha256[:32]}.{tokenizer_name}.v{CACHE_VERSION}"
+    named = f"{text_sha256[:32]}.{tokenizer_name}{content_name(tokenizer_path)}.v{CACHE_VERSION}"
+    path = typed_path(folder) / named
     kind = TOKENIZERS[tokenizer_name]
     try:
         return read_cache(path, kind)
@@ -189,12 +198,20 @@ def cached_tokens(
         log.warning("the token cache cannot be read: %s", one_line(error))
     except ValueError:
         log.warning("the token cache %s is damaged and is replaced", path)
-    tokenizer, tokens = kind.fit(content)
+    tokenizer, tokens = tokenize(kind, content, tokenizer_path)
     try:
         write_cache(path, tokenizer, tokens)
     except OSError as error:
         log.warning("the token cache was not written: %s", one_line(error))
     return tokenizer, tokens
+
+
+def tokenize(kind: type[Tokenizer], content: bytes, path: str | None) -> tuple[Tokenizer, Tokens]:
+    """The tokenizer, fitted to the text or read from `path`, and the text's tokens."""
+    if not issubclass(kind, PretrainedTokenizer):
+        return kind.fit(content)
+    tokenizer = kind.read(path)
+    return tokenizer, tokenizer.tokens(content)
 
 
 def read_cache(path: Path, kind: type[Tokenizer]) -> tuple[Tokenizer, Tokens]:

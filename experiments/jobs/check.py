@@ -14,6 +14,7 @@ from experiments.settings.compose import from_values
 from experiments.settings.schema import Settings
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
+from gpt import ConfigError
 from gpt.checks import check_choice
 
 
@@ -23,6 +24,9 @@ def checked_settings(values: Mapping[str, Any]) -> Settings:
     check_choice("runner", settings.runner, runner_names())
     check_choice("data.name", settings.data.name, CORPORA)
     check_choice("tokenizer.name", settings.tokenizer.name, TOKENIZERS)
+    if settings.tokenizer.path is not None and settings.tokenizer.name != "pretrained":
+        valid = f"belongs to tokenizer=pretrained, and tokenizer={settings.tokenizer.name}"
+        raise ConfigError("tokenizer.path", settings.tokenizer.path, valid)
     check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
     check_choice("schedule.name", settings.schedule.name, SCHEDULES)
     return settings

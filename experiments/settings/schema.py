@@ -11,7 +11,7 @@ from typing import Any
 from gpt import Architecture, ConfigError, GPTConfig, InitConfig, NormConfig
 from gpt.checks import check_fields, setting
 from gpt.config import MOST_TOKENS, check_options
-from gpt.registry import ACTIVATIONS
+from gpt.registry import ACTIVATIONS, FAMILIES
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16", "float64")
@@ -24,9 +24,12 @@ class ModelSettings(Architecture):
     """model: the sizes, under the names that `gpt.GPTConfig` gives them.
 
     vocab_size  null: the tokenizer's
+    weights     a directory as the Hub has it, config.json and safetensors, from which the weights
+                are read, and what is not typed of `model`, `norm` and `activation`; null: drawn
     """
 
     vocab_size: int | None = setting(None, at_least=1, at_most=MOST_TOKENS)  # type: ignore[assignment]
+    weights: str | None = setting(None, newer=True)
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,13 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """tokenizer: how the text becomes tokens, see experiments/data/tokenizer.py."""
+    """tokenizer: how the text becomes tokens, see experiments/data/tokenizer.py.
+
+    path  of tokenizer=pretrained: a tokenizer.json, or a directory that has one
+    """
 
     name: str
+    path: str | None = setting(None, newer=True)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,20 @@ class GenerateSettings:
 
 
 @dataclass(frozen=True)
+class ExportSettings:
+    """export: a run's model as a directory that other libraries read, see docs/running.md.
+
+    checkpoint  a run's directory or its checkpoint.pt
+    family      the Hub's `model_type` to write it as; null: the one that it fits
+    dtype       of the numbers in the files
+    """
+
+    checkpoint: str | None = setting(None, newer=True)
+    family: str | None = setting(None, choices=FAMILIES, newer=True)
+    dtype: str = setting("float32", choices=("float32", "bfloat16", "float16"), newer=True)
+
+
+@dataclass(frozen=True)
 class InitGradientsSettings:
     """init_gradients: how many draws of the weights, and batches for each."""
 
@@ -218,6 +239,7 @@ class Settings:
     schedule: ScheduleSettings
     trainer: TrainerSettings
     generate: GenerateSettings = GenerateSettings()
+    export: ExportSettings = ExportSettings()
     init_gradients: InitGradientsSettings = InitGradientsSettings()
     claims: ClaimsSettings = ClaimsSettings()
     wandb: WandbSettings = setting(factory=WandbSettings, affects_results=False)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from experiments.settings.schema import Settings
+from experiments.training.weights import load_weights
 from gpt import GPT, ConfigError, GPTConfig
 
 
@@ -20,11 +21,28 @@ def precision_of(settings: Settings) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> GPT:
-    """A new model in its precision, drawn in float32 whatever that is."""
-    model = GPT(config).to(device)
-    if settings.trainer.precision != "float64":
-        return model
-    if device.type == "mps":
+def build_model(
+    config: GPTConfig, settings: Settings, device: torch.device, resumed: bool = False
+) -> GPT:
+    """A new model in its precision, drawn in float32 whatever that is, or read from its weights.
+
+    resumed  whether a checkpoint will fill it, so that nothing need be read
+    """
+    double = settings.trainer.precision == "float64"
+    if double and device.type == "mps":
         raise ConfigError("trainer.precision", "float64", "an Apple GPU has none; device=cpu does")
-    return model.double()
+    if settings.model.weights is None or resumed:
+        model = GPT(config).to(device)
+        return model.double() if double else model
+    model = empty_model(config, torch.float64 if double else torch.float32, device)
+    load_weights(model, settings.model.weights)
+    return model
+
+
+def empty_model(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> GPT:
+    """A model in which nothing was drawn, for weights that are all read."""
+    with torch.device("meta"):
+        model = GPT(config)
+    model = model.to(dtype).to_empty(device=device)
+    model.tie()  # what is made anew is no longer shared
+    return model

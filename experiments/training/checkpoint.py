@@ -210,15 +210,17 @@ def check_size(config: GPTConfig, weights: State) -> None:
         raise ValueError(f"it describes {described} parameters and holds {held}")
 
 
-def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
+def load_model(
+    path: str | None, device: torch.device, setting: str = "generate.checkpoint"
+) -> tuple[GPT, Tokenizer]:
     """The model and tokenizer of a checkpoint file, or of a run directory's newest checkpoint.
+
+    setting  by which the path was given
 
     Raises ConfigError where there is none or it cannot be read. Nothing in the file is executed.
     """
     if path is None:
-        raise ConfigError(
-            "generate.checkpoint", None, "must name a run directory or its checkpoint.pt"
-        )
+        raise ConfigError(setting, None, "must name a run directory or its checkpoint.pt")
     file = typed_path(path)
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
@@ -230,13 +232,13 @@ def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
         tokenizer = TOKENIZERS[stored["name"]].restore(stored["state"])
     except FileNotFoundError:
         raise ConfigError(
-            "generate.checkpoint",
+            setting,
             path,
             "must name a run directory that has a checkpoint.pt; a finished job of a sweep has one "
             "with sweep.keep_checkpoints=true",
         ) from None
     except Exception as error:  # whatever a foreign file brings
         raise ConfigError(
-            "generate.checkpoint", path, f"is not a checkpoint of this project ({one_line(error)})"
+            setting, path, f"is not a checkpoint of this project ({one_line(error)})"
         ) from error
     return model.to(device), tokenizer

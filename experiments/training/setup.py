@@ -98,7 +98,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     meter = PeakMeter(device)
     torch.manual_seed(settings.seed)
     with explain_out_of_memory(predicted):
-        model = build_model(config, settings, device)
+        model = build_model(config, settings, device, recorder.checkpoint is not None)
     describe_setup(model, settings, recorder, corpus, device)
     state = recorder.checkpoint
     if state is None:

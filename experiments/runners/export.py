@@ -1,0 +1,38 @@
+"""A run's model as a directory that other libraries read."""
+
+import torch
+
+from experiments.machine.console import print_line
+from experiments.records.recorder import Recorder
+from experiments.runner import Outcome
+from experiments.settings.schema import Settings
+from experiments.training.checkpoint import load_model
+from experiments.training.weights import fitting_family, write_weights
+from gpt.registry import FAMILIES
+
+FOLDER = "model"
+
+
+def run(settings: Settings, recorder: Recorder) -> Outcome:
+    """Write config.json, safetensors and, where the tokenizer was published, tokenizer.json."""
+    options = settings.export
+    model, tokenizer = load_model(
+        options.checkpoint, torch.device("cpu"), setting="export.checkpoint"
+    )
+    family = fitting_family(model.config, FAMILIES, options.family)
+    folder = recorder.directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    files = write_weights(model, family, folder, getattr(torch, options.dtype))
+    content = tokenizer.state().get("content")
+    if content is not None:
+        (folder / "tokenizer.json").write_text(content, encoding="utf-8")
+    else:
+        print_line(f"tokenizer={tokenizer.name} has no tokenizer.json: ids are this project's own")
+    size = sum(path.stat().st_size for path in files)
+    return Outcome(
+        results={
+            "family": family.model_type,
+            "directory": str(folder),
+            "bytes": f"{size:,}",
+        }
+    )

@@ -1,0 +1,171 @@
+"""Weights in the files of the Hub: read into a model, and written from one."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.machine.console import one_line
+from experiments.machine.files import typed_path
+from experiments.settings.weights import CONFIG, read_description
+from gpt import GPT, ConfigError, GPTConfig
+from gpt.families import Family, load, stored
+
+log = logging.getLogger(__name__)
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9  # of one file, as the Hub's other libraries write them
+
+
+def safetensors() -> Any:
+    """The library; ConfigError that says how to install it."""
+    try:
+        import safetensors.torch
+    except ImportError:
+        valid = 'needs the library safetensors: pip install -e ".[hub]"'
+        raise ConfigError("model.weights", None, valid) from None
+    return safetensors
+
+
+def load_weights(model: GPT, directory: str) -> None:
+    """Copy the weights in a directory into the model, tensor by tensor.
+
+    The model may have another placement than the one that was trained, as long as every tensor has
+    a place in it and every parameter a tensor. Raises ConfigError with the names that do not fit.
+    """
+    family, trained = read_description(directory)
+    check_placement(model.config, trained, directory)
+    files = files_of(directory)
+    library = safetensors()
+
+    def read(name: str) -> Tensor:
+        # Opened anew for each tensor: an open file keeps in memory all that was read of it.
+        with library.safe_open(files[name], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    try:
+        load(model, family, files, read)
+    except ConfigError as error:
+        raise ConfigError("model.weights", directory, one_line(error)) from None
+    except Exception as error:  # the library has a class of its own, which it does not export
+        valid = f"its files cannot be read: {one_line(error)}"
+        raise ConfigError("model.weights", directory, valid) from None
+
+
+def check_placement(config: GPTConfig, trained: GPTConfig, directory: str) -> None:
+    """Raise ConfigError for a placement with other parameters than the trained; warn of another."""
+    placement, before = config.norm.placement, trained.norm.placement
+    ours, theirs = (parameter_names(each) for each in (config, trained))
+    if ours != theirs:
+        if theirs - ours:
+            lacks = f"has no place for {in_short(theirs - ours)}"
+        else:
+            lacks = f"needs {in_short(ours - theirs)}, which {directory} does not have"
+        final = any(name.startswith("final_norm.") for name in theirs - ours)
+        hint = "; norm.final=true keeps the norm before the head" if final else ""
+        raise ConfigError("norm.placement", placement, f"{lacks}, trained with {before}{hint}")
+    if placement != before:
+        log.warning(
+            "the weights were trained with %s: with %s they are another function until it is "
+            "trained, too",
+            before,
+            placement,
+        )
+
+
+def parameter_names(config: GPTConfig) -> set[str]:
+    """Of a model that is not made."""
+    with torch.device("meta"):
+        return {name for name, _ in GPT(config).named_parameters()}
+
+
+def in_short(names: set[str]) -> str:
+    """The first of some names, and how many more there are."""
+    first, more = min(names), len(names) - 1
+    return f"{first} and {more} more" if more else first
+
+
+def files_of(directory: str) -> dict[str, Path]:
+    """The file of each tensor by the tensor's name. Raises ConfigError."""
+    folder = typed_path(directory)
+    try:
+        if (folder / INDEX).is_file():
+            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            found = {str(name): folder / Path(file).name for name, file in shards.items()}
+            if missing := [path.name for path in set(found.values()) if not path.is_file()]:
+                raise FileNotFoundError(f"{INDEX} names {min(missing)}, which is not there")
+            return found
+        if not (folder / SINGLE).is_file():
+            raise FileNotFoundError(f"it has neither {SINGLE} nor {INDEX}")
+        with safetensors().safe_open(folder / SINGLE, framework="pt") as file:
+            return dict.fromkeys(file.keys(), folder / SINGLE)
+    except ConfigError:
+        raise
+    except Exception as error:  # as in load_weights, and an index of another form
+        valid = f"its weights cannot be read: {one_line(error)}"
+        raise ConfigError("model.weights", directory, valid) from None
+
+
+def write_weights(model: GPT, family: Family, folder: Path, dtype: torch.dtype) -> list[Path]:
+    """Write config.json and the weights as the family stores them; returns the files.
+
+    A model of more than SHARD_BYTES is cut into several files, with an index.
+    """
+    values = family.values(model.config) | {"dtype": str(dtype).removeprefix("torch.")}
+    description = folder / CONFIG
+    description.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    names = [*shards_of(stored(model, family), dtype.itemsize)]
+    paths = [folder / SINGLE]
+    if len(names) > 1:
+        of = f"of-{len(names):05}.safetensors"
+        paths = [folder / f"model-{number:05}-{of}" for number in range(1, len(names) + 1)]
+        write_index(folder, dict(zip(paths, names, strict=True)), model, dtype)
+    tensors = stored(model, family)
+    for path, inside in zip(paths, names, strict=True):
+        content = {name: next(tensors)[1].to(dtype).contiguous().cpu() for name in inside}
+        safetensors().torch.save_file(content, path, metadata={"format": "pt"})
+    return [description, *paths]
+
+
+def shards_of(tensors: Iterator[tuple[str, Tensor]], itemsize: int) -> Iterator[list[str]]:
+    """Names of the tensors of each file, in their order."""
+    names: list[str] = []
+    size = 0
+    for name, tensor in tensors:
+        if names and size + tensor.numel() * itemsize > SHARD_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += tensor.numel() * itemsize
+    yield names
+
+
+def write_index(
+    folder: Path, files: dict[Path, list[str]], model: GPT, dtype: torch.dtype
+) -> None:
+    """Write which tensor is in which file."""
+    total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    places = {name: path.name for path, names in files.items() for name in names}
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def fitting_family(config: GPTConfig, families: dict[str, Family], wanted: str | None) -> Family:
+    """The family that is wanted, or the first that can say what the config says.
+
+    Raises ConfigError with what keeps each from it.
+    """
+    reasons = []
+    for name, family in families.items():
+        if wanted in (None, name):
+            try:
+                family.values(config)
+                return family
+            except ConfigError as error:
+                reasons.append(f"{name}: {one_line(error)}")
+    raise ConfigError("export.family", wanted, f"no published family fits ({'; '.join(reasons)})")
