@@ -45,7 +45,9 @@ class PretrainedTokenizer(Tokenizer):
         except ConfigError:
             raise
         except Exception as error:  # the library has one class for all of its errors
-            raise ConfigError("tokenizer.path", path, f"cannot be read: {one_line(error)}") from None
+            raise ConfigError(
+                "tokenizer.path", path, f"cannot be read: {one_line(error)}"
+            ) from None
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from experiments.machine.console import one_line
@@ -31,7 +30,9 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     if "model" in names:
         valid = f"leave it out: {directory}/{CONFIG} says which model it is"
         raise ConfigError("model", values_of(overrides, "model"), valid)
-    typed = {*names, *(PLACEMENT if "norm" in names else ())}
+    typed = set(names)
+    if "norm" in typed:
+        typed = typed - {"norm"} | set(PLACEMENT)
     _, config = read_description(directory)
     model = {field.name for field in fields(Architecture)}
     found = dict(values)
@@ -41,8 +42,8 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         elif name in ("norm", "activation"):
             put(found, name, value, typed)
     found["model"] = {**found["model"], "weights": absolute(directory)}
-    if "tokenizer" not in names and "tokenizer.name" not in names:
-        found["tokenizer"] = own_tokenizer(directory)
+    if not {"tokenizer", "tokenizer.name"} & typed:
+        put(found, "tokenizer", own_tokenizer(directory, typed), typed)
     return found
 
 
@@ -67,9 +68,9 @@ def put(values: dict[str, Any], name: str, value: Any, typed: set[str]) -> None:
         section[last] = value
 
 
-def own_tokenizer(directory: str) -> dict[str, Any]:
-    """The settings of the directory's tokenizer; ConfigError where it has none."""
-    if not (typed_path(directory) / TOKENIZER).is_file():
+def own_tokenizer(directory: str, typed: set[str]) -> dict[str, Any]:
+    """The settings of the directory's tokenizer; ConfigError where neither it nor a path is."""
+    if "tokenizer.path" not in typed and not (typed_path(directory) / TOKENIZER).is_file():
         valid = f"{directory} has no {TOKENIZER}; say which it is, such as tokenizer=gpt2"
         raise ConfigError("tokenizer", None, valid)
     return {"name": "pretrained", "path": absolute(directory)}
@@ -95,5 +96,3 @@ def read_description(directory: str) -> tuple[Family, GPTConfig]:
 def absolute(directory: str) -> str:
     """The path from the root, the home directory as ~, so that any folder will do to resume."""
     return str(hide_home(os.path.abspath(typed_path(directory))))
-
-

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,23 @@ def load_weights(model: GPT, directory: str) -> None:
 
 
 def check_placement(config: GPTConfig, trained: GPTConfig, directory: str) -> None:
-    """Raise ConfigError for a placement with other parameters than the trained; warn of another."""
+    """Raise ConfigError for a model with other parameters than the trained; warn of another one.
+
+    Other sizes show where a tensor is read.
+    """
     placement, before = config.norm.placement, trained.norm.placement
     ours, theirs = (parameter_names(each) for each in (config, trained))
     if ours != theirs:
         if theirs - ours:
-            lacks = f"has no place for {in_short(theirs - ours)}"
+            lacks = f"has no place for {in_short(theirs - ours)}, which {directory} has"
         else:
             lacks = f"needs {in_short(ours - theirs)}, which {directory} does not have"
+        if placement == before:
+            raise ConfigError("model.weights", directory, f"with the settings typed, it {lacks}")
         final = any(name.startswith("final_norm.") for name in theirs - ours)
         hint = "; norm.final=true keeps the norm before the head" if final else ""
-        raise ConfigError("norm.placement", placement, f"{lacks}, trained with {before}{hint}")
+        valid = f"{lacks}, trained with {before}{hint}"
+        raise ConfigError("norm.placement", placement, valid)
     if placement != before:
         log.warning(
             "the weights were trained with %s: with %s they are another function until it is "
@@ -145,9 +151,7 @@ def shards_of(tensors: Iterator[tuple[str, Tensor]], itemsize: int) -> Iterator[
     yield names
 
 
-def write_index(
-    folder: Path, files: dict[Path, list[str]], model: GPT, dtype: torch.dtype
-) -> None:
+def write_index(folder: Path, files: dict[Path, list[str]], model: GPT, dtype: torch.dtype) -> None:
     """Write which tensor is in which file."""
     total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     places = {name: path.name for path, names in files.items() for name in names}
