@@ -134,9 +134,11 @@ def describe_setup(
 
 def print_setup(settings: Settings, corpus: Corpus, parameters: int, device: torch.device) -> None:
     """Print what is about to run."""
+    weights = settings.model.weights
+    origin = f"weights of {weights}" if weights else f"init {settings.init.scheme}"
     print_line(
         f"{settings.norm.placement}, {settings.model.n_layers} blocks of width "
-        f"{settings.model.emb_dim}, {parameters:,} parameters, init {settings.init.scheme}, "
+        f"{settings.model.emb_dim}, {parameters:,} parameters, {origin}, "
         f"on {device}; {corpus.name}: {len(corpus.train):,} training tokens, "
         f"{corpus.tokenizer.vocab_size:,} in the vocabulary"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt.config import GPTConfig
 from gpt.families.values import NEEDED, Values, refused, value_of
+from gpt.registry import ConfigError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 ROPE_NAMES = frozenset(
@@ -123,6 +124,8 @@ class Layers:
 
     def write(self, config: GPTConfig) -> dict[str, Any]:
         """See Entry."""
+        if config.position.kind != "rotary":
+            raise ConfigError("position.kind", config.position.kind, "must be rotary")
         windows, bases = config.attention.windows, config.position.bases
         kinds = [SLIDING if window else FULL for window in windows]
         ropes = {kind: written(config, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
