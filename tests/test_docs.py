@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from hub import publish
 
 import gpt
 import run as cli_module
@@ -29,6 +30,7 @@ MOST_WORDS = 1100
 NOT_RUN = {
     "pip install": "downloads packages; the gate runs it in a new environment",
     "pytest": "is what runs this",
+    "python run.py experiment=export": "writes what a family can say; test_weights.py does",
 }
 JOBLIB = "hydra/launcher=joblib"  # is left out of a command: test_sweep.py runs jobs in parallel
 
@@ -118,6 +120,7 @@ EXTRA = {  # what makes a runner leave all that it can
         "norm=sub_ln",
     ),
     "generate": ("generate.prompt=ab", "generate.checkpoint={train}"),
+    "export": ("export.checkpoint={gpt2}",),
     "init_gradients": ("norm=deepnorm",),
     "parameters": ("norm=mix_ln",),
 }
@@ -128,7 +131,9 @@ RUNNERS = sorted(runner_names(), key=lambda name: name != "train")
 @pytest.mark.usefixtures("small_claims")
 def test_what_a_run_leaves_is_documented(cli: Cli, toy: tuple[str, ...]) -> None:
     """Every file of every runner, and of each table its columns in their order."""
-    directories: dict[str, Path] = {}
+    # Of a published family, to be written as such.
+    as_gpt2 = ("norm=pre_ln", "activation=gelu", "model.qkv_bias=true")
+    directories: dict[str, Path] = {"gpt2": cli(*toy, *as_gpt2)[1]}
     for runner in RUNNERS:
         arguments = [o.format(**directories) for o in EXTRA.get(runner, ())]
         code, directories[runner] = cli(f"experiment={runner}", *toy, *arguments)
@@ -214,7 +219,9 @@ def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
     for argument in list(values):
         if argument.startswith("experiment="):
             values += smallest(argument.removeprefix("experiment="))
-    return [*flags, *TOY, f"data.cache_dir={cache}", *values]
+    published = any(argument.startswith("model.weights=") for argument in values)
+    toy = [o for o in TOY if not (published and o.startswith("model."))]
+    return [*flags, *toy, f"data.cache_dir={cache}", *values]
 
 
 @pytest.fixture(scope="session")
@@ -241,6 +248,9 @@ def test_commands_run(
     if any(place in command for place in places for command in commands):
         arguments = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]
         assert cli_module.main(at_toy_size(arguments, corpus_cache)) == 0
+    places["HUB_DIR"] = str(tmp_path / "published")
+    if any("HUB_DIR" in command for command in commands):
+        publish("llama", Path(places["HUB_DIR"]))
     for command in commands:
         for name, place in places.items():
             command = command.replace(name, place)

@@ -10,14 +10,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hub import CONFIGS, VOCABULARY, publish, tokenizer_json
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models
 from transformers import (
     AutoModelForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GptOssConfig,
-    LlamaConfig,
     PreTrainedModel,
 )
 
@@ -31,72 +28,23 @@ from experiments.training.build import build_model
 from experiments.training.checkpoint import load_model
 from same_run import summary_of
 
-VOCABULARY = 300
-TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "max_position_embeddings": 16,
-    **TOKENS,
-}
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_positions=16, n_embd=16, n_layer=2, n_head=2, **TOKENS
-    ),
-    "llama": lambda: LlamaConfig(**SIZES),
-    "gemma3_text": lambda: Gemma3TextConfig(
-        **SIZES, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
-    ),
-    "gpt_oss": lambda: GptOssConfig(
-        **SIZES, num_local_experts=3, num_experts_per_tok=2, sliding_window=4
-    ),
-}
 # A run that any of these models can make.
 SHORT = (
     *("trainer.steps=2", "trainer.batch_size=2", "trainer.eval_every=2", "trainer.eval_tokens=32"),
     *("trainer.probe_every=2", "trainer.probe_tokens=32", "schedule.warmup_steps=1"),
     *("init_gradients.seeds=2", "init_gradients.batches=2", "generate.tokens=4"),
-    *("device=cpu", "wandb.mode=disabled", "data=text"),
+    *("device=cpu", "wandb.mode=disabled", "data=text", "trainer.sequence_length=16"),
 )
 
 
 @pytest.fixture(scope="module")
-def tokenizer_json() -> str:
-    """A vocabulary of bytes, a few merges and one special token, as GPT-2's family writes it."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("a", "b"), ("\u0120", "c"), ("ab", "c")]
-    words = [*letters, *(first + second for first, second in merges)]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|end|>"])
-    content: str = tokenizer.to_str()
-    return content
-
-
-@pytest.fixture(scope="module")
-def published(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str
-) -> Callable[[str], Path]:
-    """A directory with a random model of a family, every parameter drawn, made once."""
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A directory with a random model of a family, made once."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
         if name not in made:
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(CONFIGS[name]())
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
-            made[name] = tmp_path_factory.mktemp(name)
-            model.save_pretrained(made[name])
-            (made[name] / "tokenizer.json").write_text(tokenizer_json)
+            made[name] = publish(name, tmp_path_factory.mktemp(name))
         return made[name]
 
     return make
@@ -311,12 +259,13 @@ def test_a_model_that_no_family_has_is_not_written(
     assert "no published family fits (" in capsys.readouterr().err
 
 
-def test_a_published_tokenizer_is_its_file(tmp_path: Path, tokenizer_json: str) -> None:
-    (tmp_path / "tokenizer.json").write_text(tokenizer_json)
+def test_a_published_tokenizer_is_its_file(tmp_path: Path) -> None:
+    content = tokenizer_json()
+    (tmp_path / "tokenizer.json").write_text(content)
     tokenizer = PretrainedTokenizer.read(str(tmp_path))
     text = "abc ab cé<|end|>\n日"
     tokens = tokenizer.tokens(text.encode())
-    assert tokens.tolist() == Tokenizer.from_str(tokenizer_json).encode(text).ids
+    assert tokens.tolist() == Tokenizer.from_str(content).encode(text).ids
     assert tokens.dtype == "uint16"
     assert tokenizer.decode(tokens.tolist()) == text
     assert tokenizer.decode([*tokens.tolist(), VOCABULARY]) == text  # of a model with more rows
