@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import overload
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,47 +13,16 @@ from gpt.checks import Valid, check_value
 from gpt.model import GPT
 from gpt.registry import ConfigError
 
-Rows = Sequence[Sequence[int]]
+Rows = list[list[int]]
+Prompts = TypeVar("Prompts", Tensor, Rows)
 OnToken = Callable[[int, int], object]
 Kept = tuple[Reading, list[LayerCache]]
-
-
-@overload
-def generate(
-    model: GPT,
-    tokens: Tensor,
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    end: int | None = None,
-    on_token: OnToken | None = None,
-    cache: bool = True,
-) -> Tensor: ...
-
-
-@overload
-def generate(
-    model: GPT,
-    tokens: Rows,
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    end: int | None = None,
-    on_token: OnToken | None = None,
-    cache: bool = True,
-) -> list[list[int]]: ...
 
 
 @torch.no_grad()
 def generate(
     model: GPT,
-    tokens: Tensor | Rows,
+    tokens: Prompts,
     max_new_tokens: int,
     *,
     temperature: float = 0.0,
@@ -63,7 +32,7 @@ def generate(
     end: int | None = None,
     on_token: OnToken | None = None,
     cache: bool = True,
-) -> Tensor | list[list[int]]:
+) -> Prompts:
     """Continue each row by at most max_new_tokens.
 
     tokens       (B, T), which gives (B, T + max_new_tokens); or a list of rows of any lengths,
@@ -90,7 +59,7 @@ def generate(
     check_value("top_p", top_p, float | None, Valid(above=0, at_most=1))
     check_value("end", end, int | None, Valid(at_least=0, at_most=model.config.vocab_size - 1))
     rows = prompt_rows(tokens)
-    device = tokens.device if isinstance(tokens, Tensor) else model.head.weight.device
+    device = model.head.weight.device
     randoms = None
     if seed is not None:
         randoms = [torch.Generator(device=device).manual_seed(seed) for _ in rows]
@@ -117,7 +86,7 @@ def generate(
     return torch.tensor(filled, dtype=tokens.dtype, device=device)
 
 
-def prompt_rows(tokens: Tensor | Rows) -> list[list[int]]:
+def prompt_rows(tokens: Tensor | Rows) -> Rows:
     """A copy of the prompts as lists; ConfigError where one is empty."""
     if isinstance(tokens, Tensor):
         if tokens.ndim != 2 or 0 in tokens.shape:
