@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,8 +72,16 @@ class Tokenizer:
         """Ids of `text`. Raises ConfigError for text that has no ids in this vocabulary."""
         raise NotImplementedError
 
-    def decode(self, ids: list[int]) -> str:
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        """The text of `ids` in UTF-8, of which a token may be part of a character.
+
+        A model whose vocab_size is larger than the tokenizer's can give ids without text.
+        """
         raise NotImplementedError
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, with U+FFFD for what is no character."""
+        return self.to_bytes(ids).decode(errors="replace")
 
     def token_bytes(self) -> NDArray[np.int64]:
         raise NotImplementedError
@@ -208,9 +216,8 @@ class GPT2Tokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return gpt2_encoding().encode_ordinary(text)
 
-    def decode(self, ids: list[int]) -> str:
-        # A model whose vocab_size is larger than the tokenizer's can give ids without text.
-        return gpt2_encoding().decode([i for i in ids if i < self.vocab_size])
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return gpt2_encoding().decode_bytes([i for i in ids if i < self.vocab_size])
 
     def token_bytes(self) -> NDArray[np.int64]:
         return gpt2_token_bytes()
@@ -254,8 +261,9 @@ class CompactTokenizer(Tokenizer):
                 )
         return [self.compact[gpt2_id] for gpt2_id in ids]
 
-    def decode(self, ids: list[int]) -> str:
-        return gpt2_encoding().decode([self.gpt2_ids[i] for i in ids if i < self.vocab_size])
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        known = [self.gpt2_ids[i] for i in ids if i < self.vocab_size]
+        return gpt2_encoding().decode_bytes(known)
 
     def token_bytes(self) -> NDArray[np.int64]:
         return gpt2_token_bytes()[self.gpt2_ids]
@@ -296,8 +304,8 @@ class CharTokenizer(Tokenizer):
                 raise ConfigError("generate.prompt", text, valid)
         return [self.ids[character] for character in text]
 
-    def decode(self, ids: list[int]) -> str:
-        return "".join(self.characters[i] for i in ids if i < self.vocab_size)
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return "".join(self.characters[i] for i in ids if i < self.vocab_size).encode()
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.array([len(character.encode()) for character in self.characters])
@@ -321,8 +329,8 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def decode(self, ids: list[int]) -> str:
-        return bytes(i for i in ids if i < self.vocab_size).decode(errors="replace")
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(i for i in ids if i < self.vocab_size)
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.ones(self.vocab_size, np.int64)

@@ -1,10 +1,11 @@
-"""Models in their precision."""
+"""Models in their precision, as a run begins with them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from experiments.data.corpus import Corpus
 from experiments.settings.schema import Settings
 from gpt import GPT, ConfigError, GPTConfig
 
@@ -28,3 +29,18 @@ def build_model(config: GPTConfig, settings: Settings, device: torch.device) -> 
     if device.type == "mps":
         raise ConfigError("trainer.precision", "float64", "an Apple GPU has none; device=cpu does")
     return model.double()
+
+
+def profile_model(model: GPT, corpus: Corpus, settings: Settings) -> None:
+    """Let the placement set what it sets from data, on the first part of the first batch."""
+    trainer = settings.trainer
+    tokens, _ = corpus.batch(settings.seed, 0, trainer.rows, settings.sequence_length)
+    model.profile(tokens[: trainer.batch_size].to(model.head.weight.device))
+
+
+def untrained_model(settings: Settings, corpus: Corpus, device: torch.device) -> GPT:
+    """The model that a run of these settings begins with."""
+    torch.manual_seed(settings.seed)
+    model = build_model(settings.model_config(corpus.tokenizer.vocab_size), settings, device)
+    profile_model(model, corpus, settings)
+    return model

@@ -210,15 +210,11 @@ def check_size(config: GPTConfig, weights: State) -> None:
         raise ValueError(f"it describes {described} parameters and holds {held}")
 
 
-def load_model(path: str | None, device: torch.device) -> tuple[GPT, Tokenizer]:
+def load_model(path: str, device: torch.device) -> tuple[GPT, Tokenizer]:
     """The model and tokenizer of a checkpoint file, or of a run directory's newest checkpoint.
 
     Raises ConfigError where there is none or it cannot be read. Nothing in the file is executed.
     """
-    if path is None:
-        raise ConfigError(
-            "generate.checkpoint", None, "must name a run directory or its checkpoint.pt"
-        )
     file = typed_path(path)
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)
