@@ -21,12 +21,14 @@ class Outcome:
     results  names and values for the closing table
     prompt   what the model was given to continue
     sample   what it wrote
+    closing  the last line
     """
 
     status: str = "finished"
     results: dict[str, str] = field(default_factory=dict)
     prompt: str = ""
     sample: str = ""
+    closing: str = ""
 
 
 Runner = Callable[[Settings, Recorder], Outcome]

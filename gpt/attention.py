@@ -103,8 +103,8 @@ class SelfAttention(nn.Module):
         query, key, value = self.heads(x)
         mask = None
         if self.cache is not None:
-            key, value = self.cache.extend(key, value)
-            mask = self.visible(self.cache.places, self.cache.key_places)[:, None]
+            key, value, key_places = self.cache.extend(key, value, self.window)
+            mask = self.visible(self.cache.places, key_places)[:, None]
         elif 0 < self.window < x.shape[1] or (self.causal and self.sinks is not None):
             places = self.places(x)
             mask = self.visible(places, places)

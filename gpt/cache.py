@@ -1,5 +1,7 @@
 """What a model keeps of the tokens that it has read, so that the next one is computed alone."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,45 +9,49 @@ from torch import Tensor
 class Reading:
     """How far the texts of a batch have been read; a text may begin after padding.
 
-    places      of the tokens that are read now, (B, T), counted in each text from 0; padding has
-                negative ones
-    key_places  of all that have been read, those among them, (B, S)
+    start, stop  columns of the batch that are read now
+    places       of their tokens, (B, T), counted in each text from 0; padding has negative ones
+    key_places   of all that have been read, those among them, (B, stop)
     """
 
-    def __init__(self, padding: Tensor) -> None:
-        """At the start; `padding` (B,): tokens before each text."""
-        self.padding = padding
-        self.places = self.key_places = torch.empty(len(padding), 0, dtype=torch.long)
+    def __init__(self, padding: Sequence[int], capacity: int, device: torch.device) -> None:
+        """At the start; `padding`: tokens before each text; `capacity`: columns at the most."""
+        self.padding = torch.tensor(padding, device=device)
+        self.capacity = capacity
+        self.start = self.stop = 0
+        self.places = self.key_places = self.padding.new_empty(len(padding), 0)
 
     def advance(self, count: int) -> None:
-        """Go on to the next `count` tokens."""
-        before = self.key_places.shape[1]
-        columns = torch.arange(before + count, device=self.padding.device)
+        """Go on to the next `count` columns."""
+        self.start, self.stop = self.stop, self.stop + count
+        columns = torch.arange(self.stop, device=self.padding.device)
         self.key_places = columns - self.padding[:, None]
-        self.places = self.key_places[:, before:]
+        self.places = self.key_places[:, self.start :]
 
 
 class LayerCache:
-    """Keys and values of one layer, each (B, kv_heads, S, head_dim), as the heads read them."""
+    """Keys and values of one layer as its heads read them, in memory taken once for all columns."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
-        self.key: Tensor | None = None
-        self.value: Tensor | None = None
+        self.pair: tuple[Tensor, Tensor] | None = None  # each (B, kv_heads, capacity, head_dim)
 
     @property
     def places(self) -> Tensor:
         """See Reading."""
         return self.reading.places
 
-    @property
-    def key_places(self) -> Tensor:
-        """See Reading."""
-        return self.reading.key_places
+    def extend(self, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values, those of the columns that are read now at their end, and their places.
 
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values, those of the tokens that are read now at their end."""
-        if self.key is not None and self.value is not None:
-            key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
-        self.key, self.value = key, value
-        return key, value
+        None before the `window` of the first of these columns, where there is a window.
+        """
+        reading = self.reading
+        if self.pair is None:
+            kept = (*key.shape[:2], reading.capacity, key.shape[-1])
+            self.pair = key.new_empty(kept), value.new_empty(kept)
+        for all_columns, new in zip(self.pair, (key, value), strict=True):
+            all_columns[:, :, reading.start : reading.stop] = new
+        first = max(0, reading.start + 1 - window) if window else 0
+        keys, values = (kept[:, :, first : reading.stop] for kept in self.pair)
+        return keys, values, reading.key_places[:, first:]

@@ -18,7 +18,7 @@ class NoPosition:
 
     @staticmethod
     def make_embedding(config: GPTConfig) -> nn.Module:
-        """What maps places (T,) to what is added to the token embeddings, (T, emb_dim)."""
+        """What maps places (T,) or (B, T) to what is added to the embeddings, (..., emb_dim)."""
         return Zero()
 
     @staticmethod

@@ -439,8 +439,8 @@ def test_generate_says_what_it_needs(cli: Cli, tmp_path: Path, capfd: object) ->
     foreign = tmp_path / "checkpoint.pt"
     foreign.write_bytes(b"not a checkpoint")
     for arguments, words in (
-        ((), "generate.checkpoint=None"),
-        (("generate.prompt=a",), "generate.checkpoint=None"),
+        ((), "generate.prompt=None is not valid: must be the text to continue"),
+        ((f"generate.checkpoint={foreign}",), "generate.prompt=None"),
         (("generate.prompt=a", f"generate.checkpoint={tmp_path}/none"), "must name a run"),
         (("generate.prompt=a", f"generate.checkpoint={foreign}"), "is not a checkpoint"),
     ):
@@ -448,15 +448,6 @@ def test_generate_says_what_it_needs(cli: Cli, tmp_path: Path, capfd: object) ->
         error = capfd.readouterr().err  # type: ignore[attr-defined]
         assert words in error
         assert error.count("\n") == 1
-
-
-def test_generate_asks_for_a_prompt_once_there_is_a_model(
-    cli: Cli, toy: tuple[str, ...], capfd: pytest.CaptureFixture[str]
-) -> None:
-    _, trained = cli(*toy)
-    capfd.readouterr()
-    assert cli("experiment=generate", *toy, f"generate.checkpoint={trained}")[0] == 1
-    assert "generate.prompt=None is not valid: must be the text" in capfd.readouterr().err
 
 
 def test_a_run_never_writes_into_another(cli: Cli, toy: tuple[str, ...]) -> None:

@@ -3,13 +3,21 @@
 import functools
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, smallest_kind
+from experiments.data.tokenizer import (
+    TOKENIZERS,
+    Tokenizer,
+    Tokens,
+    bytes_of_letters,
+    smallest_kind,
+)
 from experiments.machine.console import one_line
 from experiments.machine.files import typed_path
 from gpt import ConfigError
@@ -64,34 +72,38 @@ class PretrainedTokenizer(Tokenizer):
         """The ids of a whole text in UTF-8, in the smallest type that holds them."""
         return np.array(self.encode(text.decode()), smallest_kind(self.vocab_size))
 
-    def decode(self, ids: list[int]) -> str:
-        known = [i for i in ids if i < self.vocab_size]
-        text: str = self.library.decode(known, skip_special_tokens=False)
-        return text
-
-    @functools.cached_property
-    def writes_letters_for_bytes(self) -> bool:
-        """Whether its vocabulary has one letter for each byte, as GPT-2's has."""
-        return '"ByteLevel"' in json.dumps(json.loads(self.content).get("decoder"))
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self.texts[i] for i in ids if i < self.vocab_size)
 
     def token_bytes(self) -> NDArray[np.int64]:
-        added = self.library.get_added_tokens_decoder()
-        names = map(self.library.id_to_token, range(self.vocab_size))
-        return np.array(
-            [
-                len(name.encode()) if number in added else self.bytes_of(name)
-                for number, name in enumerate(name or "" for name in names)
-            ],
-            np.int64,
-        )
+        return np.array([len(text) for text in self.texts], np.int64)
 
-    def bytes_of(self, name: str) -> int:
-        """Length in UTF-8 of the text of a token, by its name in the vocabulary."""
-        if self.writes_letters_for_bytes:
-            return len(name)
-        if len(name) == len("<0x00>") and name.startswith("<0x") and name.endswith(">"):
-            return 1
-        return len(name.replace("\u2581", " ").encode())
+    @functools.cached_property
+    def texts(self) -> list[bytes]:
+        """The text of each token, of which it may be a part of a character.
+
+        By the token's name: an added one is its own text; else it is written with a letter for each
+        byte, as GPT-2's, or with U+2581 for a space and <0x0A> for a byte, as SentencePiece's.
+        """
+        added = self.library.get_added_tokens_decoder()
+        by_letter = '"ByteLevel"' in json.dumps(json.loads(self.content).get("decoder"))
+        text_of = bytes_of_name if by_letter else text_of_name
+        names = [self.library.id_to_token(number) or "" for number in range(self.vocab_size)]
+        return [
+            name.encode() if number in added else text_of(name) for number, name in enumerate(names)
+        ]
+
+
+def bytes_of_name(name: str) -> bytes:
+    """The bytes of a name that has a letter for each."""
+    return bytes(bytes_of_letters()[letter] for letter in name)
+
+
+def text_of_name(name: str) -> bytes:
+    """The text of a name of SentencePiece's."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
+        return bytes.fromhex(byte[1])
+    return name.replace("\u2581", " ").encode()
 
 
 def file_of(path: str | None) -> Path:

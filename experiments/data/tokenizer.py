@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,8 +72,16 @@ class Tokenizer:
         """Ids of `text`. Raises ConfigError for text that has no ids in this vocabulary."""
         raise NotImplementedError
 
-    def decode(self, ids: list[int]) -> str:
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        """The text of `ids` in UTF-8, of which a token may be part of a character.
+
+        A model whose vocab_size is larger than the tokenizer's can give ids without text.
+        """
         raise NotImplementedError
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, with U+FFFD for what is no character."""
+        return self.to_bytes(ids).decode(errors="replace")
 
     def token_bytes(self) -> NDArray[np.int64]:
         raise NotImplementedError
@@ -112,19 +120,28 @@ def gpt2_ids_of_words() -> dict[str, int]:
     return ids
 
 
-def gpt2_ranks() -> dict[bytes, int]:
-    """The id of each of GPT-2's tokens but the special one: what is merged first comes first.
+@functools.cache
+def bytes_of_letters() -> dict[str, int]:
+    """The byte that each letter of GPT-2's files stands for, those first that can be printed.
 
-    The files write a byte that cannot be printed as a letter of number 256 and up, as encoder.py of
-    github.com/openai/gpt-2 does. tiktoken's own reader would keep a copy of them in a folder that
-    an environment variable names.
+    A byte that cannot be printed is a letter of number 256 and up, as in encoder.py of
+    github.com/openai/gpt-2.
     """
-    merges = read_checked("vocab.bpe", GPT2_VOCAB_SHA256).split("\n")[1:-1]
-    ids = gpt2_ids_of_words()
     printed = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printed]
     value_of = {chr(byte): byte for byte in printed}
-    value_of |= {chr(256 + place): byte for place, byte in enumerate(others)}
+    return value_of | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+def gpt2_ranks() -> dict[bytes, int]:
+    """The id of each of GPT-2's tokens but the special one: what is merged first comes first.
+
+    tiktoken's own reader would keep a copy of the files in a folder that an environment variable
+    names.
+    """
+    merges = read_checked("vocab.bpe", GPT2_VOCAB_SHA256).split("\n")[1:-1]
+    ids = gpt2_ids_of_words()
+    value_of = bytes_of_letters()
     words = [*value_of, *(merge.replace(" ", "") for merge in merges)]
     return {bytes(value_of[letter] for letter in word): ids[word] for word in words}
 
@@ -208,9 +225,8 @@ class GPT2Tokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return gpt2_encoding().encode_ordinary(text)
 
-    def decode(self, ids: list[int]) -> str:
-        # A model whose vocab_size is larger than the tokenizer's can give ids without text.
-        return gpt2_encoding().decode([i for i in ids if i < self.vocab_size])
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return gpt2_encoding().decode_bytes([i for i in ids if i < self.vocab_size])
 
     def token_bytes(self) -> NDArray[np.int64]:
         return gpt2_token_bytes()
@@ -254,8 +270,9 @@ class CompactTokenizer(Tokenizer):
                 )
         return [self.compact[gpt2_id] for gpt2_id in ids]
 
-    def decode(self, ids: list[int]) -> str:
-        return gpt2_encoding().decode([self.gpt2_ids[i] for i in ids if i < self.vocab_size])
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        known = [self.gpt2_ids[i] for i in ids if i < self.vocab_size]
+        return gpt2_encoding().decode_bytes(known)
 
     def token_bytes(self) -> NDArray[np.int64]:
         return gpt2_token_bytes()[self.gpt2_ids]
@@ -296,8 +313,8 @@ class CharTokenizer(Tokenizer):
                 raise ConfigError("generate.prompt", text, valid)
         return [self.ids[character] for character in text]
 
-    def decode(self, ids: list[int]) -> str:
-        return "".join(self.characters[i] for i in ids if i < self.vocab_size)
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return "".join(self.characters[i] for i in ids if i < self.vocab_size).encode()
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.array([len(character.encode()) for character in self.characters])
@@ -321,8 +338,8 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def decode(self, ids: list[int]) -> str:
-        return bytes(i for i in ids if i < self.vocab_size).decode(errors="replace")
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(i for i in ids if i < self.vocab_size)
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.ones(self.vocab_size, np.int64)

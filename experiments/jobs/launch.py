@@ -310,6 +310,8 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
         if text:
             print_line(f"\n{title}:\n  " + text.strip().replace("\n", "\n  "))
     print_line(f"\nFiles: {display_path(recorder.directory)}")
+    if outcome.closing:
+        print_line(outcome.closing)
 
 
 def display_path(directory: Path) -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -75,6 +75,28 @@ def print_line(text: str = "") -> None:
     """Print a line, never wrapped or interpreted."""
     if _lines_on:
         console.print(printable(text), soft_wrap=True)
+
+
+@contextmanager
+def streamed() -> Iterator[Callable[[str], None]]:
+    """Within: prints a text piece by piece, and at its end, whatever ends it, a line end.
+
+    On a terminal each piece at once, elsewhere whole lines, which nothing else can come between.
+    """
+    waiting = ""
+
+    def write(piece: str) -> None:
+        nonlocal waiting
+        waiting += piece
+        ready = len(waiting) if console.file.isatty() else waiting.rfind("\n") + 1
+        if ready and _lines_on:
+            console.out(printable(waiting[:ready]), end="", highlight=False)
+        waiting = waiting[ready:]
+
+    try:
+        yield write
+    finally:
+        print_line(waiting)
 
 
 def print_error(text: str) -> None:

@@ -8,6 +8,7 @@ from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import load_model
 from experiments.training.weights import fitting_family, write_weights
+from gpt import ConfigError
 from gpt.registry import FAMILIES
 
 FOLDER = "model"
@@ -16,6 +17,9 @@ FOLDER = "model"
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Write config.json, safetensors and, where the tokenizer was published, tokenizer.json."""
     options = settings.export
+    if options.checkpoint is None:
+        valid = "must name a run directory or its checkpoint.pt"
+        raise ConfigError("export.checkpoint", None, valid)
     model, tokenizer = load_model(
         options.checkpoint, torch.device("cpu"), setting="export.checkpoint"
     )

@@ -27,5 +27,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     trainer = prepare(settings, recorder, corpus)
     outcome = run_trainer(trainer)
     if recorder.summary.divergence != NOT_FINITE:
-        write_sample(trainer.engine.model, corpus.tokenizer, prompt, settings, recorder, outcome)
+        model = trainer.engine.model
+        sample = write_sample(model, corpus.tokenizer, prompt, settings, recorder)
+        outcome.prompt, outcome.sample = sample.prompt, sample.continued
     return outcome

@@ -127,16 +127,24 @@ class TrainerSettings:
     keep: int = setting(2, at_least=1, affects_results=False)
     keep_best: bool = setting(False, affects_results=False)
 
+    @property
+    def rows(self) -> int:
+        """Windows of one step."""
+        return self.batch_size * self.accumulate
+
 
 @dataclass(frozen=True)
 class GenerateSettings:
     """generate: the text written after training, or from a checkpoint.
 
-    checkpoint   of experiment=generate: a run's directory or its checkpoint.pt
+    checkpoint   of experiment=generate: a run's directory or its checkpoint.pt; null: an untrained
+                 model as the other settings describe it
     prompt       null: the first words of the validation text
     tokens       to write
     temperature  0: the most likely token each time
     top_k        draw among the k most likely tokens; null: among all
+    top_p        among these the fewest of the most likely that have this probability together, at
+                 the temperature; null: all
     """
 
     checkpoint: str | None = None
@@ -144,6 +152,7 @@ class GenerateSettings:
     tokens: int = setting(60, at_least=0)
     temperature: float = setting(0.8, at_least=0)
     top_k: int | None = setting(50, at_least=1)
+    top_p: float | None = setting(None, above=0, at_most=1, newer=True)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Models in their precision."""
+"""Models in their precision, as a run begins with them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from experiments.data.corpus import Corpus
 from experiments.settings.schema import Settings
 from experiments.training.weights import load_weights
 from gpt import GPT, ConfigError, GPTConfig
@@ -45,4 +46,19 @@ def empty_model(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> 
         model = GPT(config)
     model = model.to(dtype).to_empty(device=device)
     model.tie()  # what is made anew is no longer shared
+    return model
+
+
+def profile_model(model: GPT, corpus: Corpus, settings: Settings) -> None:
+    """Let the placement set what it sets from data, on the first part of the first batch."""
+    trainer = settings.trainer
+    tokens, _ = corpus.batch(settings.seed, 0, trainer.rows, settings.sequence_length)
+    model.profile(tokens[: trainer.batch_size].to(model.head.weight.device))
+
+
+def untrained_model(settings: Settings, corpus: Corpus, device: torch.device) -> GPT:
+    """The model that a run of these settings begins with."""
+    torch.manual_seed(settings.seed)
+    model = build_model(settings.model_config(corpus.tokenizer.vocab_size), settings, device)
+    profile_model(model, corpus, settings)
     return model

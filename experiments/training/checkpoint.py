@@ -211,7 +211,7 @@ def check_size(config: GPTConfig, weights: State) -> None:
 
 
 def load_model(
-    path: str | None, device: torch.device, setting: str = "generate.checkpoint"
+    path: str, device: torch.device, setting: str = "generate.checkpoint"
 ) -> tuple[GPT, Tokenizer]:
     """The model and tokenizer of a checkpoint file, or of a run directory's newest checkpoint.
 
@@ -219,8 +219,6 @@ def load_model(
 
     Raises ConfigError where there is none or it cannot be read. Nothing in the file is executed.
     """
-    if path is None:
-        raise ConfigError(setting, None, "must name a run directory or its checkpoint.pt")
     file = typed_path(path)
     try:
         state = newest_state(file)[0] if file.is_dir() else read_checkpoint(file)

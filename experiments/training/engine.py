@@ -85,17 +85,12 @@ class Engine:
     @property
     def rows(self) -> int:
         """Windows of one step."""
-        return self.settings.trainer.batch_size * self.settings.trainer.accumulate
+        return self.settings.trainer.rows
 
     @property
     def step_tokens(self) -> int:
         """Tokens that one step trains on."""
         return self.rows * self.settings.sequence_length
-
-    def profile(self) -> None:
-        """Let the placement set what it sets from data, on the first part of the first batch."""
-        tokens, _ = self._batch(0)
-        self.model.profile(tokens[: self.settings.trainer.batch_size].to(self.device))
 
     def backward(self, step: int) -> OnDevice:
         """Forward and backward of one step at its learning rate; nothing is copied to the host."""

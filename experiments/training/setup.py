@@ -14,7 +14,7 @@ from experiments.records.recorder import Recorder
 from experiments.records.summary import CorpusSummary
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
-from experiments.training.build import build_model
+from experiments.training.build import build_model, profile_model
 from experiments.training.checkpoint import warn_of_other_versions
 from experiments.training.disk import check_room
 from experiments.training.engine import Engine
@@ -109,7 +109,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     engine = Engine(model, corpus, settings, device, memory, recorder.world)
     trainer = Trainer(engine, recorder, tally)
     if state is None:
-        engine.profile()
+        profile_model(model, corpus, settings)
     else:
         warn_of_other_versions(state)
         trainer.restore(state)

@@ -1,12 +1,13 @@
 """The text that a model writes, after training or from a checkpoint."""
 
-import torch
-from torch import Tensor
+import codecs
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from experiments.data.corpus import Corpus
 from experiments.data.tokenizer import Tokenizer
 from experiments.records.recorder import Recorder
-from experiments.runner import Outcome
 from experiments.settings.schema import GenerateSettings, Settings
 from gpt import GPT, ConfigError
 from gpt import generate as continue_tokens
@@ -26,26 +27,50 @@ def prompt_tokens(
     return ids
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A prompt as text, what the model continued, and how fast."""
+
+    prompt: str
+    continued: str
+    speed: str
+
+
 def write_sample(
     model: GPT,
     tokenizer: Tokenizer,
     prompt: list[int],
     settings: Settings,
     recorder: Recorder,
-    outcome: Outcome,
-) -> None:
-    """Continue the prompt; the outcome takes both parts, sample.txt the whole."""
+    show: Callable[[str], None] = lambda piece: None,
+) -> Sample:
+    """Continue the prompt; sample.txt takes both.
+
+    show  called with each piece of the text, the prompt first, as soon as its characters are whole
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def tell(ids: list[int]) -> None:
+        show(decoder.decode(tokenizer.to_bytes(ids)))
+
     options = settings.generate
-    device = next(model.parameters()).device
-    tokens: Tensor = continue_tokens(
+    tell(prompt)
+    began = time.perf_counter()
+    (ids,) = continue_tokens(
         model,
-        torch.tensor([prompt], device=device),
+        [prompt],
         options.tokens,
         temperature=options.temperature,
         top_k=options.top_k,
+        top_p=options.top_p,
         seed=settings.seed,
+        on_token=lambda row, token: tell([token]),
     )
-    ids = tokens[0].tolist()
-    outcome.prompt = tokenizer.decode(ids[: len(prompt)])
-    outcome.sample = tokenizer.decode(ids[len(prompt) :])
+    seconds = time.perf_counter() - began
+    show(decoder.decode(b"", final=True))
     recorder.text("sample.txt", tokenizer.decode(ids) + "\n")
+    new = ids[len(prompt) :]
+    speed = f"{len(prompt)} prompt tokens and {len(new)} new ones in {seconds:.2f} s"
+    if new:
+        speed += f", {len(new) / seconds:.3g} new tokens/s"
+    return Sample(tokenizer.decode(prompt), tokenizer.decode(new), speed)

@@ -1,4 +1,4 @@
-"""Norms, activations and attention against their equations; config; initialisation; generation."""
+"""Norms, activations and attention against their equations; config; initialisation."""
 
 import dataclasses
 import math
@@ -20,7 +20,6 @@ from gpt import (
     FeedForwardConfig,
     GPTConfig,
     InitConfig,
-    generate,
     parameter_count,
 )
 from gpt.attention import SelfAttention
@@ -229,12 +228,6 @@ def test_initialisation_schemes() -> None:
     assert set(INITS) == {"torch", "gpt2", "gpt2_scaled", "xavier"} | others
 
 
-@pytest.fixture
-def writer() -> GPT:
-    torch.manual_seed(1)
-    return GPT(dataclasses.replace(SMALL, drop_rate=0.5))
-
-
 def test_without_positions_a_model_is_one_whose_vectors_are_zero() -> None:
     """Same weights, a table (context_length, emb_dim) fewer, and the mask alone breaks the tie."""
     plain = small_model({"position.kind": "none"})
@@ -248,62 +241,3 @@ def test_without_positions_a_model_is_one_whose_vectors_are_zero() -> None:
     swapped = tokens[:, [1, 0, *range(2, 8)]]
     encoder = small_model({"position.kind": "none", "n_layers": 1, "attention.causal": False})
     torch.testing.assert_close(encoder(swapped)[:, -1], encoder(tokens)[:, -1])
-
-
-def test_generate_batches_equal_single_rows(writer: GPT) -> None:
-    prompts = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    together = generate(writer, prompts, 12)  # runs past the context of 8
-    assert together.shape == (2, 15)
-    for row in range(2):
-        assert generate(writer, prompts[row : row + 1], 12)[0].tolist() == together[row].tolist()
-
-
-def test_generate_crops_from_the_left(writer: GPT) -> None:
-    long = torch.arange(11)[None]
-    cropped = generate(writer, long[:, -8:], 1)
-    assert generate(writer, long, 1)[0, -1] == cropped[0, -1]
-
-
-def test_generate_with_a_seed(writer: GPT) -> None:
-    prompt = torch.tensor([[1, 2]])
-    state = torch.get_rng_state()
-    draws = [
-        generate(writer, prompt, 20, temperature=2.0, seed=seed)[0].tolist() for seed in (1, 1, 2)
-    ]
-    assert draws[0] == draws[1] != draws[2]
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_top_k_draws_among_the_k_most_likely(writer: GPT) -> None:
-    prompt = torch.tensor([[1, 2]])
-    writer.eval()
-    best = writer(prompt)[0, -1].topk(3).indices.tolist()
-    drawn = {
-        int(generate(writer, prompt, 1, temperature=50.0, top_k=3, seed=seed)[0, -1])
-        for seed in range(60)  # misses one of three with probability 3 (2/3)^60 < 1e-10
-    }
-    assert drawn == set(best)
-    assert generate(writer, prompt, 5, temperature=1.0, top_k=1, seed=0).tolist() == (
-        generate(writer, prompt, 5).tolist()
-    )
-
-
-def test_no_temperature_divides_by_zero_or_infinity(writer: GPT) -> None:
-    prompt = torch.tensor([[1, 2]])
-    coldest = generate(writer, prompt, 5, temperature=5e-324, top_k=3, seed=0)
-    assert torch.equal(coldest, generate(writer, prompt, 5))
-    hottest = [
-        int(generate(writer, prompt, 1, temperature=1e300, top_k=2, seed=seed)[0, -1])
-        for seed in range(60)  # misses one of two with probability 2^-59
-    ]
-    writer.eval()
-    assert set(hottest) == set(writer(prompt)[0, -1].topk(2).indices.tolist())
-
-
-@pytest.mark.parametrize(
-    "options", [{"temperature": -1.0}, {"top_k": 0}, {"max_new_tokens": -1}, {"tokens": []}]
-)
-def test_generate_refuses(writer: GPT, options: dict[str, Any]) -> None:
-    tokens = torch.tensor([options.pop("tokens", [1])], dtype=torch.long)
-    with pytest.raises(ConfigError):
-        generate(writer, tokens, **{"max_new_tokens": 1, **options})

@@ -44,6 +44,8 @@ def test_kjv_is_the_text_it_should_be(tmp_path: Path) -> None:
 def test_tokenizers_give_the_text_back(name: str) -> None:
     tokenizer, tokens = TOKENIZERS[name].fit(UTF8)
     assert tokenizer.decode(tokens.tolist()) == SAMPLE
+    assert b"".join(tokenizer.to_bytes([token]) for token in tokens.tolist()) == UTF8
+    assert tokenizer.to_bytes([tokenizer.vocab_size]) == b""  # which a larger model may give
     assert tokenizer.encode(SAMPLE) == tokens.tolist()
     assert max(tokens.tolist()) < tokenizer.vocab_size
     restored = TOKENIZERS[name].restore(tokenizer.state())

@@ -495,21 +495,6 @@ def test_failure_is_recorded_and_exits_with_one(
     assert "the kernel has gone" in error
 
 
-def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file: Path) -> None:
-    _, trained = cli(*toy, "tokenizer=gpt2_compact")
-    prompt = text_file.read_text()[:20]
-    arguments = (f"generate.checkpoint={trained}", f"generate.prompt='{prompt}'", "seed=3")
-    common = ("experiment=generate", "wandb.mode=disabled", "generate.tokens=5", "device=cpu")
-    samples = []
-    for _ in range(2):
-        code, run = cli(*common, *arguments)
-        assert code == 0
-        samples.append((run / "sample.txt").read_text())
-    assert samples[0] == samples[1]
-    assert samples[0].startswith(prompt)
-    assert len(samples[0]) > len(prompt) + 1
-
-
 def test_a_checkpoint_of_version_0_4_is_loaded(tmp_path: Path) -> None:
     """Its description of the model was flat."""
     model = GPT(GPTConfig(256, 16, 12, 3, 2, norm=NormConfig("mix_ln", options={"fraction": 0.5})))
