@@ -9,11 +9,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import run
+from experiments.data.tokenizer import TOKENIZERS
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
 from gpt import GPT, GPTConfig
 
+# Tokenizers that are made from a text, not read from a file.
+FITTED = [name for name in TOKENIZERS if name != "pretrained"]
 SMALL = GPTConfig(11, 8, 12, 3, 4, qkv_bias=True)
 
 

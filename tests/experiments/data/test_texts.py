@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
+from configs import FITTED
 from conftest import Cli
 from experiments.data import tokenizer as tokenizers
 from experiments.data.corpus import Corpus, cached_tokens
@@ -111,7 +112,7 @@ def test_a_vocabulary_that_is_not_the_published_one_is_refused(
 # ---- Tokens in pieces
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FITTED)
 @pytest.mark.parametrize("size", [4, 61])
 def test_tokens_in_pieces_are_those_of_the_whole(
     small_pieces: Callable[[int], None], name: str, size: int
@@ -183,7 +184,7 @@ def test_white_space_in_any_amount_is_split_as_a_little_is(
 # ---- Memory
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FITTED)
 @pytest.mark.parametrize("letters", ["plain", "other"])
 def test_memory_is_a_few_bytes_for_each_byte_of_text(
     tmp_path: Path, small_pieces: Callable[[int], None], name: str, letters: str
@@ -213,7 +214,7 @@ def test_memory_is_a_few_bytes_for_each_byte_of_text(
 # ---- Bits per byte
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", FITTED)
 def test_bytes_of_tokens_are_those_of_their_text(name: str) -> None:
     text = "Bread, wine and 3 figs;\nd\u00e9j\u00e0 vu \U0001f347.\n" * 3
     tokenizer, tokens = TOKENIZERS[name].fit(text.encode())
