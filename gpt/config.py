@@ -164,11 +164,11 @@ class EmbeddingConfig:
 class ParallelConfig:
     """Whether attention and feed-forward read the same input, see gpt/parallel.py.
 
-    on      whether they do
-    shared  whether they share one norm as well
+    enabled  whether they do
+    shared   whether they share one norm as well
     """
 
-    on: bool = setting(False, newer=True)
+    enabled: bool = setting(False, newer=True)
     shared: bool = setting(False, newer=True)
 
 
@@ -295,18 +295,18 @@ class GPTConfig(Architecture):
         check_heads(self)
         check_positions(self)
         check_feed_forward(self)
-        if self.parallel.shared and not self.parallel.on:
-            raise ConfigError("parallel.shared", True, "needs parallel.on=true")
+        if self.parallel.shared and not self.parallel.enabled:
+            raise ConfigError("parallel.shared", True, "needs parallel.enabled=true")
         self.placement.check(self)
 
     @property
     def placement(self) -> Any:
         """The class of the blocks, of gpt/placement.py, or of gpt/parallel.py where they are so."""
         name = self.norm.placement
-        if self.parallel.on and name in PLACEMENTS and name not in PARALLEL:
+        if self.parallel.enabled and name in PLACEMENTS and name not in PARALLEL:
             valid = "has no form in which attention and feed-forward read the same input; with it: "
             raise ConfigError("norm.placement", name, valid + ", ".join(sorted(PARALLEL)))
-        return (PARALLEL if self.parallel.on else PLACEMENTS)[name]
+        return (PARALLEL if self.parallel.enabled else PLACEMENTS)[name]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "GPTConfig":

@@ -209,7 +209,7 @@ def setting_fields(kind: Any = Settings, prefix: str = "") -> dict[str, tuple[An
 def wrong_value(name: str, value: str) -> ConfigError:
     """The error of a value, as typed, that is not of its setting's type."""
     hint, valid = setting_fields().get(name, (Any, ANYTHING))
-    parts = [other for other in setting_names() if other.startswith(f"{name}.")]
+    parts = [other for other in setting_names() if other.rpartition(".")[0] == name]
     if parts:
         return ConfigError(name, value, f"is a section; set its parts: {', '.join(parts)}")
     return ConfigError(name, value, f"must be {in_words(hint, valid)}")

@@ -25,7 +25,7 @@ enter(
             same("attention_dropout", "attention.drop_rate", default=0.0),
             same("layer_norm_eps", "norm.eps", default=1e-5),
             same("tie_word_embeddings", "tie_head", default=False),
-            same("use_parallel_residual", "parallel.on", default=True),
+            same("use_parallel_residual", "parallel.enabled", default=True),
             same("attention_bias", "qkv_bias", "attention.out_bias", default=True),
             Layers(
                 theta=10000.0,

@@ -19,7 +19,7 @@ enter(
         holds={
             "attention.out_bias": False,
             "head_bias": True,
-            "parallel.on": True,
+            "parallel.enabled": True,
             "parallel.shared": True,
             "position.kind": "rotary",
             "position.interleaved": True,

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from configs import FITTED
 from hydra import compose, initialize_config_dir
 
-from experiments.data.tokenizer import gpt2_encoding
 from experiments.data.corpus import kjv, load_corpus
+from experiments.data.tokenizer import TOKENIZERS, gpt2_encoding
 from experiments.jobs.check import checked_settings
 from experiments.machine.device import pick_device
 from experiments.machine.memory import PeakMeter
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         ):
             text = Path(folder, f"{name}.txt")
             make_text(text, content, megabytes)
-            for tokenizer in FITTED:
+            for tokenizer in sorted(TOKENIZERS.keys() - {"pretrained"}):
                 for state in ("cold", "warm"):
                     command = [sys.executable, "-m", "tests.benchmarks.texts", MEASURE]
                     done = subprocess.run(

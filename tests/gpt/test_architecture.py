@@ -313,13 +313,16 @@ def test_the_active_parameters_are_those_that_one_token_meets() -> None:
         ({"position.kind": "rotary", "position.fraction": 0.8}, "must be an even number"),
         ({"feed_forward.clamp": 7.0}, "feed_forward.clamp=7.0 .*needs feed_forward.gated=true"),
         ({"experts.count": 2, "experts.active": 3}, "experts.active=3 .*at most experts.count=2"),
-        ({"parallel.shared": True}, "parallel.shared=True is not valid: needs parallel.on=true"),
         (
-            {"parallel.on": True, "norm.placement": "b2t"},
+            {"parallel.shared": True},
+            "parallel.shared=True is not valid: needs parallel.enabled=true",
+        ),
+        (
+            {"parallel.enabled": True, "norm.placement": "b2t"},
             "norm.placement='b2t' is not valid: has no form in which attention and feed-forward",
         ),
         (
-            {"parallel.on": True, "parallel.shared": True, "norm.placement": "post_ln"},
+            {"parallel.enabled": True, "parallel.shared": True, "norm.placement": "post_ln"},
             "norm=post_ln has no norms before its branches to share",
         ),
         ({"position.kind": "rope"}, "did you mean 'rotary'"),

@@ -36,8 +36,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"embedding.dim": 5, "embedding.factor": 3.0},
     {"norm.qk": True, "norm.qk_width": "all"},
     {"experts.count": 4, "experts.active": 2},
-    {"parallel.on": True, "parallel.shared": True},
-    *({"norm.placement": name, "parallel.on": True} for name in PARALLEL),
+    {"parallel.enabled": True, "parallel.shared": True},
+    *({"norm.placement": name, "parallel.enabled": True} for name in PARALLEL),
 ]
 TODAY: dict[str, Any] = {
     **ROTARY,
@@ -116,7 +116,7 @@ def test_texts_of_any_length_are_read_as_alone_and_whole(lengths: list[int], cac
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("variant", [*VARIANTS, TODAY], ids=str)
 def test_every_placement_with_every_part(placement: str, variant: dict[str, Any]) -> None:
-    if variant.get("parallel.on"):
+    if variant.get("parallel.enabled"):
         pytest.skip("a parallel block has a placement of its own")
     for cache in (True, False):
         check_logits({**variant, "norm.placement": placement}, [1, 5, 3], cache)
