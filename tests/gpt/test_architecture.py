@@ -315,7 +315,7 @@ def test_the_active_parameters_are_those_that_one_token_meets() -> None:
         ({"experts.count": 2, "experts.active": 3}, "experts.active=3 .*at most experts.count=2"),
         (
             {"parallel.shared": True},
-            "parallel.shared=True is not valid: needs parallel.enabled=true",
+            "shared=True is not valid: needs parallel.enabled=true",
         ),
         (
             {"parallel.enabled": True, "norm.placement": "b2t"},
