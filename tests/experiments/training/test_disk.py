@@ -41,7 +41,7 @@ def bytes_in(directory: Path) -> int:
         ("experiment=init_gradients", "init_gradients.seeds=6", "seed=1000"),
         ("model.experts.count=6", "model.experts.active=2", "trainer.probe_every=1"),
     ],
-    ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained"],
+    ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained", "experts"],
 )
 def test_predicted_bytes_are_those_on_the_disk(
     cli: Cli, toy: tuple[str, ...], options: tuple[str, ...]
