@@ -39,7 +39,7 @@ def bytes_in(directory: Path) -> int:
             "optimizer=sgd",
         ),
         ("experiment=init_gradients", "init_gradients.seeds=6", "seed=1000"),
-        ("model.experts.count=6", "model.experts.active=2", "trainer.probe_every=1"),
+        ("trainer.steps=40", "model.experts.count=6", "trainer.probe_every=4"),
     ],
     ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained", "experts"],
 )
