@@ -84,7 +84,11 @@ class Experts(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, n_out, n_in))
         self.bias = nn.Parameter(torch.empty(count, n_out)) if bias else None
-        bound = n_in**-0.5
+        if not self.weight.is_meta:  # which has no values
+            self.draw(n_in**-0.5)
+
+    def draw(self, bound: float) -> None:
+        """Draw all weights and biases from U(-bound, bound)."""
         for matrix, shift in self:
             for drawn in (matrix,) if shift is None else (matrix, shift):
                 nn.init.uniform_(drawn, -bound, bound)
