@@ -23,7 +23,12 @@ from gpt.config import (
     PositionConfig,
     YarnConfig,
 )
-from gpt.count import active_parameter_count, parameter_count
+from gpt.count import (
+    active_parameter_count,
+    cached_values,
+    flops_per_token,
+    parameter_count,
+)
 from gpt.generate import generate
 from gpt.model import GPT
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PARALLEL, PLACEMENTS, POSITIONS, ConfigError
@@ -50,6 +55,8 @@ __all__ = [
     "YarnConfig",
     "PARALLEL",
     "active_parameter_count",
+    "cached_values",
+    "flops_per_token",
     "ConfigError",
     "DeepShortcutNet",
     "generate",

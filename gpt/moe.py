@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from gpt.config import GPTConfig
 from gpt.feedforward import FeedForward, Hidden, projections
@@ -53,7 +54,7 @@ class MixtureOfExperts(nn.Module):
         if self.balances and self.training:
             self.balance = balance(logits, chosen)
         order = chosen.flatten().argsort(stable=True)  # by expert
-        sent, counts = order // self.active, chosen.flatten().bincount(minlength=self.count)
+        sent, counts = order // self.active, count_choices(chosen, self.count)
         hidden = self.norm(self.activation(self.fc_in(tokens[sent], counts)))
         out = self.fc_out(hidden, counts) * share.flatten()[order, None]
         mixed = out.new_zeros(tokens.shape).index_add(0, sent, out)
@@ -70,7 +71,7 @@ class MixtureOfExperts(nn.Module):
     def load(self, x: Tensor) -> Tensor:
         """Of the choices that tokens x (B, T, emb_dim) make, each expert's share, (count,)."""
         _, chosen = self.route(self.router(x.flatten(0, -2)))
-        return chosen.flatten().bincount(minlength=self.count) / chosen.numel()
+        return count_choices(chosen, self.count) / chosen.numel()
 
 
 class Experts(nn.Module):
@@ -83,7 +84,11 @@ class Experts(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, n_out, n_in))
         self.bias = nn.Parameter(torch.empty(count, n_out)) if bias else None
-        bound = n_in**-0.5
+        if not self.weight.is_meta:  # which has no values
+            self.draw(n_in**-0.5)
+
+    def draw(self, bound: float) -> None:
+        """Draw all weights and biases from U(-bound, bound)."""
         for matrix, shift in self:
             for drawn in (matrix,) if shift is None else (matrix, shift):
                 nn.init.uniform_(drawn, -bound, bound)
@@ -99,8 +104,22 @@ class Experts(nn.Module):
             out = F.grouped_mm(x, self.weight.mT, offs=counts.cumsum(0, dtype=torch.int32))
             rows = torch.arange(len(counts), device=x.device).repeat_interleave(counts)
             return out if self.bias is None else out + self.bias[rows]
-        parts = zip(x.split(counts.tolist()), self, strict=True)
+        parts = zip(x.split(sizes_of(counts, len(x))), self, strict=True)
         return torch.cat([F.linear(part, matrix, bias) for part, (matrix, bias) in parts])
+
+
+def count_choices(chosen: Tensor, count: int) -> Tensor:
+    """How many of the choices (N, active) fall on each of `count` experts, (count,)."""
+    choices = chosen.flatten()
+    return choices.new_zeros(count).scatter_add_(0, choices, torch.ones_like(choices))
+
+
+def sizes_of(counts: Tensor, rows: int) -> list[int]:
+    """The counts as numbers; of tensors without values, whose memory is predicted, even ones."""
+    if not isinstance(counts, FakeTensor):
+        return counts.tolist()
+    ends = [rows * (index + 1) // len(counts) for index in range(len(counts))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def grouped_product_exists(x: Tensor) -> bool:
@@ -113,7 +132,7 @@ def balance(logits: Tensor, chosen: Tensor) -> Tensor:
     e, P_e the mean of its softmax. Fedus et al. 2021 (Switch), arXiv 2101.03961, equation 4.
     """
     count = logits.shape[-1]
-    shares = chosen.flatten().bincount(minlength=count) / chosen.numel()
+    shares = count_choices(chosen, count) / chosen.numel()
     return count * (shares * logits.softmax(dim=-1).mean(dim=0)).sum()
 
 

@@ -14,13 +14,15 @@ class Scores(NamedTuple):
     """Of one attention module and one input.
 
     logits   (B, heads, T, T) before the softmax, -inf where not visible; None: not known
-    weights  (B, heads, T, T) after it
+    weights  (B, heads, T, T) after it, of sum 1: over what the tokens get where a sink takes a part
     causal   whether token t sees the tokens 1 .. t, or all
+    window   where it is causal, how many tokens it sees at most, itself among them; 0: all
     """
 
     logits: Tensor | None
     weights: Tensor
     causal: bool
+    window: int = 0
 
 
 @ATTENTION.measures("attention_max_logit", "max of the logits before the softmax", "largest logit")
@@ -39,20 +41,21 @@ def attention_max_logit(scores: Scores) -> Tensor | None:
 )
 def attention_entropy(scores: Scores) -> Tensor:
     """See `relative_entropy`."""
-    return relative_entropy(scores.weights.float(), scores.causal)
+    return relative_entropy(scores.weights.float(), scores.causal, scores.window)
 
 
-def relative_entropy(weights: Tensor, causal: bool) -> Tensor:
+def relative_entropy(weights: Tensor, causal: bool, window: int = 0) -> Tensor:
     """Mean over heads and rows of -sum p ln p / ln(visible), of weights (..., T, T).
 
     From 0 (one token) to 1 (uniform). Where the attention is causal, row t = 1 .. T sees t tokens,
-    and the first, which sees one, is left out; elsewhere every row sees T. nan when T is 1.
+    or with a window min(t, window), and the first, which sees one, is left out; elsewhere every row
+    sees T. nan where no row sees two: T or the window is 1.
     """
     length = weights.shape[-1]
     entropy = torch.special.entr(weights).sum(dim=-1)
     if not causal:
         return (entropy / math.log(length)).mean()
-    visible = torch.arange(1, length + 1, device=weights.device)
+    visible = torch.arange(1, length + 1, device=weights.device).clamp(max=window or length)
     return (entropy / visible.log())[..., 1:].mean()
 
 
@@ -61,13 +64,18 @@ def scores_of(
 ) -> Scores | None:
     """What an attention module computed on its way from x to `output`; None: not to be known.
 
-    A module may offer `scores(x)`, logits and weights, with `causal`. Those of transformers give
+    A module may offer `scores(x)`, logits and weights, with `causal`, and with `window` and `sinks`
+    where it has them: weights of which a sink took a part are divided by their sum. Those of
+    transformers give
     their weights beside their output (unless a fused kernel computed them) and take a mask among
     their options, which must leave all tokens visible, or those before and at each.
     """
     if hasattr(module, "scores") and hasattr(module, "causal"):
         logits, weights = cast(Any, module).scores(x)
-        return Scores(logits, weights, bool(module.causal))
+        if getattr(module, "sinks", None) is not None:
+            tiny = torch.finfo(weights.dtype).tiny  # all may go to the sink
+            weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(tiny)
+        return Scores(logits, weights, bool(module.causal), getattr(module, "window", 0))
     weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
     if not isinstance(weights, Tensor) or weights.ndim != 4 or "attention_mask" not in options:
         return None

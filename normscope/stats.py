@@ -192,8 +192,23 @@ ATTENTION = Point(
     "step",
     ("attention",),
     "Attention: logits and weights p (B, heads, T, T)",
-    "Of attention modules that offer `scores(x)`, as this project's do. Of models of the library "
+    "Of attention modules that offer `scores(x)`, as this project's do. Where a window bounds what "
+    "a token sees, that is what is visible; weights of which a sink takes a part are divided by "
+    "their sum. Of models of the library "
     'transformers with `attn_implementation="eager"` the entropy, where no token is padding.',
+)
+EXPERTS = Point(
+    "step",
+    ("feed_forward",),
+    "Experts: s (E,), of the choices that the tokens make, the share of each of E experts",
+    "Of mixtures of experts that offer `load(x)` beside their `router`, as this project's do. A "
+    "token that is sent to several experts makes as many choices.",
+)
+EACH_EXPERT = Point(
+    "step",
+    ("each expert",),
+    "Each expert: its share s_e of the choices, and the number E of experts",
+    "The component of expert e = 0 .. E - 1 is `feed_forward.expert_e`.",
 )
 STREAM_GRADIENTS = Point(
     "step",
@@ -239,6 +254,8 @@ POINTS = (
     ACTIVATIONS,
     SUMS,
     ATTENTION,
+    EXPERTS,
+    EACH_EXPERT,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
     UPDATES,

@@ -15,9 +15,12 @@ from torch.utils.hooks import RemovableHandle
 
 from normscope.anatomy import BRANCHES, Anatomy, first
 from normscope.attention import scores_of
+from normscope.experts import load_of
 from normscope.stats import (
     ACTIVATIONS,
     ATTENTION,
+    EACH_EXPERT,
+    EXPERTS,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
     SUMS,
@@ -115,10 +118,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def stream_rows(anatomy: Anatomy, loss: Callable[[], Tensor]) -> list[Row]:
-    """The statistics of ACTIVATIONS, SUMS, ATTENTION and the stream, of one batch, in eval mode.
+    """The statistics of ACTIVATIONS, SUMS, ATTENTION, the experts and the stream, in eval mode.
 
-    Costs one forward and backward pass of the batch, and the attention once more. Parameters'
-    gradients, the random state and the model's mode are left as they were.
+    Costs one forward and backward pass of the batch, and attention and routing once more. The
+    gradients of parameters, the random state and the model's mode are left as they were.
 
     loss  takes the batch through the model and returns its mean loss, ()
     """
@@ -188,11 +191,18 @@ class Watch:
         if scores is not None:
             self.put(layer, "attention", ATTENTION, scores)
 
+    @torch.no_grad()
     def feed_forward(
         self, layer: int, module: nn.Module, inputs: Inputs, options: Options, output: Any
     ) -> None:
-        """The branch's output."""
+        """The branch's output, and what its experts were given."""
         self.put(layer, "feed_forward", ACTIVATIONS, first(output))
+        shares = load_of(module, first_input(inputs, options))
+        if shares is not None:
+            self.put(layer, "feed_forward", EXPERTS, shares)
+            for expert, share in enumerate(shares):
+                place = f"feed_forward.expert_{expert}"
+                self.put(layer, place, EACH_EXPERT, share, len(shares))
 
     def sum(
         self, layer: int, index: int, module: nn.Module, inputs: Inputs, options: Options, out: Any

@@ -12,6 +12,7 @@ from hydra._internal.hydra import Hydra
 import run
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
+from experiments.runners import model_sizes
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,8 +52,11 @@ def pytest_configure() -> None:
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of a toy run's time, except in tests marked `pictures`.
 
-    Pictures; and Hydra's first composition of two, which only looks whether hydra.mode is set.
+    Pictures; and Hydra's first composition of two, which only looks whether hydra.mode is set. And
+    of all published sizes, unless the test is `long`, all but one.
     """
+    if request.node.get_closest_marker("long") is None:
+        monkeypatch.setattr(model_sizes, "size_names", lambda: ["micro", "gpt2_124m"])
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)

@@ -29,6 +29,7 @@ from experiments.settings.explain import explain_composition
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
+from gpt.published import COUNTS_ALONE
 
 CONF = ROOT / "conf"
 
@@ -111,10 +112,73 @@ def test_parameters_of_published_sizes(
     assert closed_form(settings.model_config(settings.model.vocab_size or 0)) == count
 
 
+def test_parameters_of_a_mixture_of_experts(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    """Router and experts apart; what is active; what windows keep of keys and values."""
+    experts = ("model.experts.count=4", "model.experts.active=1", "model.feed_forward.dim=10")
+    attention = ("model.attention.windows=[3,0]", "model.attention.kv_heads=2")
+    code, run = cli(
+        "experiment=parameters", "model=gpt2_124m", *experts, *attention, "wandb.mode=disabled"
+    )
+    assert code == 0
+    table = pd.read_csv(run / "parameters.csv")
+    one = table[table["layer"] == 0].set_index("component")
+    assert one.loc["experts", "parameters"] == 4 * (2 * 10 * 768 + 10 + 768)
+    assert one.loc["experts", "active"] * 4 == one.loc["experts", "parameters"]
+    assert one.loc["router", "parameters"] == one.loc["router", "active"] == 4 * 769
+    assert "feed_forward" not in one.index
+    assert one.loc["experts", "bytes_4bit"] * 2 == one.loc["experts", "parameters"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["active_parameters"] == table["active"].sum() < summary["parameters"]
+    assert summary["cache_bytes"] == 2 * 2 * 2 * 64 * 6 * (3 + 1024)
+    said = capsys.readouterr().out
+    assert "6,144 bytes in bf16, 3,072 beyond the windows of 6 layers" in said
+    assert "GFLOPs in a text of 1,024 tokens" in said
+
+
+def test_sizes_stand_beside_what_is_published(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, run = cli("experiment=model_sizes", *toy)
+    assert code == 0
+    table = pd.read_csv(run / "model_sizes.csv").set_index("model")
+    assert list(table.index) == ["micro", "gpt2_124m", "deepseek_v3", "kimi_k2"]
+    assert table.loc["gpt2_124m", "parameters"] == table.loc["gpt2_124m", "published"]
+    assert table.loc["gpt2_124m", "outside_embeddings"] == 85_056_000  # as Pythia's of its shape
+    assert table["equal"].tolist()[1:] == ["yes"] * 3
+    assert pd.isna(table.loc["micro", "published"])
+    assert table.loc["micro", "vocab_size"] == 28  # of the toy text
+    assert "equal to the published count  3 of 3" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_every_published_size_is_equal(cli: Cli, toy: tuple[str, ...]) -> None:
+    """The announced count of GPT-J includes copies, as its remark says."""
+    code, run = cli("experiment=model_sizes", *toy)
+    assert code == 0
+    table = pd.read_csv(run / "model_sizes.csv").set_index("model")
+    assert set(table.index) == {path.stem for path in (CONF / "model").iterdir()} | set(
+        COUNTS_ALONE
+    )
+    assert set(table.index[table["equal"] == "no"]) <= {"gpt_j_6b"}
+    outside = table.dropna(subset="published_outside")
+    assert (outside["published_outside"] == outside["outside_embeddings"]).all()
+
+
+@pytest.mark.parametrize("name", COUNTS_ALONE)
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
+def test_a_model_that_is_counted_alone_cannot_be_made(
+    capsys: pytest.CaptureFixture[str], name: str, sweep: tuple[str, ...]
+) -> None:
+    assert cli_module.main([*sweep, f"model={name}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: model='{name}' is not valid: counted by experiment=model_sizes")
+
+
 PICTURE_OF = {
     "activations": "activations",
     "init_gradients": "gradient_by_layer",
     "memory": "memory",
+    "model_sizes": "model_sizes",
     "parameters": "parameters",
     "shortcut": "shortcut",
     "train": "loss",

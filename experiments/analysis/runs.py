@@ -313,6 +313,10 @@ def result_columns(summary: Summary) -> dict[str, Value]:
         "tokens_per_s": summary.tokens_per_s,
         "training_seconds": summary.training_seconds,
         "seconds": summary.seconds,
+        "active_parameters": summary.active_parameters,
+        "ff_dim": summary.ff_dim,
+        "flops_per_token": summary.flops_per_token,
+        "cache_bytes": summary.cache_bytes,
     }
 
 

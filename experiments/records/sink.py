@@ -24,6 +24,7 @@ METRIC_COLUMNS = (
     "clip_factor",
     "tokens_per_s",
     "memory_mb",
+    "balance_loss",
 )
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
 

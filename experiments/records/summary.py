@@ -104,6 +104,10 @@ class Summary:
     emb_dim           width of the stream
     init_gain         what the initialisation scales the branches' weights by, where it does
     parameters        how many, tied weights counted once
+    active_parameters of them, those that one token meets: see gpt/count.py, as for the next three
+    ff_dim            width of the feed-forward layers, of each expert
+    flops_per_token   of a forward pass, in a text of model.context_length tokens
+    cache_bytes       in bf16: keys and values of such a text
     diverged_at_step  the step whose loss or gradient was not finite
     divergence        how it diverged: not finite, or loss rose
     reason            of a divergence, in words
@@ -159,6 +163,10 @@ class Summary:
     emb_dim: int | None = None
     init_gain: float | None = None
     parameters: int | None = None
+    active_parameters: int | None = None
+    ff_dim: int | None = None
+    flops_per_token: float | None = None
+    cache_bytes: int | None = None
     diverged_at_step: int | None = None
     divergence: str | None = None
     reason: str | None = None

@@ -261,6 +261,37 @@ def parameters(table: Frame, summary: Summary) -> Figure:
     return figure
 
 
+def model_sizes(table: Frame, summary: Summary) -> Figure:
+    """Parameters of every size on a log scale, those that a token meets, and what is published."""
+    figure, (axis,) = new_figure()
+    figure.set_figheight(1.8 + 0.17 * len(table))
+    place = pd.Series(range(len(table)), index=table.index)
+    axis.hlines(place, table["active"], table["parameters"], color="0.75", linewidth=1, zorder=1)
+    for name, (colour, mark, _) in zip(table["placement"].unique(), styles(), strict=False):
+        chosen = table["placement"] == name
+        axis.plot(
+            table["parameters"][chosen], place[chosen], mark, color=colour, label=tick_text(name)
+        )
+        axis.plot(table["active"][chosen], place[chosen], "|", color=colour, markersize=7)
+    axis.plot([], [], "|", color="0.35", label="active: met by one token")
+    for equal, label, colour in (
+        ("yes", "published, equal", "0.2"),
+        ("no", "published, another", "red"),
+    ):
+        chosen = table["equal"] == equal
+        if chosen.any():
+            (ring,) = axis.plot(table["published"][chosen], place[chosen], "o", label=label)
+            ring.set(markersize=10, markerfacecolor="none", color=colour)
+    axis.set_yticks(place, [tick_text(name) for name in table["model"]], fontsize=8)
+    axis.set_xscale("log")
+    axis.grid(True, axis="x")
+    axis.set_ylim(-0.8, len(table) - 0.2)
+    axis.set(xlabel="parameters")
+    axis.set_title(f"{len(table)} sizes", fontsize=10)
+    axis.legend(**LEGEND)
+    return figure
+
+
 def memory(table: Frame, summary: Summary) -> Figure:
     """Predicted beside measured bytes of each kind."""
     figure, (axis,) = new_figure()
@@ -326,6 +357,7 @@ PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
     ("gradient_heatmap", "gradients", gradient_heatmap),
     ("activations_by_layer", "gradients", activations_by_layer),
     ("parameters", "parameters", parameters),
+    ("model_sizes", "model_sizes", model_sizes),
     ("memory", "memory", memory),
     ("shortcut", "shortcut", shortcut),
     ("activations", "activations", activations),

@@ -1,19 +1,21 @@
-"""How many parameters, and how many bytes, without allocating them."""
+"""How many parameters, how many bytes, and what a token costs, without allocating anything."""
 
-import logging
-
-import torch
+from typing import cast
 
 from experiments.data.corpus import load_corpus
 from experiments.machine.console import megabytes, print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
-from experiments.training.setup import BF16_BYTES, FLOAT32_BYTES, describe_model, record_parameters
-from gpt import GPT
-from normscope.anatomy import parameter_table
-
-log = logging.getLogger(__name__)
+from experiments.training.setup import (
+    BF16_BYTES,
+    FLOAT32_BYTES,
+    describe_model,
+    four_bit_bytes,
+    record_parameters,
+)
+from gpt import GPTConfig, cached_values
+from gpt.count import attention_flops_per_token, meta_model
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
@@ -22,14 +24,15 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     if vocab_size is None:
         vocab_size = load_corpus(settings).tokenizer.vocab_size
     config = settings.model_config(vocab_size)
-    with torch.device("meta"):
-        model = GPT(config)
     describe_model(recorder, config)
-    total = record_parameters(model, recorder)
-    components: dict[str, int] = {}
-    for row in parameter_table(model):
+    total = record_parameters(meta_model(config), recorder)
+    counts: dict[str, tuple[int, int]] = {}
+    for row in recorder.tables["parameters"]:
         component = str(row["component"])
-        components[component] = components.get(component, 0) + int(row["parameters"])
+        parameters, active = counts.get(component, (0, 0))
+        parameters += cast(int, row["parameters"])
+        counts[component] = parameters, active + cast(int, row["active"])
+    totals = total, recorder.summary.active_parameters or 0
     print_table(
         "Parameters by component",
         [
@@ -37,10 +40,31 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
                 "component": component,
                 "parameters": f"{count:,}",
                 "share": f"{count / total:.1%}",
+                "active": f"{met:,}",
                 "float32": megabytes(count * FLOAT32_BYTES),
                 "bf16": megabytes(count * BF16_BYTES),
+                "4 bits": megabytes(four_bit_bytes(count)),
             }
-            for component, count in [*components.items(), ("total", total)]
+            for component, (count, met) in [*counts.items(), ("total", totals)]
         ],
     )
-    return Outcome(results={"parameters": f"{total:,}"})
+    results = {"parameters": f"{total:,}", "active, of one token": f"{totals[1]:,}"}
+    return Outcome(results=results | costs_of(config, recorder.summary.flops_per_token or 0.0))
+
+
+def costs_of(config: GPTConfig, flops: float) -> dict[str, str]:
+    """What a token costs, in words; `flops` of its forward pass: see gpt/count.py."""
+    length, each = config.context_length, cached_values(config, 1) * BF16_BYTES
+    windows = sum(config.window(layer) > 0 for layer in range(config.n_layers))
+    kept = f"{each:,} bytes in bf16"
+    if windows:
+        growing = each * (config.n_layers - windows) // config.n_layers
+        kept += f", {growing:,} beyond the windows of {windows} layers"
+    of_attention = attention_flops_per_token(config)
+    return {
+        "keys and values per token": kept,
+        f"those of {length:,} tokens": megabytes(cached_values(config) * BF16_BYTES),
+        "forward pass per token": f"{flops / 1e9:,.4g} GFLOPs in a text of {length:,} tokens, "
+        f"{(flops - of_attention) / 1e9:,.4g} of matrices and {of_attention / 1e9:,.4g} of "
+        "attention",
+    }

@@ -14,6 +14,7 @@ from experiments.machine.console import one_line
 from experiments.settings.compose import setting_names, siblings, unknown_setting, wrong_value
 from experiments.settings.typed import FIELDS, FORM, FormError, is_text, quoted
 from gpt import ConfigError
+from gpt.published import COUNTS_ALONE
 from gpt.registry import choice_hint
 
 CONF = str(Path(__file__).parents[2].resolve() / "conf")
@@ -50,6 +51,10 @@ def explain_composition(error: BaseException) -> str:
         return one_line(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "model" and name in COUNTS_ALONE:
+            valid = "counted by experiment=model_sizes and no more: it cannot be made or trained "
+            valid += "here, where there is no multi-head latent attention"
+            return one_line(ConfigError(group, name, valid))
         extra = EXTRAS.get(f"{group}={name}", "")
         return f"{group}={name!r} is not valid: {extra}{choice_hint(name, error.options)}"
     if isinstance(error, OverrideParseException):

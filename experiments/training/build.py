@@ -9,6 +9,7 @@ from experiments.data.corpus import Corpus
 from experiments.settings.schema import Settings
 from experiments.training.weights import load_weights
 from gpt import GPT, ConfigError, GPTConfig
+from gpt.count import meta_model
 
 
 @contextmanager
@@ -42,9 +43,8 @@ def build_model(
 
 def empty_model(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> GPT:
     """A model in which nothing was drawn, for weights that are all read."""
-    with torch.device("meta"):
-        model = GPT(config)
-    model = model.to(dtype).to_empty(device=device)
+    model = meta_model(config).to(dtype).to_empty(device=device)
+    model.config = config  # with its own scheme
     model.tie()  # what is made anew is no longer shared
     return model
 

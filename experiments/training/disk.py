@@ -24,6 +24,8 @@ from normscope.gradients import ParameterNorms
 from normscope.stats import (
     ACTIVATIONS,
     ATTENTION,
+    EACH_EXPERT,
+    EXPERTS,
     GRADIENTS,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
@@ -134,7 +136,7 @@ def trained_bytes(settings: Settings, norms: ParameterNorms) -> int:
     steps, digits = trainer.steps, len(str(trainer.steps))
     blocks = sum(component == "block" for _, component in norms.groups)
     logged = rows_at(norms.groups, GRADIENTS)
-    streams = rows_of_streams(blocks)
+    streams = rows_of_streams(blocks, settings.model.experts.count)
     every_place = norms.groups | norms.tensors
     probed = [*rows_at(every_place, GRADIENTS), *rows_at(every_place, UPDATES), *streams]
     if trainer.probe_every is None:
@@ -180,9 +182,12 @@ def rows_at(places: Iterable[tuple[int, str]], point: Point) -> list[Row]:
     return [Row(*place, stat, 0.0) for place in places for stat in point.statistics]
 
 
-def rows_of_streams(blocks: int) -> list[Row]:
-    """The rows of activations, attention and streams: at most, some placements lack a part."""
-    rows = []
+def rows_of_streams(blocks: int, experts: int) -> list[Row]:
+    """The rows of all that flows through blocks: at most, some placements lack a part."""
+    of_experts = [f"feed_forward.expert_{expert}" for expert in range(experts)]
+    rows = rows_at(((layer, part) for layer in range(blocks) for part in of_experts), EACH_EXPERT)
+    if experts:
+        rows += rows_at(((layer, "feed_forward") for layer in range(blocks)), EXPERTS)
     for point in (ACTIVATIONS, SUMS, ATTENTION, STREAM_GRADIENTS):
         rows += rows_at(((layer, part) for layer in range(blocks) for part in point.of), point)
     distances = [2**n for n in range(blocks.bit_length())]  # in blocks

@@ -27,6 +27,7 @@ class OnDevice:
     step: int
     lr: float
     loss: Tensor  # ()
+    balance: Tensor  # (), what was added to the loss to even the experts' load
     grad_norms: Tensor  # (number of parameters,)
 
     @property
@@ -42,6 +43,7 @@ class OnHost:
     step: int
     lr: float
     loss: float
+    balance: float
     grad_norms: Tensor  # (number of parameters,)
 
     @property
@@ -83,6 +85,12 @@ class Engine:
         return self.device.type != "cpu"
 
     @property
+    def balances(self) -> bool:
+        """Whether something is added to the loss that evens the load of experts."""
+        experts = self.model.config.experts
+        return bool(experts.count and experts.balance_loss)
+
+    @property
     def rows(self) -> int:
         """Windows of one step."""
         return self.settings.trainer.rows
@@ -99,27 +107,34 @@ class Engine:
         rate = learning_rate(settings.schedule, settings.optimizer.lr, step, settings.trainer.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.gradients(step)
-        values = OnDevice(step, rate, loss, self.norms.gradients())
+        loss, balance = self.gradients(step)
+        values = OnDevice(step, rate, loss, balance, self.norms.gradients())
         self.pending.append(values)
         return values
 
-    def gradients(self, step: int) -> Tensor:
-        """Accumulate the gradients of one step; gives its mean loss, on the device."""
+    def gradients(self, step: int) -> tuple[Tensor, Tensor]:
+        """Accumulate the gradients of one step; gives its mean loss, on the device.
+
+        And, apart from it, the mean of what evens the load of experts, whose gradient is part of
+        the step's: 0 without such a loss.
+        """
         parts = self.settings.trainer.accumulate
         # Shared before it is cut into parts, so that each process has parts of equal size.
         tokens, targets = map(self.world.share, self._batch(step))
-        total = torch.zeros((), device=self.device)
+        total, evening = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(
             tokens.chunk(parts), targets.chunk(parts), strict=True
         ):
             with self.memory.of_forward(step, self.model):
                 loss = self.loss(part_tokens, part_targets) / parts
-            loss.backward()
+                balance = self.model.balance_loss()
             total += loss.detach()
+            if balance is not None:
+                loss, evening = loss + balance / parts, evening + balance.detach() / parts
+            loss.backward()
         self.world.average_gradients(self.model)
         self.memory.after_backward(step, self.model)
-        return self.world.mean(total)
+        return self.world.mean(total), self.world.mean(evening)
 
     def fetch(self, with_gradients: bool) -> list[OnHost]:
         """Copy the values of all pending steps from the device, in one transfer.
@@ -130,9 +145,10 @@ class Engine:
         pending, self.pending = self.pending, []
         if not pending:
             return []
-        table = torch.stack([torch.cat([v.loss[None].float(), v.grad_norms]) for v in pending])
+        lines = [(v.loss[None].float(), v.balance[None].float(), v.grad_norms) for v in pending]
+        table = torch.stack([torch.cat(line) for line in lines])
         fetched = [
-            OnHost(values.step, values.lr, float(line[0]), line[1:])
+            OnHost(values.step, values.lr, float(line[0]), float(line[1]), line[2:])
             for values, line in zip(pending, table.cpu().double(), strict=True)
         ]
         if with_gradients:

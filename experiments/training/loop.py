@@ -162,6 +162,8 @@ class Trainer:
             "lr": values.lr,
             "grad_norm": float(values.total_norm),
         }
+        if self.engine.balances:
+            record.metrics["balance_loss"] = values.balance
         each_tensor = each_tensor or not values.is_finite  # to show which tensor it is
         record.rows[:0] = self.engine.norms.gradient_rows(values.grad_norms, each_tensor)
 

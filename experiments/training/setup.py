@@ -1,7 +1,9 @@
 """What comes before and after the loop: model and trainer set up, the outcome recorded."""
 
 import logging
+from collections import Counter
 from dataclasses import asdict
+from typing import cast
 
 import torch
 
@@ -28,8 +30,9 @@ from experiments.training.memory import (
 )
 from experiments.training.tally import Tally
 from gpt import GPT, PLACEMENTS, GPTConfig
+from gpt.count import cached_values, flops_per_token_of, is_of_experts, met_parameters
 from gpt.init import init_gain
-from normscope.anatomy import parameter_table
+from normscope.anatomy import Place, anatomy_of
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +75,50 @@ def warn_of_absent_kinds(config: GPTConfig) -> None:
 
 
 def record_parameters(model: GPT, recorder: Recorder) -> int:
-    """Record parameters.csv; returns the total, tied weights counted once."""
-    rows = [
+    """Record parameters.csv, and what a token costs; returns the total, tied weights once."""
+    config, summary = model.config, recorder.summary
+    recorder.table("parameters", parameter_rows(model))
+    rows = recorder.tables["parameters"]
+    summary.parameters = sum(cast(int, row["parameters"]) for row in rows)
+    summary.active_parameters = sum(cast(int, row["active"]) for row in rows)
+    summary.ff_dim = config.ff_dim
+    summary.flops_per_token = flops_per_token_of(model)
+    summary.cache_bytes = cached_values(config) * BF16_BYTES
+    return summary.parameters
+
+
+def parameter_rows(model: GPT) -> list[dict[str, int | str]]:
+    """The rows of parameters.csv, by layer and component."""
+    met, counts = met_parameters(model), Counter[tuple[int, str]]()
+    active = Counter[tuple[int, str]]()
+    for place in anatomy_of(model).places():
+        key = place.layer, component_of(place, model.config)
+        counts[key] += place.parameter.numel()
+        active[key] += met[place.name]
+    return [
         {
-            **row,
-            "bytes": int(row["parameters"]) * model.head.weight.element_size(),
-            "bytes_bf16": int(row["parameters"]) * BF16_BYTES,
+            "layer": key[0],
+            "component": key[1],
+            "parameters": count,
+            "bytes": count * model.head.weight.element_size(),
+            "bytes_bf16": count * BF16_BYTES,
+            "active": active[key],
+            "bytes_4bit": four_bit_bytes(count),
         }
-        for row in parameter_table(model)
+        for key, count in counts.items()
     ]
-    recorder.table("parameters", rows)
-    total = sum(int(row["parameters"]) for row in rows)
-    recorder.summary.parameters = total
-    return total
+
+
+def component_of(place: Place, config: GPTConfig) -> str:
+    """The component of a parameter, of a mixture of experts its experts apart from its router."""
+    if place.component != "feed_forward" or not config.experts.count:
+        return place.component
+    return "experts" if is_of_experts(place.name) else "router"
+
+
+def four_bit_bytes(count: int) -> int:
+    """Bytes of as many numbers of four bits; the scales that they share are not counted."""
+    return -(-count // 2)
 
 
 def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:

@@ -13,6 +13,7 @@ from experiments.machine.console import one_line
 from experiments.machine.files import typed_path
 from experiments.settings.weights import CONFIG, read_description
 from gpt import GPT, ConfigError, GPTConfig
+from gpt.count import meta_model
 from gpt.families import Family, load, stored
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,7 @@ def check_placement(config: GPTConfig, trained: GPTConfig, directory: str) -> No
 
 def parameter_names(config: GPTConfig) -> set[str]:
     """Of a model that is not made."""
-    with torch.device("meta"):
-        return {name for name, _ in GPT(config).named_parameters()}
+    return {name for name, _ in meta_model(config).named_parameters()}
 
 
 def in_short(names: set[str]) -> str:

@@ -1,5 +1,6 @@
 """The catalogue of statistics, against what runs write, and what a new entry costs."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,9 @@ RUNS = (
     ("experiment=init_gradients", "norm=peri_ln"),
     ("experiment=init_gradients", "norm=admin"),
     ("experiment=shortcut",),
+    ("experiment=train", "model.experts.count=3", "model.experts.active=2", "trainer.steps=1"),
 )
+EXPERT = re.compile(r"feed_forward\.expert_\d+")
 
 
 def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> None:
@@ -35,9 +38,10 @@ def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> Non
         for component, stat in set(zip(rows["component"], rows["stat"], strict=True)):
             stats.add(stat)
             entry = described(stat)
-            is_tensor = component not in entry.of
-            assert not is_tensor or "each tensor" in entry.of, (component, stat)
-            written.setdefault(entry.name, set()).add("each tensor" if is_tensor else component)
+            if component not in entry.of:
+                component = "each expert" if EXPERT.fullmatch(component) else "each tensor"
+            assert component in entry.of, (component, stat)
+            written.setdefault(entry.name, set()).add(component)
     assert written == {entry.name: set(entry.of) for entry in catalogue()}
     assert {"angular_distance", "angular_distance_2", "angular_distance_4"} <= stats
 

@@ -1,6 +1,7 @@
 """The probes against naive computations of the same definitions."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from configs import changed
 from experiments.settings.schema import OptimizerSettings
 from experiments.training.optimizer import make_optimizer
-from gpt import GPT, PLACEMENTS, AttentionConfig, GPTConfig, NormConfig
+from gpt import GPT, PLACEMENTS, AttentionConfig, ExpertsConfig, GPTConfig, NormConfig
 from normscope import Probes, Row, anatomy_of
 from normscope.ablation import layer_drop_rows
 from normscope.attention import relative_entropy
@@ -414,6 +415,73 @@ def test_entropy_of_known_weights() -> None:
     uniform = torch.ones(5, 5).tril() / torch.arange(1, 6)[:, None]
     assert relative_entropy(uniform, causal=True).item() == pytest.approx(1.0)
     assert relative_entropy(torch.eye(5), causal=True).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("window", "sinks"), [(3, False), (0, True), (3, True), (1, False), (20, True)]
+)
+def test_attention_entropy_knows_windows_and_sinks(
+    batch: tuple[Tensor, Tensor], window: int, sinks: bool
+) -> None:
+    """Row t sees min(t, window) tokens; a sink takes a part of the sum, which is divided out."""
+    torch.manual_seed(0)
+    attention = AttentionConfig(windows=[window], sinks=sinks)
+    model = GPT(GPTConfig(11, 8, 12, 3, 1, attention=attention))
+    (block,) = model.blocks
+    nn.init.normal_(block.attention.qkv.weight)
+    if sinks:
+        nn.init.normal_(block.attention.sinks, std=3)
+    rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
+    x = block.norm_1(model.token_embedding(batch[0]) + model.position_embedding(torch.arange(8)))
+    query, key, _ = block.attention.heads(x)
+    shares = []
+    for text, head, t in itertools.product(range(4), range(3), range(1, 8)):
+        first = max(0, t + 1 - window) if window else 0
+        logits = key[text, head, first : t + 1] @ query[text, head, t] / 2
+        p = logits.softmax(0)
+        shares.append(-(p * p.log()).sum().item() / math.log(len(p)) if len(p) > 1 else math.nan)
+    expected = pytest.approx(sum(shares) / len(shares), rel=1e-5, nan_ok=True)
+    assert rows[0, "attention", "attention_entropy"] == expected
+
+
+def test_a_sink_that_takes_all_leaves_no_entropy(batch: tuple[Tensor, Tensor]) -> None:
+    model = GPT(GPTConfig(11, 8, 12, 3, 1, attention=AttentionConfig(sinks=True)))
+    nn.init.constant_(model.blocks[0].attention.sinks, 1e4)
+    rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
+    assert rows[0, "attention", "attention_entropy"] == 0
+
+
+@pytest.mark.parametrize("active", [1, 2])
+def test_load_of_experts_is_what_the_router_chose(
+    batch: tuple[Tensor, Tensor], active: int
+) -> None:
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 8, 12, 3, 2, experts=ExpertsConfig(count=5, active=active)))
+    seen: dict[int, Tensor] = {}
+    for layer, block in enumerate(model.blocks):
+        keep = partial(seen.__setitem__, layer)
+        block.feed_forward.register_forward_pre_hook(lambda _, x, keep=keep: keep(x[0]))
+    rows = values_of(stream_rows(anatomy_of(model), partial(loss_of, model, *batch)))
+    for layer, block in enumerate(model.blocks):
+        counts = [0] * 5
+        for token in seen[layer].flatten(0, 1):
+            logits = block.feed_forward.router(token).tolist()
+            for expert in sorted(range(5), key=lambda e: -logits[e])[:active]:
+                counts[expert] += 1
+        assert sum(counts) == 32 * active
+        shares = [count / sum(counts) for count in counts]
+        for expert, share in enumerate(shares):
+            load = rows[layer, f"feed_forward.expert_{expert}", "expert_load"]
+            assert load == pytest.approx(5 * share, rel=1e-5)
+        largest, entropy = (
+            rows[layer, "feed_forward", stat] for stat in ("expert_max_load", "expert_entropy")
+        )
+        assert largest == pytest.approx(5 * max(shares), rel=1e-5)
+        plain = -sum(share * math.log(share) for share in shares if share) / math.log(5)
+        assert entropy == pytest.approx(plain, rel=1e-5)
+    dense = GPT(GPTConfig(11, 8, 12, 3, 1))
+    stats = {row.stat for row in stream_rows(anatomy_of(dense), partial(loss_of, dense, *batch))}
+    assert not any("expert" in stat for stat in stats)
 
 
 class InUnits(nn.Module):

@@ -39,8 +39,9 @@ def bytes_in(directory: Path) -> int:
             "optimizer=sgd",
         ),
         ("experiment=init_gradients", "init_gradients.seeds=6", "seed=1000"),
+        ("trainer.steps=40", "model.experts.count=6", "trainer.probe_every=4"),
     ],
-    ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained"],
+    ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained", "experts"],
 )
 def test_predicted_bytes_are_those_on_the_disk(
     cli: Cli, toy: tuple[str, ...], options: tuple[str, ...]

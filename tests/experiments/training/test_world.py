@@ -3,6 +3,7 @@
 import copy
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,45 @@ def test_two_halves_make_the_gradient_of_the_whole_batch(cli: Cli, toy: tuple[st
     torch.testing.assert_close(halves, whole, rtol=1e-10, atol=1e-14)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(gradients(OneOfTwo(0)), whole, rtol=1e-3, atol=1e-6)
+
+
+def test_the_balance_loss_is_trained_on_and_recorded_apart(cli: Cli, toy: tuple[str, ...]) -> None:
+    """Gradients of cross entropy and balance together, each the mean of its parts.
+
+    The balance of a part is of its own tokens, as that of one large batch is of all.
+    """
+    experts = ("count=4", "active=2", "balance_loss=0.5")
+    arguments = [f"model.experts.{each}" for each in experts]
+    options = ("trainer.accumulate=2", "trainer.precision=float64", "model.drop_rate=0")
+    code, run = cli(*toy, *arguments, *options)
+    assert code == 0
+    state = state_of(run)
+    settings = build_dataclass(Settings, state["settings"])
+    corpus = load_corpus(settings)
+    model = GPT(GPTConfig.from_values(state["model_config"])).double()
+    memory = StepMemory(PeakMeter(torch.device("cpu")), {}, {})
+    engine = Engine(model, corpus, settings, torch.device("cpu"), memory)
+    loss, recorded = engine.gradients(5)
+    found = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    tokens, targets = corpus.batch(settings.seed, 5, 4, 16)
+    entropies, balances = [], []
+    for part in (slice(0, 2), slice(2, 4)):
+        logits = model(tokens[part])
+        entropies.append(nn.functional.cross_entropy(logits.flatten(0, 1), targets[part].flatten()))
+        balances.append(0.5 * sum(block.feed_forward.balance for block in model.blocks) / 2)
+    assert loss.item() == pytest.approx(sum(entropies).item() / 2, rel=1e-6)
+    assert recorded.item() == pytest.approx(sum(balances).item() / 2, rel=1e-6)
+    assert recorded.item() >= 0.5 - 1e-6
+    ((sum(entropies) + sum(balances)) / 2).backward()
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+
+    metrics = pd.read_csv(run / "metrics.csv")
+    trained = metrics[metrics["train_loss"].notna()]
+    assert (trained["balance_loss"] >= 0.5 - 1e-6).all()
+    assert trained["train_loss"].iloc[0] == pytest.approx(metrics["val_loss"].iloc[0], abs=0.3)
+    _, dense = cli(*toy)
+    assert pd.read_csv(dense / "metrics.csv")["balance_loss"].isna().all()
 
 
 def test_a_run_goes_by_the_mean_of_all_processes(
