@@ -159,7 +159,7 @@ def test_every_published_size_is_equal(cli: Cli, toy: tuple[str, ...]) -> None:
     assert set(table.index) == {path.stem for path in (CONF / "model").iterdir()} | set(
         COUNTS_ALONE
     )
-    assert set(table.index[table["equal"] == "no"]) <= {"gpt_j_6b"}
+    assert set(table.index[table["equal"] == "no"]) <= {"gptj_6b"}
     outside = table.dropna(subset="published_outside")
     assert (outside["published_outside"] == outside["outside_embeddings"]).all()
 
