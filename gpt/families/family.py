@@ -61,7 +61,12 @@ class Family:
         check_names(values, known | set(self.no_effect))
         ours = dict(self.holds)
         for entry in self.entries:
-            ours |= entry.read(values)
+            try:
+                ours |= entry.read(values)
+            except (AttributeError, IndexError, KeyError, TypeError) as error:  # another structure
+                given = {name: values[name] for name in entry.names if name in values}
+                names, valid = ", ".join(given), f"no such model: {error}"
+                raise refused(names, [*given.values()], valid) from None
         return from_nested(GPTConfig, nested(ours))
 
     def values(self, config: GPTConfig) -> dict[str, Any]:

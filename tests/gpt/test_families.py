@@ -9,7 +9,7 @@ positions stay in float32 on both sides.
 import copy
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +344,8 @@ OF_FAMILY = {
     **{"llama": "llama", "gpt_oss": "gpt_oss", "qwen3": "qwen3", "gemma3": "gemma3_text"},
     **{"olmo3": "olmo3", "smollm3": "smollm3"},
 }
-SLOW = {"gpt_oss_20b", "gpt_oss_120b"}  # seconds, a hundred experts by layer
+# One of each family; the others in the long run alone.
+SMALLEST = {next(name for name in COUNTS if name.startswith(f"{word}_")) for word in OF_FAMILY}
 
 
 def published(name: str) -> tuple[Family, GPTConfig]:
@@ -355,12 +356,10 @@ def published(name: str) -> tuple[Family, GPTConfig]:
     return FAMILIES[kind], settings.model_config(settings.model.vocab_size)
 
 
-def spared(names: Iterable[str], slow: Callable[[str], bool]) -> list[Any]:
-    """Names as parameters of a test, the slow ones for the long run alone."""
-    return [pytest.param(name, marks=pytest.mark.long if slow(name) else ()) for name in names]
+SIZES = [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.long) for name in COUNTS]
 
 
-@pytest.mark.parametrize("name", spared(COUNTS, SLOW.__contains__))
+@pytest.mark.parametrize("name", SIZES)
 def test_a_published_size_has_its_parameters_and_its_config_json(name: str) -> None:
     family, config = published(name)
     assert parameter_count(config) == COUNTS[name]
@@ -374,10 +373,7 @@ def test_a_published_size_has_its_parameters_and_its_config_json(name: str) -> N
         assert active_parameter_count(config) == ACTIVE[name]
 
 
-SMALLEST = {name.split("_")[0]: name for name in reversed(COUNTS) if name not in SLOW}
-
-
-@pytest.mark.parametrize("name", spared(COUNTS, lambda name: name not in SMALLEST.values()))
+@pytest.mark.parametrize("name", SIZES)
 def test_a_published_size_has_the_parameters_of_the_library_s_model(name: str) -> None:
     """Made without values from the config.json that we write for it."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -433,10 +429,16 @@ def test_every_size_of_conf_model_that_is_published_is_counted() -> None:
         ("llama", {"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_parameters.mscale=0.7"),
         ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ("llama", {"layer_types": ["full_attention"]}, "for each of 2 layers"),
-        ("gpt_oss", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4' .* bfloat16"),
+        ("gpt_oss", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.* as bfloat16"),
         ("gpt_oss", {"swiglu_alpha": 1.0}, "swiglu_alpha=1.0 is not valid: must be 1.702"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "softcapping=30.0 .* not implemented"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "attention=True .* not implemented"),
+        ("llama", {"num_hidden_layers": "two"}, "num_hidden_layers='two'|no such model"),
+        ("llama", {"hidden_size": "wide"}, "emb_dim='wide' is not valid: must be a whole number"),
+        ("llama", {"rope_scaling": "yarn"}, "rope_scaling=.'yarn'. is not valid: no such model"),
+        ("gpt_neo", {"attention_types": 3}, "attention_types, window_size=.* no such model"),
+        ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[\[1\]\] .* no such model"),
+        ("gemma3_text", {"hidden_size": "wide"}, "hidden_size=.'wide'. .* no such model"),
         ("olmo3", {"rope_parameters": YARN}, "must name sliding_attention and full_attention"),
     ],
 )
