@@ -77,6 +77,7 @@ class PositionConfig:
                  layers; 0 leaves a layer without positions
     fraction     rotary: of each head's features, from the first, that turn
     interleaved  rotary: whether features 2i and 2i + 1 are a pair; else i and i + d/2
+    in_float32   rotary: whether queries and keys of fewer bits turn in float32
     """
 
     kind: str = setting("learned", choices=POSITIONS)
@@ -84,6 +85,7 @@ class PositionConfig:
     bases: list[float] = setting(factory=lambda: [10000.0], at_least=0, newer=True)
     fraction: float = setting(1.0, above=0, at_most=1, newer=True)
     interleaved: bool = setting(False, newer=True)
+    in_float32: bool = setting(False, newer=True)
     yarn: YarnConfig = setting(factory=YarnConfig)
 
 

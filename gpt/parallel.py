@@ -1,8 +1,9 @@
 """Placements where both branches read the same input, under the names of `gpt/placement.py`.
 
 Notation as there. `add_1` adds A to the stream and `add_2` then F, which reads the block's input
-all the same. With `parallel.shared` one norm, N_1, stands before both branches. A placement that
-is about what lies between the two branches has no parallel form, and is not here.
+all the same, and is added whether or not there is a shortcut. With `parallel.shared` one norm, N_1,
+stands before both branches. A placement that is about what lies between the two branches has no
+parallel form, and is not here.
 
 Wang and Komatsuzaki 2021 (GPT-J); Black et al. 2022 (GPT-NeoX), arXiv 2204.06745; Chowdhery et al.
 2022 (PaLM), arXiv 2204.02311. These are `pre_ln`; the other forms follow from it, unpublished.
@@ -10,7 +11,7 @@ Wang and Komatsuzaki 2021 (GPT-J); Black et al. 2022 (GPT-NeoX), arXiv 2204.0674
 
 from torch import Tensor
 
-from gpt.block import Block
+from gpt.block import Block, Shortcut
 from gpt.config import GPTConfig
 from gpt.placement import (
     LNScaling,
@@ -27,7 +28,15 @@ from gpt.placement import (
 from gpt.registry import PARALLEL, ConfigError
 
 
-class Inputs(Block):
+class Branches(Block):
+    """The sum of both branches."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.add_2 = Shortcut(on=True)
+
+
+class Inputs(Branches):
     """Norms on what the branches read, one for each or one for both."""
 
     @classmethod
@@ -46,7 +55,7 @@ class Inputs(Block):
         self.shared = config.parallel.shared
 
 
-class NoInputs(Block):
+class NoInputs(Branches):
     """No norm on what the branches read."""
 
     @classmethod

@@ -92,6 +92,7 @@ class RotaryTurn(nn.Module):
         self.width = config.turned_dim
         self.base = config.base(layer)
         self.interleaved = config.position.interleaved
+        self.in_float32 = config.position.in_float32
         self.yarn, self.factor = config.position.yarn, config.yarn_factor(layer)
         self.concentration = 1 + 0.1 * math.log(self.factor)
 
@@ -121,8 +122,9 @@ class RotaryTurn(nn.Module):
 
     def forward(self, x: Tensor, places: Tensor) -> Tensor:
         angles = places[..., None, :, None] * self.frequencies(x.device)  # (..., 1, T, d/2)
-        cos = (angles.cos() * self.concentration).to(x.dtype)
-        sin = (angles.sin() * self.concentration).to(x.dtype)
+        cos, sin = angles.cos() * self.concentration, angles.sin() * self.concentration
+        if not self.in_float32:
+            cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         turned, rest = x[..., : self.width], x[..., self.width :]
         if self.interleaved:
             a, b = turned[..., ::2], turned[..., 1::2]
@@ -130,4 +132,4 @@ class RotaryTurn(nn.Module):
         else:
             a, b = turned.chunk(2, dim=-1)
             pairs = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-        return torch.cat((pairs, rest), dim=-1)
+        return torch.cat((pairs.to(x.dtype), rest), dim=-1)

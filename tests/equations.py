@@ -128,15 +128,34 @@ def reordered(w: Written, x: Tensor, s: float) -> Tensor:
     return s * h + w.norm(w.feed_forward(h), "norm_2")
 
 
-def sub_ln(w: Written, x: Tensor, s: float) -> Tensor:
-    heads = w.heads(w.norm(x, "norm_1"))
+def mixed_heads(w: Written, x: Tensor) -> Tensor:
+    """What each head reads, (B, T, 3, 4), after the norms on queries and keys if there are any."""
+    heads = w.heads(x)
     if w.config.norm.qk:
         for index, name in enumerate(("query_norm", "key_norm")):
             heads[index] = w.norm(heads[index], name, w.block.attention)
-    mixed = w.mix(*heads).flatten(-2)
-    h = s * x + w.out(w.norm(mixed, "norm", w.block.attention))
-    hidden = w.hidden(w.norm(h, "norm_2"))
-    return s * h + w.wide(w.norm(hidden, "norm", w.block.feed_forward))
+    return w.mix(*heads)
+
+
+def normed_heads(w: Written, x: Tensor) -> Tensor:
+    """Attention with a norm before the output weights."""
+    return w.out(w.norm(mixed_heads(w, x).flatten(-2), "norm", w.block.attention))
+
+
+def scaled_heads(w: Written, x: Tensor) -> Tensor:
+    """Attention with a learned scale per head."""
+    mixed, scale = mixed_heads(w, x), w.block.attention.head_scale
+    return w.out(torch.stack([scale[h] * mixed[:, :, h] for h in range(3)], dim=2).flatten(-2))
+
+
+def normed_hidden(w: Written, x: Tensor) -> Tensor:
+    """The feed-forward with a norm on its hidden side."""
+    return w.wide(w.norm(w.hidden(x), "norm", w.block.feed_forward))
+
+
+def sub_ln(w: Written, x: Tensor, s: float) -> Tensor:
+    h = s * x + normed_heads(w, w.norm(x, "norm_1"))
+    return s * h + normed_hidden(w, w.norm(h, "norm_2"))
 
 
 def residual_dual(w: Written, state: tuple[Tensor, Tensor], s: float) -> tuple[Tensor, Tensor]:
@@ -164,22 +183,66 @@ def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
 
 
 def normformer(w: Written, x: Tensor, s: float) -> Tensor:
-    heads = w.heads(w.norm(x, "norm_1"))
-    if w.config.norm.qk:
-        for index, name in enumerate(("query_norm", "key_norm")):
-            heads[index] = w.norm(heads[index], name, w.block.attention)
-    mixed = torch.stack(
-        [w.block.attention.head_scale[h] * w.mix(*heads)[:, :, h] for h in range(3)], dim=2
-    )
-    h = s * x + w.norm(w.out(mixed.flatten(-2)), "out_norm_1")
-    hidden = w.hidden(w.norm(h, "norm_2"))
-    return s * h + w.wide(w.norm(hidden, "norm", w.block.feed_forward))
+    h = s * x + w.norm(scaled_heads(w, w.norm(x, "norm_1")), "out_norm_1")
+    return s * h + normed_hidden(w, w.norm(h, "norm_2"))
 
 
 def admin(w: Written, x: Tensor, s: float) -> Tensor:
     h = w.norm(w.block.get_parameter("weight_1") * x + w.attention(x), "norm_1")
     return w.norm(w.block.get_parameter("weight_2") * h + w.feed_forward(h), "norm_2")
 
+
+def inputs(w: Written, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What both parallel branches read, behind a norm each or one for both."""
+    second = "norm_1" if w.config.parallel.shared else "norm_2"
+    return w.norm(x, "norm_1"), w.norm(x, second)
+
+
+def parallel_pre(w: Written, x: Tensor, s: float, scale: float = 1.0) -> Tensor:
+    a, f = inputs(w, x)
+    return s * x + w.attention(scale * a) + w.feed_forward(scale * f)
+
+
+def parallel_post(w: Written, x: Tensor, s: float) -> Tensor:
+    return w.norm(s * x + w.attention(x) + w.feed_forward(x), "norm_1")
+
+
+def parallel_no_norm(w: Written, x: Tensor, s: float) -> Tensor:
+    return s * x + w.attention(x) + w.feed_forward(x)
+
+
+def parallel_sandwich(w: Written, x: Tensor, s: float) -> Tensor:
+    a, f = inputs(w, x)
+    return s * x + w.norm(w.attention(a), "out_norm_1") + w.norm(w.feed_forward(f), "out_norm_2")
+
+
+def parallel_reordered(w: Written, x: Tensor, s: float) -> Tensor:
+    return s * x + w.norm(w.attention(x), "norm_1") + w.norm(w.feed_forward(x), "norm_2")
+
+
+def parallel_sub_ln(w: Written, x: Tensor, s: float) -> Tensor:
+    a, f = inputs(w, x)
+    return s * x + normed_heads(w, a) + normed_hidden(w, f)
+
+
+def parallel_normformer(w: Written, x: Tensor, s: float) -> Tensor:
+    a, f = inputs(w, x)
+    return s * x + w.norm(scaled_heads(w, a), "out_norm_1") + normed_hidden(w, f)
+
+
+# Where both branches read the block's input: equations of each layer, or of all alike.
+PARALLEL_EQUATIONS: dict[str, list[Callable[..., Tensor]]] = {
+    "pre_ln": [parallel_pre],
+    "post_ln": [parallel_post],
+    "no_norm": [parallel_no_norm],
+    "sandwich": [parallel_sandwich],
+    "peri_ln": [parallel_sandwich],
+    "reordered": [parallel_reordered],
+    "sub_ln": [parallel_sub_ln],
+    "normformer": [parallel_normformer],
+    "ln_scaling": [partial(parallel_pre, scale=depth**-0.5) for depth in (1, 2, 3, 4)],
+    "mix_ln": [parallel_post, parallel_pre, parallel_pre, parallel_pre],
+}
 
 Size = Callable[[int], int]
 

@@ -61,7 +61,12 @@ class Family:
         check_names(values, known | set(self.no_effect))
         ours = dict(self.holds)
         for entry in self.entries:
-            ours |= entry.read(values)
+            try:
+                ours |= entry.read(values)
+            except (AttributeError, IndexError, KeyError, TypeError) as error:  # another structure
+                given = {name: values[name] for name in entry.names if name in values}
+                names, valid = ", ".join(given), f"no such model: {error}"
+                raise refused(names, [*given.values()], valid) from None
         return from_nested(GPTConfig, nested(ours))
 
     def values(self, config: GPTConfig) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def family_of(values: Values) -> Family:
     """The family of a config.json of these values; ConfigError where there is none."""
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
-        raise refused("model_type", model_type, f"must be one of {', '.join(FAMILIES)}")
+        raise refused("model_type", model_type, f"must be one of {', '.join(sorted(FAMILIES))}")
     found: Family = FAMILIES[model_type]
     return found
 
@@ -224,5 +229,6 @@ def position_spelled_out(config: GPTConfig) -> PositionConfig:
         bases=[config.base(layer) for layer in layers],
         fraction=config.turned_dim / config.head_dim,
         interleaved=position.interleaved,
+        in_float32=position.in_float32,
         yarn=YarnConfig() if plain else replace(position.yarn, factors=factors),
     )

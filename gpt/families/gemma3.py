@@ -19,15 +19,15 @@ from gpt.families.llama import (
     TIED,
 )
 from gpt.families.tensors import both
-from gpt.families.values import ACTIVATIONS, Turned, same
+from gpt.families.values import ACTIVATIONS, Computed, same, value_of
 
-FACTOR = Turned(
+FACTOR = Computed(
     "hidden_size",
     "embedding.factor",
     to_ours=lambda width, values: width**0.5,
     to_theirs=lambda config: config.emb_dim,
 )
-SCALE = Turned(
+SCALE = Computed(
     "query_pre_attn_scalar",
     "attention.scale",
     to_ours=lambda scalar, values: scalar**-0.5,
@@ -57,7 +57,7 @@ enter(
             Layers(
                 theta=1000000.0,
                 sliding=lambda values, layer: (
-                    (layer + 1) % values.get("sliding_window_pattern", 6) != 0
+                    (layer + 1) % value_of(values, "sliding_window_pattern", 6) != 0
                 ),
                 local=("rope_local_base_freq", 10000.0),
                 by_kind=True,

@@ -3,9 +3,9 @@
 from gpt.families.family import Family, enter
 from gpt.families.gpt2 import sizes
 from gpt.families.tensors import both
-from gpt.families.values import Only, Turned
+from gpt.families.values import Computed, Only
 
-ROTARY_DIM = Turned(
+ROTARY_DIM = Computed(
     "rotary_dim",
     "position.fraction",
     to_ours=lambda width, values: width * values["n_head"] / values["n_embd"],

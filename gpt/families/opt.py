@@ -6,9 +6,9 @@ Of its two tables of embeddings the positions have two rows before the first tok
 
 from gpt.families.family import Family, enter
 from gpt.families.tensors import both
-from gpt.families.values import ACTIVATIONS, Only, Turned, same
+from gpt.families.values import ACTIVATIONS, Computed, Only, same
 
-FINAL_NORM = Turned(
+FINAL_NORM = Computed(
     "_remove_final_layer_norm",
     "norm.final",
     to_ours=lambda removed, values: False if removed else None,

@@ -168,11 +168,8 @@ class Only:
 
 
 @dataclass(frozen=True)
-class Turned:
-    """A value that is computed from ours, `to_ours` and `to_theirs` from the value and the config.
-
-    The rest as in Same.
-    """
+class Computed:
+    """A value from which ours is computed, and theirs from our config; the rest as in Same."""
 
     theirs: str
     ours: str
@@ -196,10 +193,9 @@ class Turned:
 
 def check_names(values: Values, known: Collection[str]) -> None:
     """Raise ConfigError for a name that asks for something of which nobody knows."""
-    method = (values.get("quantization_config") or {}).get("quant_method")
-    if method:
+    if values.get("quantization_config"):
         valid = "quantised weights are not read; store them as bfloat16 or float32 first"
-        raise refused("quantization_config.quant_method", method, valid)
+        raise refused("quantization_config", values["quantization_config"], valid)
     for name, value in values.items():
         if value and name not in known and name not in WITHOUT_EFFECT:
             raise refused(name, value, "is not implemented; it may be absent, null, false or 0")

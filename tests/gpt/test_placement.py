@@ -14,11 +14,12 @@ import yaml
 from torch import Tensor, nn
 
 from configs import SMALL, changed, small_model
-from equations import PAPERS, Written, closed_form
+from equations import PAPERS, PARALLEL_EQUATIONS, Written, closed_form
 from gpt import (
     ACTIVATIONS,
     GPT,
     NORMS,
+    PARALLEL,
     PLACEMENTS,
     POSITIONS,
     ConfigError,
@@ -107,16 +108,66 @@ def test_block_is_its_equation(
         x = torch.randn(2, 8, 12, dtype=torch.float64, requires_grad=True)
         state = (x, 2 * x) if PAPERS[placement].streams == 2 else x
         written = flat(equation(Written(block, config), state, float(shortcut)))
-        out = flat(block(state))
-        torch.testing.assert_close(out, written, atol=1e-11, rtol=1e-11)
-        weights = [x, *block.parameters()]
-        direction = torch.randn_like(out)
-        for ours, theirs in zip(
-            torch.autograd.grad(out, weights, direction, retain_graph=True),
-            torch.autograd.grad(written, weights, direction),
-            strict=True,
-        ):
-            torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+        assert_same(flat(block(state)), written, [x, *block.parameters()])
+
+
+def assert_same(out: Tensor, written: Tensor, weights: list[Tensor]) -> None:
+    """Equal, and with equal gradients of the weights."""
+    torch.testing.assert_close(out, written, atol=1e-11, rtol=1e-11)
+    direction = torch.randn_like(out)
+    for ours, theirs in zip(
+        torch.autograd.grad(out, weights, direction, retain_graph=True),
+        torch.autograd.grad(written, weights, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+
+
+PARALLEL_CASES = [
+    (name, layer, equation)
+    for name, equations in PARALLEL_EQUATIONS.items()
+    for layer, equation in enumerate(equations)
+]
+INPUT_NORMS = {"pre_ln", "sandwich", "peri_ln", "sub_ln", "normformer", "ln_scaling"}
+
+
+def test_every_parallel_form_has_its_equation() -> None:
+    assert set(PARALLEL_EQUATIONS) == set(PARALLEL)
+
+
+@pytest.mark.parametrize(("placement", "layer", "equation"), PARALLEL_CASES)
+@pytest.mark.parametrize("shared", [False, True])
+def test_parallel_block_is_its_equation(
+    placement: str, layer: int, equation: Callable[..., Any], shared: bool
+) -> None:
+    """With shortcuts and without, where both branches are still summed; one norm or two."""
+    parallel = {"norm.placement": placement, "parallel.on": True, "parallel.shared": shared}
+    if shared and placement not in INPUT_NORMS:
+        with pytest.raises(ConfigError, match="no norms before its branches to share"):
+            changed(SMALL, parallel)
+        return
+    for shortcut, qk, kind in ((True, True, "rms_norm"), (False, None, "layer_norm")):
+        torch.manual_seed(0)
+        choice = {"shortcut": shortcut, "norm.qk": qk, "norm.kind": kind}
+        config = changed(SMALL, parallel | choice)
+        block = PARALLEL[placement].build(config, layer).double()
+        draw_vectors(block)
+        x = torch.randn(2, 8, 12, dtype=torch.float64, requires_grad=True)
+        written = equation(Written(block, config), x, float(shortcut))
+        assert_same(block(x), written, [x, *block.parameters()])
+
+
+@pytest.mark.parametrize("placement", PARALLEL)
+def test_parallel_models_are_counted_and_end_as_the_others_do(placement: str) -> None:
+    """A norm fewer in each block where there is one for both branches, or for their sum."""
+    serial = small_model({"norm.placement": placement})
+    for shared in (False, True) if placement in INPUT_NORMS else (False,):
+        choice = {"norm.placement": placement, "parallel.on": True, "parallel.shared": shared}
+        model = small_model(choice)
+        fewer = (4 if shared else {"post_ln": 4, "mix_ln": 1}.get(placement, 0)) * 2 * 12
+        assert parameter_count(model.config) == closed_form(serial.config) - fewer
+        assert type(model.final_norm) is type(serial.final_norm)
+        assert type(model.entry) is type(serial.entry)
 
 
 def test_what_stands_before_and_after_the_blocks() -> None:
