@@ -619,7 +619,7 @@ def test_any_placement_of_any_family_is_a_model(placement: str, case: str) -> No
     """
     config = family_of(values_of(case)).config(values_of(case))
     refusal = None
-    if config.parallel.on and placement not in PARALLEL:
+    if config.parallel.enabled and placement not in PARALLEL:
         refusal = f"norm.placement='{placement}' is not valid: has no form in which attention and"
     elif config.parallel.shared and placement in NO_INPUT_NORM:
         refusal = f"norm={placement} has no norms before its branches to share"

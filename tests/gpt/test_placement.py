@@ -141,7 +141,7 @@ def test_parallel_block_is_its_equation(
     placement: str, layer: int, equation: Callable[..., Any], shared: bool
 ) -> None:
     """With shortcuts and without, where both branches are still summed; one norm or two."""
-    parallel = {"norm.placement": placement, "parallel.on": True, "parallel.shared": shared}
+    parallel = {"norm.placement": placement, "parallel.enabled": True, "parallel.shared": shared}
     if shared and placement not in INPUT_NORMS:
         with pytest.raises(ConfigError, match="no norms before its branches to share"):
             changed(SMALL, parallel)
@@ -162,7 +162,7 @@ def test_parallel_models_are_counted_and_end_as_the_others_do(placement: str) ->
     """A norm fewer in each block where there is one for both branches, or for their sum."""
     serial = small_model({"norm.placement": placement})
     for shared in (False, True) if placement in INPUT_NORMS else (False,):
-        choice = {"norm.placement": placement, "parallel.on": True, "parallel.shared": shared}
+        choice = {"norm.placement": placement, "parallel.enabled": True, "parallel.shared": shared}
         model = small_model(choice)
         fewer = (4 if shared else {"post_ln": 4, "mix_ln": 1}.get(placement, 0)) * 2 * 12
         assert parameter_count(model.config) == closed_form(serial.config) - fewer
