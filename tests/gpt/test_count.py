@@ -73,14 +73,14 @@ def test_active_parameters_are_those_that_a_token_reaches(tied: bool) -> None:
 def test_cached_values_are_the_keys_and_values_that_are_kept() -> None:
     config = changed(SMALL, MODERN | {"attention.windows": [0]})
     model = GPT(config)
-    reading = Reading(torch.zeros(1, dtype=torch.long))
+    reading = Reading([0], 6, torch.device("cpu"))
     model.reading = reading
     for block in model.blocks:
         block.attention.cache = LayerCache(reading)
     reading.advance(6)
     model(torch.zeros(1, 6, dtype=torch.long))
     caches = [block.attention.cache for block in model.blocks]
-    kept = sum(cache.key.numel() + cache.value.numel() for cache in caches)  # type: ignore
+    kept = sum(part.numel() for cache in caches for part in cache.pair)  # type: ignore
     assert cached_values(config, 6) == kept == 4 * 2 * 6 * 4
     windowed = changed(SMALL, MODERN)
     assert cached_values(windowed, 6) == 2 * 2 * (6 + 3) * 4

@@ -19,7 +19,7 @@ from gpt.registry import PARALLEL
 CPU = torch.device("cpu")
 CONTEXT = SMALL.context_length
 ROTARY = {"position.kind": "rotary"}
-YARN = {"position.yarn.factor": 4.0, "position.yarn.original_length": 4}
+YARN = {"position.yarn.factors": [4.0], "position.yarn.original_length": 4}
 # What attention, positions and the other parts can be, alone and together.
 VARIANTS: list[dict[str, Any]] = [
     {"attention.kv_heads": 1},
