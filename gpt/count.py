@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from gpt.config import GPTConfig
+from gpt.config import AttentionConfig, FeedForwardConfig, GPTConfig
 from gpt.model import GPT
+from gpt.registry import ConfigError
 
 
 def parameter_count(config: GPTConfig) -> int:
@@ -102,17 +103,40 @@ MEASURES: Mapping[str, Callable[[GPTConfig], float]] = {
 }
 
 
-def matched(config: GPTConfig, reference: GPTConfig, by: str) -> GPTConfig:
-    """`config` with feed-forward layers so wide that it has what the reference has, or nearly.
+def matched(config: GPTConfig, by: str) -> GPTConfig:
+    """`config` with feed-forward layers so wide that it has what `gpt2_of` it has, or nearly.
 
     The nearest whole width, at least 1: each measure is a linear function of it.
 
     by  of MEASURES: all parameters, or the operations of a token
+
+    Raises ConfigError where there is no width to choose.
     """
+    if config.feed_forward.dim is not None:
+        valid = f"chooses the width, and feed_forward.dim={config.feed_forward.dim} is one"
+        raise ConfigError("match", by, valid)
+    if not config.n_layers:
+        raise ConfigError("match", by, "chooses the width of blocks, and n_layers=0 has none")
     measure = MEASURES[by]
     at_one, at_two = (measure(with_width(config, width)) for width in (1, 2))
-    width = 1 + (measure(reference) - at_one) / (at_two - at_one)
+    width = 1 + (measure(gpt2_of(config)) - at_one) / (at_two - at_one)
     return with_width(config, max(1, round(width)))
+
+
+def gpt2_of(config: GPTConfig) -> GPTConfig:
+    """GPT-2 in the sizes of `config`, under its placement."""
+    return GPTConfig(
+        config.vocab_size,
+        config.context_length,
+        config.emb_dim,
+        config.n_heads,
+        config.n_layers,
+        qkv_bias=True,
+        tie_head=True,
+        feed_forward=FeedForwardConfig(ratio=config.feed_forward.ratio),
+        attention=AttentionConfig(causal=config.attention.causal),
+        norm=replace(config.norm, kind="layer_norm"),
+    )
 
 
 def with_width(config: GPTConfig, width: int) -> GPTConfig:

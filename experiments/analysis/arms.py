@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from experiments.analysis.histories import NATS, History, Unit, in_common_unit
 from experiments.analysis.numbers import median, number_text, spread_text
 from experiments.analysis.runs import (
+    CHANGE,
     LOSS_ROSE,
     NOT_FINITE,
     PLACEMENT,
@@ -97,7 +98,7 @@ class Arm:
 
 def label_value(name: str, value: Value) -> str:
     """A factor's value with its name, where it needs one."""
-    if name in (PLACEMENT, "runner", "activation"):
+    if name in (PLACEMENT, CHANGE, "runner", "activation"):
         return str(value)
     return f"{short_name(name)} {format_value(value)}"
 

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 Value = str | float | int | bool | None
 UNKNOWN = "unknown"
 PLACEMENT = "norm.placement"
+CHANGE = "change"  # names all that a file of conf/change sets
 TIED = ("norm", "init")  # sections that a placement's YAML file may set
 DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # a size is named by its depth
 COMPLETED = ("finished", "diverged")  # statuses of a run that has its result
@@ -253,13 +254,15 @@ def varying_settings(runs: Sequence[Run]) -> list[str]:
 
     Within a section, a setting that another one determines is left out: of optimizer=adamw,sgd only
     the name is listed, not the learning rate that each sets. The same holds for an initialisation
-    that the placement determines.
+    that the placement determines, and for all that a change does.
     """
     varying: list[str] = []
     names = differing_settings(runs)
     for name in sorted(names, key=lambda name: name in DERIVED_SIZES):
         section = name.rpartition(".")[0]
         determining = [v for v in varying if section and v.rpartition(".")[0] == section]
+        if CHANGE in names and name != CHANGE:
+            determining.append(CHANGE)
         if section in TIED and PLACEMENT in names and name != PLACEMENT:
             determining.append(PLACEMENT)
         if not any(is_determined_by(runs, name, other) for other in determining):

@@ -20,6 +20,7 @@ from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import Band, Fit, band, fit_power, median
 from experiments.analysis.runs import NOT_FINITE, Value
 from experiments.records.summary import Summary
+from experiments.report.changes import what_each_step_changed
 from experiments.report.drawing import (
     INK,
     MOST_PANELS,
@@ -515,6 +516,7 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
         if name.startswith("model.") and len(numeric(layout.levels[name])) > 1
     ]
     return [
+        partial(what_each_step_changed, layout, arms),
         partial(loss, layout),
         partial(gradients_by_layer, layout, arms),
         partial(gradient_maps, layout, arms),

@@ -18,6 +18,15 @@ from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import one_line, printable
 from experiments.machine.plotting import plain_matplotlib
+from experiments.report.changes import (
+    FROM,
+    NOT_SAID,
+    TO,
+    changes_table,
+    has_changes,
+    matched_in,
+    models_table,
+)
 from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural, unit_note
 from experiments.report.figures import Maker
 from experiments.report.lettering import plain_text, warnings_of_ours
@@ -161,6 +170,7 @@ def render(
         best=best_table(tuned) if tuned else None,
         tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned) if tuned else "",
+        way=way_of(layout, arms) if has_changes(layout) else None,
         results=results_table(arms),
         costs=costs_table(arms),
         pictures=pictures,
@@ -170,6 +180,17 @@ def render(
         differences=differences(runs, layout.factors),
         warnings=warnings,
     )
+
+
+def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
+    """What the template shows of runs that go from one architecture to another."""
+    return {
+        "ends": (FROM[0], TO[0]),
+        "models": models_table(),
+        "table": changes_table(layout, arms),
+        "matched": matched_in(arms),
+        "not_said": NOT_SAID,
+    }
 
 
 def render_template(template: str, **values: object) -> str:

@@ -3,17 +3,15 @@
 import logging
 from dataclasses import replace
 
-from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.data.corpus import load_corpus
-from experiments.jobs.check import checked_settings
 from experiments.machine.console import one_line, print_table
 from experiments.records.recorder import Recorder
 from experiments.records.sink import Value
 from experiments.runner import Outcome
-from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
+from experiments.settings.sizes import settings_of_size
 from experiments.training.setup import BF16_BYTES, four_bit_bytes
 from gpt import ConfigError, GPTConfig, cached_values
 from gpt.count import flops_per_token_of, met_parameters, meta_model
@@ -55,7 +53,7 @@ def configs(settings: Settings) -> dict[str, GPTConfig]:
     found: dict[str, GPTConfig] = {}
     for name in size_names():
         try:
-            of_size = checked_settings(to_values(compose("config", [f"model={name}"])))
+            of_size = settings_of_size(name)
             vocab_size = of_size.model.vocab_size
             if vocab_size is None:
                 vocab_size = load_corpus(settings).tokenizer.vocab_size

@@ -11,6 +11,7 @@ from typing import Any
 from gpt import Architecture, ConfigError, GPTConfig, InitConfig, NormConfig
 from gpt.checks import check_fields, setting
 from gpt.config import MOST_TOKENS, check_options
+from gpt.count import MEASURES, matched
 from gpt.registry import ACTIVATIONS, FAMILIES
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -226,6 +227,9 @@ class SweepSettings:
 class Settings:
     """Everything that one run is given.
 
+    change    what conf/change adds to the model; null: nothing
+    match     parameters or flops: let the feed-forward layers be as wide as a GPT-2 of these sizes
+              has as many parameters, or as many operations for each token; null: as set
     threads   of the CPU; null: all cores, and one in a sweep, so that a parallel one agrees
     resume    the directory of a run to continue
     pictures  drawn at the end; `python -m experiments.plots DIR` draws them at any time
@@ -239,6 +243,8 @@ class Settings:
     pictures: bool = setting(True, affects_results=False)
     activation: str = setting("gelu", choices=ACTIVATIONS)
     shortcut: bool = True
+    change: str | None = setting(None, newer=True)
+    match: str | None = setting(None, choices=MEASURES, newer=True)
     norm: NormConfig
     model: ModelSettings
     init: InitConfig
@@ -278,9 +284,10 @@ class Settings:
         sizes["vocab_size"] = configured or vocab_size
         chosen = {f.name: getattr(self, f.name) for f in fields(GPTConfig) if f.name not in sizes}
         try:
-            return GPTConfig(**sizes, **chosen)
+            config = GPTConfig(**sizes, **chosen)
+            return config if self.match is None else matched(config, self.match)
         except ConfigError as error:  # its fields are typed with `model.` before most of them
-            named = error.field.split(".")[0] in chosen
+            named = error.field.split(".")[0] in (*chosen, "match")
             field = error.field if named else f"model.{error.field}"
             valid = error.valid.replace("emb_dim=", "model.emb_dim=")
             raise ConfigError(field, error.value, valid) from None

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs import SMALL, changed
-from gpt import GPT, GPTConfig, active_parameter_count, cached_values, flops_per_token
+from gpt import GPT, ConfigError, GPTConfig, active_parameter_count, cached_values, flops_per_token
 from gpt import parameter_count as count
 from gpt.cache import LayerCache, Reading
 from gpt.count import MEASURES, attention_flops_per_token, matched, seen_tokens
@@ -89,18 +89,24 @@ def test_cached_values_are_the_keys_and_values_that_are_kept() -> None:
 
 @pytest.mark.parametrize("by", MEASURES)
 @pytest.mark.parametrize("changes", [{"feed_forward.gated": True}, MODERN | MIXTURE])
-def test_a_matched_model_has_what_the_reference_has(by: str, changes: dict[str, Any]) -> None:
-    """To less than half of what one more feature in each feed-forward layer adds."""
-    wide = dataclasses.replace(SMALL, emb_dim=24)
-    config = matched(changed(wide, changes), wide, by)
-    measure, width = MEASURES[by], config.ff_dim
+def test_a_matched_model_has_what_gpt2_of_its_size_has(by: str, changes: dict[str, Any]) -> None:
+    """One more or less feature in each feed-forward layer is farther away."""
+    wide = dataclasses.replace(SMALL, emb_dim=24, tie_head=True)
+    config = matched(changed(wide, changes), by)
     nearby = [
-        measure(changed(config, {"feed_forward.dim": width + more})) - measure(wide)
+        MEASURES[by](changed(config, {"feed_forward.dim": config.ff_dim + more}))
+        - MEASURES[by](wide)
         for more in (-1, 0, 1)
     ]
     assert min(map(abs, nearby)) == abs(nearby[1])
     assert nearby[0] < 0 < nearby[2]
-    assert matched(wide, wide, by).ff_dim == wide.ff_dim
+    assert matched(wide, by).ff_dim == wide.ff_dim
+
+
+def test_a_width_that_is_set_is_not_matched() -> None:
+    for changes in ({"feed_forward.dim": 5}, {"n_layers": 0}):
+        with pytest.raises(ConfigError, match="match='flops' is not valid: chooses the width"):
+            matched(changed(SMALL, changes), "flops")
 
 
 def test_latent_attention_and_its_experts_count_as_the_reference() -> None:
