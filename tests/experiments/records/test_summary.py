@@ -23,6 +23,7 @@ START = ["status", "runner", "seed", "settings_sha256", "settings", "overrides"]
 MODEL = [
     *["placement", "final_norm", "qk_norm", "paper_final_norm", "paper_init", "norm"],
     *["shortcut", "activation", "init", "n_layers", "emb_dim", "parameters"],
+    *["active_parameters", "ff_dim", "flops_per_token", "cache_bytes"],
 ]
 END = [
     *["steps", "log_every", "train_loss", "val_loss", "val_bits_per_byte", "initial_val_loss"],
@@ -58,7 +59,7 @@ def test_keys_and_their_order(cli: Cli, toy: tuple[str, ...], tmp_path: Path) ->
     clipped = with_after(TRAINED, "spike_steps", "clip_share")
     clipped = with_after(clipped, "qk_norm", "shortcut_scale")
     clipped = with_after(clipped, "emb_dim", "init_gain")
-    diverged = with_after(TRAINED, "parameters", "diverged_at_step", "divergence", "reason")
+    diverged = with_after(TRAINED, "cache_bytes", "diverged_at_step", "divergence", "reason")
     huge = ("optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "trainer.steps=1")
     seeds = ["seeds", "first_seed"]
     gradients = ["device", "corpus", *MODEL, *seeds, "grad_norm", "seconds", "versions"]
