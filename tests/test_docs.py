@@ -1,5 +1,6 @@
 """README.md and docs/: commands run, tables and links are true, the README stays short."""
 
+import functools
 import json
 import re
 import shlex
@@ -16,10 +17,12 @@ import run as cli_module
 from conftest import ROOT, TOY, Cli
 from experiments.claims import CLAIMS, measuring
 from experiments.claims.lab import BUDGETS
+from experiments.data import corpus
 from experiments.jobs.sweep import Sweep
 from experiments.report import __main__ as report
 from experiments.report import run_pictures
 from experiments.runner import runner_names
+from experiments.settings.schema import DataSettings
 from gpt import PLACEMENTS
 
 README = ROOT / "README.md"
@@ -230,6 +233,12 @@ def corpus_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@functools.cache
+def bible() -> bytes:
+    """The embedded corpus, put together once."""
+    return corpus.kjv(DataSettings("kjv"))
+
+
 @pytest.mark.usefixtures("small_claims")
 @pytest.mark.parametrize("commands", blocks_to_run(), ids=lambda commands: commands[0])
 def test_commands_run(
@@ -243,6 +252,7 @@ def test_commands_run(
     (tmp_path / "my.txt").write_text(text_file.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
+    monkeypatch.setitem(corpus.CORPORA, "kjv", lambda data: bible())
     monkeypatch.setattr(measuring, "write_page", lambda directory: directory)
     places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}
     if any(place in command for place in places for command in commands):

@@ -153,7 +153,10 @@ def test_claims_whose_page_cannot_be_drawn_have_their_verdicts(
 # ---- The terminal
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(name, marks=pytest.mark.long) for name in ("latin-1", "cp1252"))],
+)
 def test_a_terminal_shows_escapes_for_what_it_lacks(
     cli: Cli, toy: tuple[str, ...], japanese: str, encoding: str
 ) -> None:
@@ -216,7 +219,7 @@ def test_a_process_without_output_writes_into_none_of_its_files(
     whole, run = tmp_path / "whole", tmp_path / "run"
     options = (*toy, "trainer.log_every=1")
     closed = Surroundings(closed=True)
-    assert Child(tmp_path, *options, f"hydra.run.dir={whole}").wait()[0] == 0
+    assert cli_module.main([*options, f"hydra.run.dir={whole}"]) == 0
     fault = Fault("signals", 1, {"signals": [signal.SIGTERM]})
     child = Child(tmp_path, *options, f"hydra.run.dir={run}", fault=fault, surroundings=closed)
     assert child.wait()[0] == 128 + signal.SIGTERM
@@ -278,7 +281,7 @@ def test_a_machine_without_the_modules_of_unix(toy: tuple[str, ...], tmp_path: P
     """As on Windows: the same run, where what cannot be measured is empty."""
     whole, run = tmp_path / "whole", tmp_path / "run"
     hidden = ("resource", "pwd", "grp", "termios", "readline", "curses")
-    assert Child(tmp_path, *toy, f"hydra.run.dir={whole}").wait()[0] == 0
+    assert cli_module.main([*toy, f"hydra.run.dir={whole}"]) == 0
     child = Child(tmp_path, *toy, f"hydra.run.dir={run}", surroundings=Surroundings(hidden=hidden))
     code, output = child.wait()
     assert code == 0, output

@@ -153,7 +153,7 @@ def ground(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Ground(tmp_path, toy)
 
 
-@cases(default=75, long=2000)
+@cases(default=60, long=2000)
 def test_any_overrides(ground: Ground, count: int) -> None:
     @fuzz(count)
     @given(st.lists(OVERRIDES, min_size=1, max_size=3))
@@ -216,7 +216,7 @@ def test_any_config_file(ground: Ground, count: int) -> None:
     assert min(ground.ended.values()) > count // 20
 
 
-@cases(default=50, long=3000)
+@cases(default=30, long=3000)
 def test_any_run_directory(ground: Ground, count: int) -> None:
     """resume= of a directory whose .hydra/ holds anything."""
     with initialize_config_dir(cli_module.CONF, version_base="1.3"):
@@ -530,8 +530,17 @@ def bare_pickle(path: Path, state: Any) -> None:
     path.write_bytes(pickle.dumps({**state, "model": {}, "optimizer": {}, "random": {}}))
 
 
-@pytest.mark.parametrize("write", [zipped, in_the_old_format, bare_pickle])
-@pytest.mark.parametrize("use", ["resume", "generate"])
+@pytest.mark.parametrize(
+    ("write", "use"),
+    [
+        (zipped, "resume"),
+        (in_the_old_format, "resume"),
+        (bare_pickle, "resume"),
+        (zipped, "generate"),
+        pytest.param(in_the_old_format, "generate", marks=pytest.mark.long),
+        pytest.param(bare_pickle, "generate", marks=pytest.mark.long),
+    ],
+)
 def test_a_checkpoint_with_a_pickled_payload_runs_nothing(
     cli: Cli, toy: tuple[str, ...], tmp_path: Path, capsys: Any, write: Any, use: str
 ) -> None:

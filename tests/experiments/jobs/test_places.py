@@ -128,8 +128,10 @@ def test_more_steps_for_a_job_without_checkpoint_start_again_and_say_so(
 
 # Locks
 
+OTHERS = [pytest.param(n, marks=pytest.mark.long) for n in (errno.ENOSYS, errno.EOPNOTSUPP)]
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, *OTHERS])
 def test_a_file_system_without_locks_costs_one_warning(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any, number: int
 ) -> None:

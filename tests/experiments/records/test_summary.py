@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,17 +186,15 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(
-    st.dictionaries(
-        st.sampled_from(NAMES) | st.text(max_size=5),
-        JSON,
-        max_size=6,
-    )
-)
-def test_what_is_read_can_be_written_and_is_then_the_same(values: Values) -> None:
-    summary = Summary.from_values(values)
-    for name in ("val_loss", "seconds", "lr"):
-        assert getattr(summary, name) is None or isinstance(getattr(summary, name), float | int)
-    again = Summary.from_values(summary.values())
-    assert repr(again) == repr(summary)  # in which nan equals nan
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_what_is_read_can_be_written_and_is_then_the_same(count: int) -> None:
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None)
+    @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), JSON, max_size=6))
+    def every(values: Values) -> None:
+        summary = Summary.from_values(values)
+        for name in ("val_loss", "seconds", "lr"):
+            assert getattr(summary, name) is None or isinstance(getattr(summary, name), float | int)
+        again = Summary.from_values(summary.values())
+        assert repr(again) == repr(summary)  # in which nan equals nan
+
+    every()

@@ -341,7 +341,14 @@ EDGES: dict[str, dict[tuple[int, int], float]] = {
 
 @pytest.mark.parametrize(
     "names",
-    [[*EDGES], ["zeros", "infinite"], ["wide"], ["one value"], ["equal"]],
+    [
+        [*EDGES],
+        ["one value"],
+        *(
+            pytest.param(n, marks=pytest.mark.long)
+            for n in (["zeros", "infinite"], ["wide"], ["equal"])
+        ),
+    ],
     ids=lambda names: ", ".join(names) if len(names) < 3 else "all",
 )
 def test_norms_at_the_edge_of_their_range_are_drawn_without_a_warning(

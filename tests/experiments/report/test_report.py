@@ -105,7 +105,7 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     make_run(tmp_path, "b1", placement="post_ln", seed=1, val_losses=(4.0, 3.5), **gone)
     make_run(tmp_path, "b2", placement="post_ln", seed=2, val_losses=(4.0, 2.985))
     make_run(tmp_path, "b3", placement="post_ln", seed=3, status="failed", error="it broke")
-    page = write_report([tmp_path], tmp_path)
+    page = write_report([tmp_path], tmp_path, formats=())
     results, costs = tables_of(page)[:2]
     assert results.loc["pre_ln", "validation loss (nats)"] == "2.000 (1.000 to 4.500)"
     # The failed run has no loss; the diverged one is infinite: the median of 2.5, 2.985, inf.
@@ -147,7 +147,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
     post = found["last block, at the end", "post_ln"].fit
     assert post is not None
     assert post.slope == pytest.approx(0, abs=1e-12)
-    page = write_report([tmp_path], tmp_path)
+    page = write_report([tmp_path], tmp_path, formats=("svg",))
     words = Page(page.read_text()).words
     assert (
         "from n_layers 2 to 8 the last block's gradient norm at initialisation changes from 3 to 3 "
@@ -180,7 +180,7 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     # Without warm-up (2.1 + 3.08) / 2 - 2.1; with it (1.6 + 1.1) / 2 - 1.1.
     assert "warmup_steps 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
     assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
-    words = Page(write_report([tmp_path], tmp_path).read_text()).words
+    words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
         "2.1 at lr 0.001 to 3.08 at lr 0.01 with 0 (3 of 6 runs did not learn), "
         "1.1 at lr 0.01 to 1.6 at lr 0.001 with 10 (1 of 6 runs did not learn)" in words
@@ -387,7 +387,7 @@ def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptur
     make_run(tmp_path / "one", "other", seed=1, val_losses=(4.0, 2.0), settings_sha256="bb")
     renamed = {"norm": {"eps": 1e-5, "fraction": None}}  # as version 0.4 recorded it
     make_run(tmp_path / "two", "old", val_losses=(4.0, 3.0), settings_sha256="cc", **renamed)
-    page = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    page = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out", formats=())
     assert tables_of(page)[0].loc["pre_ln", "runs"] == "2"
     assert tables_of(page)[0].loc["pre_ln", "validation loss (nats)"] == "1.500 (1.000 to 2.000)"
     assert any("two/same repeats" in message for message in caplog.messages)
@@ -398,9 +398,11 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
         (p, rate) for p in ("pre_ln", "post_ln") for rate in (1e-3, 1e-2)
     ):
         make_run(tmp_path, f"r{index}", placement=placement, lr=rate)
-    words = Page(write_report([tmp_path], tmp_path, by=["norm"]).read_text()).words
+    words = Page(write_report([tmp_path], tmp_path, by=["norm"], formats=()).read_text()).words
     assert "4 runs compare post_ln and pre_ln, 2 runs for each, pooled over lr" in words
-    words = Page(write_report([tmp_path], tmp_path, by=["model.n_layers"]).read_text()).words
+    words = Page(
+        write_report([tmp_path], tmp_path, by=["model.n_layers"], formats=()).read_text()
+    ).words
     assert "4 runs for each, pooled over placement and lr" in words
 
 
@@ -408,7 +410,7 @@ def test_ratio_of_blocks_is_the_median_of_the_runs_ratios(tmp_path: Path) -> Non
     for seed, (first, last) in enumerate(((1.0, 5.0), (10.0, 10.0), (100.0, 200.0))):
         norms = {"first_block": first, "last_block": last}
         make_run(tmp_path, f"r{seed}", seed=seed, grad_norm={"last_step": norms})
-    results = tables_of(write_report([tmp_path], tmp_path))[0]
+    results = tables_of(write_report([tmp_path], tmp_path, formats=()))[0]
     assert results.loc["pre_ln", "last / first at end"] == "2"  # of 5, 1 and 2; medians give 1
 
 
@@ -482,7 +484,7 @@ def test_torn_and_foreign_files_cost_a_warning_that_names_them(
     without = tmp_path / "without"
     without.mkdir()
     (without / "metrics.csv").write_text("step\n")
-    page = write_report([tmp_path, without], tmp_path / "out")
+    page = write_report([tmp_path, without], tmp_path / "out", formats=())
     for name in (
         "torn/metrics.csv",
         "empty/gradients.csv",
@@ -507,7 +509,7 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
 
     monkeypatch.setattr(figures, "gradient_maps", broken)
     make_run(tmp_path, "a")
-    page = write_report([tmp_path], tmp_path)
+    page = write_report([tmp_path], tmp_path, formats=())
     assert "figure broken was not drawn: no such thing" in caplog.messages
     assert len(Page(page.read_text()).all("img")) == 6
 
@@ -520,7 +522,7 @@ def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
     summary["overrides"] = [f"norm={HOSTILE}", "data.path=a b"]
     (run / "summary.json").write_text(json.dumps(summary))
     make_run(tmp_path / "sweep", "other")
-    page = write_report([tmp_path / "sweep"], tmp_path / "out")
+    page = write_report([tmp_path / "sweep"], tmp_path / "out", formats=())
     parsed = Page(page.read_text())
     assert len(parsed.all("script")) == 1
     assert "alert(1)" not in re.sub(
@@ -585,7 +587,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_sweep_still_running_can_be_reported(tmp_path: Path) -> None:
     make_run(tmp_path, "done")
     make_run(tmp_path, "going", seed=1, val_losses=(4.0, 3.0), status="running")
-    page = write_report([tmp_path], tmp_path)
+    page = write_report([tmp_path], tmp_path, formats=())
     words = Page(page.read_text()).words
     assert "1 run had not ended when this page was written" in words
     assert tables_of(page)[0].loc["pre_ln", "validation loss (nats)"] == "2.000"

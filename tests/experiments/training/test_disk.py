@@ -28,9 +28,15 @@ def bytes_in(directory: Path) -> int:
 @pytest.mark.parametrize(
     "options",
     [
-        ("trainer.steps=60", "trainer.checkpoint_every=20"),
-        ("trainer.steps=60", "trainer.log_every=7", "trainer.probe_every=20", "optimizer=sgd"),
-        ("trainer.steps=90", "trainer.probe_every=null", "trainer.end_probes=false"),
+        ("trainer.steps=30", "trainer.checkpoint_every=10"),
+        pytest.param(
+            ("trainer.steps=60", "trainer.log_every=7", "trainer.probe_every=20", "optimizer=sgd"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ("trainer.steps=90", "trainer.probe_every=null", "trainer.end_probes=false"),
+            marks=pytest.mark.long,
+        ),
         ("trainer.steps=20", "trainer.checkpoint_every=5", "trainer.keep=3", "model.n_layers=5"),
         (
             "trainer.precision=float64",
