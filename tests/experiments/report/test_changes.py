@@ -23,7 +23,6 @@ from gpt.count import MEASURES, matched
 FOLDER = ROOT / "conf" / "change"
 CHANGES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "none")
 EXPERIMENT = yaml.safe_load((ROOT / "conf" / "experiment" / "gpt2_to_gpt_oss.yaml").read_text())
-HAS_GPT_OSS = (ROOT / "conf" / "model" / "gpt_oss_20b.yaml").is_file()
 SIZES = {
     "vocab_size",
     "context_length",
@@ -95,7 +94,6 @@ def test_the_first_step_has_the_parts_of_gpt2() -> None:
     assert parts_of(model_of(CHANGES[0])) == parts_of(model_of("none", "model=gpt2_124m"))
 
 
-@pytest.mark.skipif(not HAS_GPT_OSS, reason="needs conf/model/gpt_oss_20b.yaml")
 def test_the_last_step_has_the_parts_of_gpt_oss() -> None:
     assert parts_of(model_of(CHANGES[-1])) == parts_of(model_of("none", "model=gpt_oss_20b"))
 
@@ -151,18 +149,17 @@ def test_a_sweep_of_changes_skips_what_has_run_and_has_a_page(
         "experiments.report.makers",
         lambda layout, arms: [partial(what_each_step_changed, layout, arms)],
     )
-    if HAS_GPT_OSS:
-        page = write_report([folder], tmp_path / "page", formats=["png"])
-        text = page.read_text()
-        assert (page.parent / "figures" / "changes.png").stat().st_size > 10_000
-        for words in (
-            "GPT-2 XL (2019)",
-            "1,557,611,200",
-            "20,914,757,184",
-            "3,608,307,264",
-            "4 of 32 for a token",
-            "64 of width 64, 8 of keys and values",
-            "What this cannot say",
-            "All steps have the same number of parameters (match=parameters)",
-        ):
-            assert words in text, words
+    page = write_report([folder], tmp_path / "page", formats=["png"])
+    text = page.read_text()
+    assert (page.parent / "figures" / "changes.png").stat().st_size > 10_000
+    for words in (
+        "GPT-2 XL (2019)",
+        "1,557,611,200",
+        "20,914,757,184",
+        "3,608,307,264",
+        "4 of 32 for a token",
+        "64 of width 64, 8 of keys and values",
+        "What this cannot say",
+        "All steps have the same number of parameters (match=parameters)",
+    ):
+        assert words in text, words
