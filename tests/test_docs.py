@@ -223,7 +223,8 @@ def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
         if argument.startswith("experiment="):
             values += smallest(argument.removeprefix("experiment="))
     published = any(argument.startswith("model.weights=") for argument in values)
-    toy = [o for o in TOY if not (published and o.startswith("model."))]
+    counted = "experiment=parameters" in values  # costs nothing at its own size
+    toy = [o for o in TOY if not ((published or counted) and o.startswith("model."))]
     return [*flags, *toy, f"data.cache_dir={cache}", *values]
 
 

@@ -120,6 +120,7 @@ KNOWN = [
 THEORY = [claim.name for claim in CLAIMS.values() if not claim.trains]
 
 
+@pytest.mark.long
 @pytest.mark.pictures
 def test_theory_claims_are_measured_and_written(
     cli: Cli, toy: tuple[str, ...], little: None

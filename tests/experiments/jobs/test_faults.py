@@ -233,15 +233,15 @@ def test_not_finite_at_the_first_step_and_later(
     """NaN in the loss, or infinity in one gradient: an answer, which needs no other run."""
     original = Engine.gradients
 
-    def gradients(self: Engine, step: int) -> torch.Tensor:
-        loss = original(self, step)
+    def gradients(self: Engine, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, balance = original(self, step)
         if step == at and what == "loss":
-            return loss * math.nan
+            return loss * math.nan, balance
         if step == at:
             grad = self.model.blocks[0].attention.out_proj.weight.grad
             assert grad is not None
             grad[0, 0] = math.inf
-        return loss
+        return loss, balance
 
     monkeypatch.setattr(Engine, "gradients", gradients)
     code, run = cli(*toy, *CHECKPOINTED)
@@ -462,9 +462,10 @@ def test_a_sweep_with_one_job_of_each_kind(
                 signal.raise_signal(signal.SIGTERM)
         original(self, number)
 
-    def gradients(self: Engine, number: int) -> torch.Tensor:
-        loss = of_step(self, number)
-        return loss * math.nan if kinds[self.settings.seed] == "nan" and number == 4 else loss
+    def gradients(self: Engine, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, balance = of_step(self, number)
+        is_gone = kinds[self.settings.seed] == "nan" and number == 4
+        return (loss * math.nan if is_gone else loss), balance
 
     of_step = Engine.gradients
     monkeypatch.setattr(Trainer, "_step", step)

@@ -216,8 +216,9 @@ def test_spikes_are_counted_on_every_step(
     original = Engine.gradients
     jumps = (3, 40, 60)  # the first comes too early to tell
 
-    def gradients(self: Engine, step: int) -> torch.Tensor:
-        return original(self, step) + 50.0 * (step in jumps)
+    def gradients(self: Engine, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, balance = original(self, step)
+        return loss + 50.0 * (step in jumps), balance
 
     monkeypatch.setattr(Engine, "gradients", gradients)
     rare = ("trainer.log_every=50", "trainer.eval_every=80", "trainer.probe_every=null")
