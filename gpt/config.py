@@ -63,8 +63,8 @@ class YarnConfig:
 
     factors: list[float] = setting(factory=lambda: [1.0], at_least=1, newer=True)
     original_length: int = setting(4096, at_least=1, at_most=MOST_TOKENS, newer=True)
-    beta_fast: float = setting(32.0, above=0, newer=True)
-    beta_slow: float = setting(1.0, above=0, newer=True)
+    beta_fast: float = setting(32.0, at_least=1e-6, at_most=1e6, newer=True)
+    beta_slow: float = setting(1.0, at_least=1e-6, at_most=1e6, newer=True)
     truncate: bool = setting(True, newer=True)
 
 
@@ -355,6 +355,9 @@ def check_positions(config: GPTConfig) -> None:
         raise ConfigError("position.bases", position.bases, valid)
     if not position.yarn.factors:
         raise ConfigError("position.yarn.factors", [], "must name one layer's at least")
+    if position.yarn.beta_fast <= position.yarn.beta_slow:
+        valid = f"must be above position.yarn.beta_slow={position.yarn.beta_slow}"
+        raise ConfigError("position.yarn.beta_fast", position.yarn.beta_fast, valid)
     if position.kind == "rotary" and (config.turned_dim < 2 or config.turned_dim % 2):
         valid = f"times head_dim={config.head_dim} must be an even number of at least 2"
         raise ConfigError("position.fraction", position.fraction, valid)

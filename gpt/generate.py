@@ -216,4 +216,6 @@ def nucleus(shares: Tensor, top_p: float) -> Tensor:
     """Probabilities (B, V), 0 but for the most likely, the fewest with top_p together."""
     ordered, tokens = shares.sort(dim=-1, descending=True, stable=True)
     before = F.pad(ordered.cumsum(dim=-1)[..., :-1], (1, 0))  # together, of those before each
-    return torch.zeros_like(shares).scatter(-1, tokens, ordered.where(before < top_p, 0.0))
+    return torch.zeros_like(shares).scatter(
+        -1, tokens, ordered.where((before < top_p) | (before == 0), 0.0)
+    )

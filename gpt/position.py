@@ -113,7 +113,7 @@ class RotaryTurn(nn.Module):
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, self.width - 1)
         pairs = torch.arange(self.width // 2, device=device).float()
-        return ((pairs - low) / max(high - low, 0.001)).clamp(0, 1)
+        return ((pairs - low) / (high - low or 0.001)).clamp(0, 1)
 
     def pair_of(self, turns: float) -> float:
         """The pair, as a fraction, that makes so many turns within the original length."""

@@ -27,9 +27,10 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     if directory is None or values["resume"] is not None:  # a resumed run has it in its settings
         return dict(values)
     names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
-    if "model" in names:
-        valid = f"leave it out: {directory}/{CONFIG} says which model it is"
-        raise ConfigError("model", values_of(overrides, "model"), valid)
+    for name in ("model", "change", "match"):
+        if name in names:
+            valid = f"leave it out: {directory}/{CONFIG} says which model it is"
+            raise ConfigError(name, values_of(overrides, name), valid)
     typed = set(names)
     if "norm" in typed:
         typed = typed - {"norm"} | set(PLACEMENT)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import experiments.data.pretrained  # noqa: F401  a checkpoint may hold one of these, too
 from experiments.data.tokenizer import TOKENIZERS, Tokenizer
 from experiments.machine.console import one_line
 from experiments.machine.files import atomic_file, sync_directory, typed_path

@@ -63,7 +63,9 @@ class Family:
         for entry in self.entries:
             try:
                 ours |= entry.read(values)
-            except (AttributeError, IndexError, KeyError, TypeError) as error:  # another structure
+            except ConfigError:
+                raise
+            except Exception as error:  # values of another structure, or beyond any number
                 given = {name: values[name] for name in entry.names if name in values}
                 names, valid = ", ".join(given), f"no such model: {error}"
                 raise refused(names, [*given.values()], valid) from None
@@ -78,6 +80,8 @@ class Family:
         values: dict[str, Any] = {
             "architectures": [self.architecture],
             "model_type": self.model_type,
+            # The library's own defaults may lie outside the vocabulary.
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         }
         for entry in self.entries:
             values |= entry.write(wanted)
@@ -140,6 +144,10 @@ def load(model: GPT, family: Family, names: Collection[str], read: Read) -> None
             raise ConfigError("tensor", found[name], "the model has no parameter for it")
     for name, place in places.items():
         place.load(read(found[name]))
+    head = found.get("lm_head.weight") if tied else None
+    if head is not None and not torch.equal(read(head).to(model.head.weight), model.head.weight):
+        valid = "is another matrix than the embeddings, with which config.json ties it"
+        raise ConfigError("tensor", head, valid)
 
 
 def stored(model: GPT, family: Family) -> Iterator[tuple[str, Tensor]]:

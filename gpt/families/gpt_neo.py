@@ -22,6 +22,9 @@ class Windows:
         if len(kinds) != value_of(values, "num_layers") or not set(kinds) <= {"global", "local"}:
             valid = f"must be global or local for each of {values['num_layers']} layers"
             raise refused("attention_types", types, valid)
+        if value_of(values, "attention_layers", kinds) != kinds:
+            valid = "must be what attention_types spells out"
+            raise refused("attention_layers", values["attention_layers"], valid)
         window = value_of(values, "window_size", 256)
         return {"attention.windows": [window * (kind == "local") for kind in kinds]}
 

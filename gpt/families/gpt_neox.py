@@ -28,6 +28,7 @@ enter(
             same("use_parallel_residual", "parallel.enabled", default=True),
             same("attention_bias", "qkv_bias", "attention.out_bias", default=True),
             Layers(
+                windowed=False,
                 theta=10000.0,
                 fraction=0.25,
                 outside={"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},

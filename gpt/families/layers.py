@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt.config import GPTConfig
+from gpt.config import MOST_LAYERS, GPTConfig
 from gpt.families.values import NEEDED, Values, refused, value_of
 from gpt.registry import ConfigError
 
@@ -31,6 +31,7 @@ class Layers:
     """Windows and rotary positions, which may differ by layer. See values.Entry.
 
     theta     base of the frequencies where the file says nothing
+    windowed  whether there are layers with a window in it at all
     sliding   which layers have a window, where the file does not list it
     switch    the name in the file without which there are no windows; None: no such name
     local     name and default of another base for the layers with a window
@@ -44,6 +45,7 @@ class Layers:
     """
 
     theta: float
+    windowed: bool = True
     sliding: Callable[[Values, int], bool] = lambda values, layer: False
     switch: str | None = None
     local: tuple[str, float] | None = None
@@ -62,7 +64,8 @@ class Layers:
     @property
     def names(self) -> tuple[str, ...]:
         """See Entry."""
-        own = ("layer_types", "sliding_window", "rope_parameters", "rope_scaling", *self.also)
+        windows = ("layer_types", "sliding_window") if self.windowed else ()
+        own = (*windows, "rope_parameters", "rope_scaling", *self.also)
         skips = ("no_rope_layers", "no_rope_layer_interval") if self.skips else ()
         local = self.local[:1] if self.local else ()
         switch = (self.switch,) if self.switch else ()
@@ -72,6 +75,10 @@ class Layers:
         """See Entry."""
         kinds = self.kinds(values)
         ropes = {kind: self.rope(values, kind) for kind in dict.fromkeys(kinds)}
+        yarn = [found for rope in ropes.values() if (found := yarn_of(rope, values))]
+        if any(other != yarn[0] for other in yarn):
+            valid = "must stretch both kinds of layers from one length by one ramp"
+            raise refused("rope_parameters", values.get("rope_parameters"), valid)
         window = value_of(values, "sliding_window", NEEDED if SLIDING in kinds else 0)
         return {
             "attention.windows": [window * (kind == SLIDING) for kind in kinds],
@@ -81,16 +88,17 @@ class Layers:
             ],
             "position.fraction": next(iter(ropes.values()))["partial_rotary_factor"],
             "position.yarn.factors": [float(ropes[kind].get("factor", 1)) for kind in kinds],
-            **{
-                name: value
-                for rope in ropes.values()
-                for name, value in yarn_of(rope, values).items()
-            },
+            **(yarn[0] if yarn else {}),
         }
 
     def kinds(self, values: Values) -> list[str]:
         """With a window or without, of each layer."""
         depth = value_of(values, "num_hidden_layers")
+        if not isinstance(depth, int) or not 1 <= depth <= MOST_LAYERS:
+            valid = f"must be a whole number in [1, {MOST_LAYERS:,}]"
+            raise refused("num_hidden_layers", depth, valid)
+        if not self.windowed:
+            return [FULL] * depth
         if self.switch and not values.get(self.switch):
             return [FULL] * depth
         listed = [SLIDING if self.sliding(values, layer) else FULL for layer in range(depth)]
@@ -103,6 +111,9 @@ class Layers:
     def rope(self, values: Values, kind: str) -> dict[str, Any]:
         """The rope_parameters of a kind of layers, checked, in the newer spelling."""
         given = value_of(values, "rope_parameters", {})
+        if given and values.get("rope_scaling"):
+            valid = "cannot stand beside rope_parameters, which says the same in a newer spelling"
+            raise refused("rope_scaling", values["rope_scaling"], valid)
         if self.by_kind:
             if given and not {SLIDING, FULL} & set(given):
                 raise refused("rope_parameters", given, f"must name {SLIDING} and {FULL}")
@@ -127,16 +138,22 @@ class Layers:
         if config.position.kind != "rotary":
             raise ConfigError("position.kind", config.position.kind, "must be rotary")
         windows, bases = config.attention.windows, config.position.bases
+        if any(windows) and not self.windowed:
+            raise ConfigError("attention.windows", windows, "the family has none")
+        if not all(bases) and not (self.skips and any(bases)):
+            raise ConfigError("position.bases", bases, "the family has positions in each layer")
         kinds = [SLIDING if window else FULL for window in windows]
-        ropes = {kind: written(config, kinds.index(kind)) for kind in dict.fromkeys(kinds)}
+        partial = self.fraction is not None
+        ropes = {kind: written(config, kinds.index(kind), partial) for kind in dict.fromkeys(kinds)}
         if not self.by_kind:
-            turning = next((layer for layer, base in enumerate(bases) if base), 0)
-            ropes = written(config, turning)
+            turning = next(layer for layer, base in enumerate(bases) if base)
+            ropes = written(config, turning, partial)
         switch = {self.switch: any(windows)} if self.switch else {}
         skips = {"no_rope_layers": [int(base > 0) for base in bases]} if self.skips else {}
+        # A number where no layer has a window, too: some of the library's models ask for one.
+        own = {"layer_types": kinds, "sliding_window": max(windows) or config.context_length}
         return {
-            "layer_types": kinds,
-            "sliding_window": max(windows) or None,
+            **(own if self.windowed else {}),
             "rope_parameters": ropes,
             **switch,
             **skips,
@@ -155,7 +172,9 @@ def turns(values: Values, layer: int, skips: bool) -> bool:
 
 def check_rope(rope: Values, partial: bool) -> None:
     """Raise ConfigError for another kind of rotary positions than the plain one and YaRN's."""
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind, theta = rope.get("rope_type", rope.get("type", "default")), rope["rope_theta"]
+    if not isinstance(theta, int | float) or not theta > 1:
+        raise refused("rope_theta", theta, "must be a number above 1")
     if kind not in ("default", "yarn"):
         raise refused("rope_type", kind, "must be default or yarn: no other is implemented")
     for name in sorted(rope.keys() - ROPE_NAMES):
@@ -184,11 +203,11 @@ def yarn_of(rope: Values, values: Values) -> dict[str, Any]:
     }
 
 
-def written(config: GPTConfig, layer: int) -> dict[str, Any]:
-    """The rope_parameters of a layer."""
+def written(config: GPTConfig, layer: int, partial: bool) -> dict[str, Any]:
+    """The rope_parameters of a layer; `partial`: of a family in which a part of a head may turn."""
     position, factor = config.position, config.yarn_factor(layer)
     plain = {"rope_type": "default", "rope_theta": config.base(layer)}
-    if position.fraction != 1:
+    if partial:
         plain["partial_rotary_factor"] = position.fraction
     if factor == 1:
         return plain

@@ -95,6 +95,9 @@ class Stored:
         if tuple(theirs.shape) != self.shape:
             valid = f"has the shape {tuple(theirs.shape)}, and {self.parameter} needs {self.shape}"
             raise ConfigError("tensor", self.name, valid)
+        if not theirs.is_floating_point():
+            valid = f"holds {theirs.dtype}: quantised weights are not read"
+            raise ConfigError("tensor", self.name, valid)
         self.seen.copy_(theirs.reshape(self.seen.shape))
 
     def value(self) -> Tensor:

@@ -80,7 +80,10 @@ SMALL: dict[str, dict[str, Any]] = {
         **{**LLAMA, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
         **{"rope_parameters": {**YARN, "attention_factor": None}},
     },
-    "gpt_oss": {**LLAMA, **GPT_OSS, "head_dim": 8, "rope_parameters": {**YARN, "truncate": False}},
+    "gpt_oss": {
+        **{**LLAMA, **GPT_OSS, "head_dim": 8, "swiglu_limit": 0.9},  # reached on both sides
+        **{"rope_parameters": {**YARN, "truncate": False}},
+    },
     "gpt_oss as published": {**LLAMA, **GPT_OSS, "head_dim": 8, "num_hidden_layers": 3},
     "qwen3": LLAMA,
     "qwen3 with windows": {
@@ -123,7 +126,7 @@ def reference_of(values: dict[str, Any]) -> Any:
     own = {name: value for name, value in values.items() if name != "model_type"}
     kind = values["model_type"]
     no_tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
-    config = CONFIG_MAPPING[kind](**own, **no_tokens)
+    config = CONFIG_MAPPING[kind](**own | no_tokens)
     eager = {"attn_implementation": "eager"} if kind in ("gpt_oss", "gpt_neo") else {}
     experts = {"experts_implementation": "eager"} if kind == "gpt_oss" else {}  # float64, too
     return draw(AutoModelForCausalLM.from_config(config, **eager, **experts).double().eval())
@@ -234,6 +237,22 @@ def test_what_the_small_models_have_to_show() -> None:
         assert max(yarn.factors) > 1, case
         assert yarn.original_length < LENGTH, case
     assert configs["olmo3"].position.yarn.factors == [1, 1, 1, 4]
+    assert configs["gpt_oss"].feed_forward.clamp == 0.9
+
+
+def test_a_clamp_of_the_small_model_is_reached_on_every_side() -> None:
+    """Or the equality with the reference would not show it."""
+    torch.manual_seed(0)
+    model = draw(GPT(family_of(values_of("gpt_oss")).config(values_of("gpt_oss"))).double().eval())
+    seen: list[Tensor] = []
+    hidden = model.blocks[0].feed_forward.get_submodule("activation")
+    hidden.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    model(torch.randint(0, VOCABULARY, (3, LENGTH)))
+    gate, up = seen[0].chunk(2, dim=-1)
+    assert gate.max() > 0.9
+    assert up.max() > 0.9
+    assert up.min() < -0.9
+    assert gate.min() < -0.9  # where nothing is clamped
 
 
 def distance(a: list[Tensor], b: list[Tensor]) -> float:
@@ -265,6 +284,8 @@ def test_a_family_in_bf16_is_as_near_to_its_reference_as_rounding_allows(case: s
     """
     torch.manual_seed(49)  # whose gaps between experts are wide
     values = values_of(case)
+    if case == "gpt_oss":  # a clamp that is reached leaves its experts nearer to a tie
+        values["swiglu_limit"] = 7.0
     reference, family = reference_of(values), family_of(values)
     if case == "gpt_oss":
         for layer in reference.model.layers:
@@ -428,12 +449,38 @@ def test_every_size_of_conf_model_that_is_published_is_counted() -> None:
         ("llama", {"rope_scaling": {**YARN, "attention_factor": 1.5}}, r"1 \+ 0.1 ln\(factor\)"),
         ("llama", {"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_parameters.mscale=0.7"),
         ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
-        ("llama", {"layer_types": ["full_attention"]}, "for each of 2 layers"),
+        ("qwen3 with windows", {"layer_types": ["full_attention"]}, "for each of"),
+        ("llama", {"layer_types": ["sliding_attention"] * 2}, "layer_types=.* not implemented"),
+        ("llama", {"rope_parameters": YARN, "rope_scaling": YARN}, "cannot stand beside rope_para"),
+        ("llama", {"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 .* a number above 1"),
+        ("llama", {"rope_parameters": {"rope_theta": "abc"}}, "rope_theta='abc' .* number above 1"),
+        (
+            "llama",
+            {"num_hidden_layers": 0},
+            r"num_hidden_layers=0 .* number in \[1, 10,000\]",
+        ),
+        ("llama", {"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000 .* in"),
+        ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=.* no such model"),
+        ("gpt_neo", {"attention_layers": ["global"] * 3}, "must be what attention_types spells"),
+        (
+            "gemma3_text",
+            {
+                "rope_parameters": {
+                    "full_attention": YARN,
+                    "sliding_attention": {**YARN, "original_max_position_embeddings": 3},
+                }
+            },
+            "must stretch both kinds of layers from one length",
+        ),
         ("gpt_oss", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.* as bfloat16"),
         ("gpt_oss", {"swiglu_alpha": 1.0}, "swiglu_alpha=1.0 is not valid: must be 1.702"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "softcapping=30.0 .* not implemented"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "attention=True .* not implemented"),
-        ("llama", {"num_hidden_layers": "two"}, "num_hidden_layers='two'|no such model"),
+        (
+            "llama",
+            {"num_hidden_layers": "two"},
+            "num_hidden_layers='two' is not valid: must be a whole",
+        ),
         ("llama", {"hidden_size": "wide"}, "emb_dim='wide' is not valid: must be a whole number"),
         ("llama", {"rope_scaling": "yarn"}, "rope_scaling=.'yarn'. is not valid: no such model"),
         ("gpt_neo", {"attention_types": 3}, "attention_types, window_size=.* no such model"),
@@ -480,6 +527,9 @@ def test_older_spellings_of_a_file_mean_the_same() -> None:
         ("opt", {"position.offset": 0}, "position.offset=0"),
         ("gemma3_text", {"embedding.factor": 2.0}, "embedding.factor=2.0"),
         ("qwen3", {"attention.windows": [3, 4]}, r"attention.windows=\[3, 4\]"),
+        ("llama", {"attention.windows": [3, 0]}, r"attention.windows=\[3, 0\] .* family has none"),
+        ("gpt_neox", {"attention.windows": [3]}, "attention.windows=.* the family has none"),
+        ("llama", {"position.bases": [0.0]}, "position.bases=.* has positions in each layer"),
     ],
 )
 def test_a_model_that_a_family_does_not_have_is_not_written(
@@ -575,6 +625,8 @@ def test_names_of_older_files_are_understood() -> None:
         family, model = toy(case)
         files = {rename(name): value.clone() for name, value in stored(model, family)}
         files |= dict.fromkeys(more, torch.zeros(1))
+        if "lm_head.weight" in more:
+            files["lm_head.weight"] = files["wte.weight"]
         other = GPT(model.config).double()
         load(other, family, files.keys(), files.__getitem__)
         for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
@@ -643,3 +695,34 @@ def test_any_placement_of_any_family_is_a_model(placement: str, case: str) -> No
     assert counted == sum(parameter.numel() for parameter in model.parameters())
     placed = [place.parameter for place in anatomy_of(model).places()]
     assert len(placed) == len({*map(id, placed)}) == len([*model.parameters()])
+
+
+def test_a_head_that_is_said_to_be_tied_and_is_another_is_refused() -> None:
+    values = values_of("qwen3 with windows")
+    family, model = family_of(values), GPT(family_of(values).config(values))
+    tensors = dict(stored(model, family))
+    head = tensors["model.embed_tokens.weight"]
+    load(model, family, [*tensors, "lm_head.weight"], (tensors | {"lm_head.weight": head}).get)
+    other = tensors | {"lm_head.weight": head + 1}
+    with pytest.raises(ConfigError, match="another matrix than the embeddings"):
+        load(model, family, other, other.__getitem__)
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    values = values_of("llama")
+    family, model = family_of(values), GPT(family_of(values).config(values))
+    tensors = dict(stored(model, family))
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    with pytest.raises(ConfigError, match=r"holds torch.int8: quantised weights are not read"):
+        load(model, family, tensors, tensors.__getitem__)
+
+
+def test_a_config_json_without_windows_is_one_that_the_library_makes_a_model_of() -> None:
+    for case in ("gpt_oss", "gemma3_text", "smollm3"):
+        family = family_of(values_of(case))
+        changes = {"attention.windows": [0], "position.bases": [1e6]}
+        config = changed(family.config(values_of(case)), changes)
+        written = family.values(config)
+        again = family.config(written)
+        assert not any(again.attention.windows)
+        reference_of({name: v for name, v in written.items() if name != "architectures"})
