@@ -20,12 +20,15 @@ from experiments.machine.console import one_line, printable
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.changes import (
     FROM,
-    NOT_SAID,
     TO,
     changes_table,
+    descriptions,
+    groups_of,
     has_changes,
     matched_in,
     models_table,
+    not_said,
+    sizes_of,
 )
 from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural, unit_note
 from experiments.report.figures import Maker
@@ -188,8 +191,11 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
         "ends": (FROM[0], TO[0]),
         "models": models_table(),
         "table": changes_table(layout, arms),
-        "matched": matched_in(arms),
-        "not_said": NOT_SAID,
+        "matched": matched_in(groups_of(layout, arms)),
+        "descriptions": descriptions(layout),
+        "loss": layout.unit.axis,
+        "sizes_of": sizes_of(layout, arms),
+        "not_said": not_said(layout, arms),
     }
 
 
