@@ -193,12 +193,13 @@ class Architecture:
     vocab_size      number of tokens the model can read and write
     context_length  longest sequence, in tokens
     emb_dim         width of the residual stream
-    n_heads         attention heads; must divide emb_dim
+    n_heads         attention heads; must divide emb_dim unless attention.head_dim is given
     n_layers        transformer blocks, at most MOST_LAYERS; 0 leaves embeddings and head
     drop_rate       dropout probability, in [0, 1], of embeddings, attention weights and branches
     qkv_bias        whether query, key and value projections have a bias
 
-    bias            whether the attention's output and the feed-forward layers have one
+    bias            whether the attention's output, the feed-forward layers, and the router and the
+                    experts have one
     tie_head        whether the head shares the token embedding's weight
     head_bias       whether the head has a bias
     """

@@ -87,7 +87,7 @@ def seen_tokens(config: GPTConfig, layer: int, length: int | None = None) -> flo
 def cached_values(config: GPTConfig, length: int | None = None) -> int:
     """Numbers that generation needs of a text of `length` tokens: its keys and its values.
 
-    In a layer with a window those of the tokens that the next one will see.
+    In a layer with a window those of its last `window` tokens.
 
     length  None: the context length
     """

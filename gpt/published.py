@@ -10,14 +10,14 @@ BOTH = f"published, {LIBRARY}"
 class Published:
     """A size's figures, as others give them.
 
-    parameters  all of them, a tied weight once
+    parameters  all of them, a tied weight once; None: published rounded alone, see the remark
     source      where that figure is from
     outside     those outside the embeddings and the head; None: not published
     active      as a text, since it is rounded and not everybody counts the same
     remark      on what a figure counts
     """
 
-    parameters: int
+    parameters: int | None
     source: str
     outside: int | None = None
     active: str = ""
@@ -30,7 +30,6 @@ def pythia(parameters: int, outside: int) -> Published:
 
 
 GPT_OSS = f"{LIBRARY}; rounded: model card, arXiv 2508.10925"
-CLOSED_FORM = "closed form of the sizes"
 PUBLISHED = {
     "book_124m": Published(163_009_536, "Raschka 2024, chapter 4", remark="untied head"),
     "gpt2_124m": Published(124_439_808, BOTH),
@@ -56,8 +55,9 @@ PUBLISHED = {
     "gptj_6b": Published(
         6_053_381_344,
         "announcement",
-        remark=f"6,050,882,784 in {LIBRARY}: of the announced, 2,498,560 are copies of parameters "
-        "that the shards of its training each held",
+        remark=f"6,050,882,784 in {LIBRARY}: of the announced, 2,465,792 are copies of norms and "
+        "biases in seven of the eight shards of its training, and 32,768 a bias of the embeddings "
+        "in each shard, which the published model does not have",
     ),
     "llama_7b": Published(6_738_415_616, BOTH),
     "llama_13b": Published(13_015_864_320, BOTH),
@@ -72,16 +72,16 @@ PUBLISHED = {
     "olmo3_7b": Published(7_298_011_136, LIBRARY),
     "smollm3_3b": Published(3_075_098_624, LIBRARY),
     "deepseek_v3": Published(
-        671_026_419_200,
-        f"{CLOSED_FORM}, of DeepseekV3Config in {LIBRARY}; rounded: arXiv 2412.19437",
-        active="37.55B",
-        remark="671B, 37B active in the paper; 37.55B with the embedding",
+        None,
+        "arXiv 2412.19437",
+        active="37B",
+        remark="671B in all; counted here, active: 37.55B with the embedding, 36.63B without",
     ),
     "kimi_k2": Published(
-        1_026_408_232_448,
-        f"{CLOSED_FORM}; rounded: arXiv 2507.20534",
-        active="32.86B",
-        remark="1T, 32B active in the paper; 32.86B with the embedding",
+        None,
+        "arXiv 2507.20534",
+        active="32B",
+        remark="1T in all; counted here, active: 32.86B with the embedding, 31.69B without",
     ),
 }
 
@@ -94,8 +94,9 @@ class LatentSizes:
     projected through a narrow vector with an RMSNorm of its own; a part of each key turns by its
     place, is shared by all heads and does not pass through that vector. The feed-forward layers of
     the first blocks are dense, the others have experts of which some get every token. No biases,
-    except one number for each routed expert, which the choice of experts adds to its logit. The
-    head is not tied.
+    except one number for each routed expert, which is added to its score, the sigmoid of its logit,
+    for the choice of experts alone. The head is not tied. The module that predicts a second token
+    (multi-token prediction) is left out.
 
     The defaults are the sizes of DeepSeek-V3, those of DeepseekV3Config in transformers 5.24.0.
     """

@@ -144,10 +144,13 @@ def test_sizes_stand_beside_what_is_published(
     assert list(table.index) == ["micro", "gpt2_124m", "deepseek_v3", "kimi_k2"]
     assert table.loc["gpt2_124m", "parameters"] == table.loc["gpt2_124m", "published"]
     assert table.loc["gpt2_124m", "outside_embeddings"] == 85_056_000  # as Pythia's of its shape
-    assert table["equal"].tolist()[1:] == ["yes"] * 3
-    assert pd.isna(table.loc["micro", "published"])
+    assert table["equal"].dropna().to_dict() == {"gpt2_124m": "yes"}
+    assert table["published"].dropna().index.tolist() == ["gpt2_124m"]
+    assert table["published_active"].dropna().to_dict() == {"deepseek_v3": "37B", "kimi_k2": "32B"}
+    for name, rounded in (("deepseek_v3", "671B in all"), ("kimi_k2", "1T in all")):
+        assert rounded in table.loc[name, "remark"]
     assert table.loc["micro", "vocab_size"] == 28  # of the toy text
-    assert "equal to the published count  3 of 3" in capsys.readouterr().out
+    assert "equal to the published count  1 of 1" in capsys.readouterr().out
 
 
 @pytest.mark.long

@@ -31,7 +31,11 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     if content is not None:
         (folder / "tokenizer.json").write_text(content, encoding="utf-8")
     else:
-        print_line(f"tokenizer={tokenizer.name} has no tokenizer.json: ids are this project's own")
+        chosen = f"tokenizer={tokenizer.name}"
+        print_line(
+            f"{FOLDER}/ has no tokenizer.json, since {chosen} is not one of the Hub: "
+            f"give {chosen} when it is loaded"
+        )
     size = sum(path.stat().st_size for path in files)
     return Outcome(
         results={

@@ -121,16 +121,20 @@ def size_alone(sizes: LatentSizes) -> Size:
 
 
 def published(name: str, parameters: int) -> Size:
-    """The published figures, and whether ours is the same; empty where nothing is published."""
+    """The published figures, and whether ours is the same; empty where nothing is published.
+
+    Nothing is compared where the published count is rounded.
+    """
     figures = PUBLISHED.get(name)
     alone = "counts alone: cannot be made here" if name in COUNTS_ALONE else ""
     if figures is None:
         return dict.fromkeys(
             ("published", "equal", "published_outside", "published_active", "source", "remark")
         )
+    equal = "yes" if figures.parameters == parameters else "no"
     return {
         "published": figures.parameters,
-        "equal": "yes" if figures.parameters == parameters else "no",
+        "equal": None if figures.parameters is None else equal,
         "published_outside": figures.outside,
         "published_active": figures.active or None,
         "source": figures.source,

@@ -13,6 +13,7 @@ from gpt.families import Family, family_of
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+OF_A_RUN = ".hydra"  # the folder of its settings
 # What a typed choice of a placement leaves open, and the description then does not fill.
 PLACEMENT = ("norm.placement", "norm.options", "norm.final")
 
@@ -86,6 +87,8 @@ def read_description(directory: str) -> tuple[Family, GPTConfig]:
             raise ValueError("it is not a table of names and values")
     except (OSError, ValueError, RecursionError) as error:
         valid = f"must be a directory with a {CONFIG} that can be read: {one_line(error)}"
+        if isinstance(error, FileNotFoundError) and (path.parent / OF_A_RUN).is_dir():
+            valid = "is a run's directory: experiment=export writes its model as the Hub has it"
         raise ConfigError("model.weights", directory, valid) from None
     try:
         family = family_of(values)

@@ -158,11 +158,15 @@ def test_latent_attention_and_its_experts_count_as_the_reference() -> None:
 
 def test_the_sizes_that_are_counted_alone_come_out() -> None:
     deepseek, kimi = COUNTS_ALONE["deepseek_v3"], COUNTS_ALONE["kimi_k2"]
-    assert deepseek.parameters == 671_026_419_200 == PUBLISHED["deepseek_v3"].parameters
-    assert kimi.parameters == 1_026_408_232_448 == PUBLISHED["kimi_k2"].parameters
-    for sizes, billions in ((deepseek, 37.55), (kimi, 32.86)):
-        active = sizes.active_parameters + sizes.embedding
-        assert active / 1e9 == pytest.approx(billions, abs=0.005)
+    assert deepseek.parameters == 671_026_419_200  # published as 671B
+    assert kimi.parameters == 1_026_408_232_448  # published as 1T
+    for name, sizes in COUNTS_ALONE.items():
+        active = sizes.active_parameters
+        sums = f"{(active + sizes.embedding) / 1e9:.2f}B with the embedding, {active / 1e9:.2f}B"
+        assert f"{sums} without" in PUBLISHED[name].remark
+        assert PUBLISHED[name].parameters is None
+    assert "37.55B with the embedding, 36.63B" in PUBLISHED["deepseek_v3"].remark
+    assert "32.86B with the embedding, 31.69B" in PUBLISHED["kimi_k2"].remark
     assert deepseek.cached_values == 61 * 576
 
 

@@ -198,6 +198,9 @@ def test_files_that_are_damaged_or_missing_are_one_line(
     assert "config.json that can be read" in error(
         lambda copy: (copy / "config.json").write_text("[1]")
     )
+    assert "is a run's directory: experiment=export writes its model as the Hub has it" in error(
+        lambda copy: ((copy / "config.json").unlink(), (copy / ".hydra").mkdir())
+    )
     assert "has no tokenizer.json; say which it is" in error(
         lambda copy: (copy / "tokenizer.json").unlink()
     )
