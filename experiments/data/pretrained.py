@@ -38,7 +38,7 @@ class PretrainedTokenizer(Tokenizer):
         try:
             from tokenizers import Tokenizer as Library
         except ImportError:
-            valid = 'needs the library tokenizers: pip install -e ".[hub]"'
+            valid = 'needs the library tokenizers: pip install -c constraints.txt -e ".[hub]"'
             raise ConfigError("tokenizer", self.name, valid) from None
         self.content = content
         self.library = Library.from_str(content)

@@ -27,7 +27,7 @@ def safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError:
-        valid = 'needs the library safetensors: pip install -e ".[hub]"'
+        valid = 'needs the library safetensors: pip install -c constraints.txt -e ".[hub]"'
         raise ConfigError("model.weights", None, valid) from None
     return safetensors
 
