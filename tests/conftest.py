@@ -14,6 +14,8 @@ from hydra._internal.hydra import Hydra
 import run
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
+from experiments.report import page
+from experiments.report.drawing import ReportFigure
 from experiments.runners import model_sizes
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +73,16 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have their figures' words: each is made, with its caption, but not rendered."""
+
+    def words_alone(drawn: ReportFigure, *_: object) -> page.Picture:
+        return page.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", "", 0, [])
+
+    monkeypatch.setattr(page, "save_picture", words_alone)
 
 
 @pytest.fixture(scope="session")

@@ -240,7 +240,7 @@ def bible() -> bytes:
     return corpus.kjv(DataSettings("kjv"))
 
 
-@pytest.mark.usefixtures("small_claims")
+@pytest.mark.usefixtures("small_claims", "unrendered")
 @pytest.mark.parametrize("commands", blocks_to_run(), ids=lambda commands: commands[0])
 def test_commands_run(
     text_file: Path,

@@ -97,6 +97,7 @@ def tables_of(page: Path) -> list[pd.DataFrame]:
     return found
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     for seed, loss in enumerate((1.0, 2.0, 4.5)):
         make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
@@ -157,6 +158,7 @@ def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     losses = {(1e-3, 0): 2.0, (1e-3, 10): 1.5, (1e-2, 0): 2.98, (1e-2, 10): 1.0}
     for (rate, warmup), loss in losses.items():
@@ -381,6 +383,7 @@ def test_what_a_placement_also_chooses_is_no_arm_of_its_own(tmp_path: Path) -> N
     assert arms_of(tied)[0].factors == ["norm.placement", "norm.options.fraction"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for folder, losses in (("one", (4.0, 1.0)), ("two", (4.0, 1.0))):
         make_run(tmp_path / folder, "same", val_losses=losses, settings_sha256="aa")
@@ -393,6 +396,7 @@ def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptur
     assert any("two/same repeats" in message for message in caplog.messages)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
     for index, (placement, rate) in enumerate(
         (p, rate) for p in ("pre_ln", "post_ln") for rate in (1e-3, 1e-2)
@@ -406,6 +410,7 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
     assert "4 runs for each, pooled over placement and lr" in words
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_ratio_of_blocks_is_the_median_of_the_runs_ratios(tmp_path: Path) -> None:
     for seed, (first, last) in enumerate(((1.0, 5.0), (10.0, 10.0), (100.0, 200.0))):
         norms = {"first_block": first, "last_block": last}
@@ -460,6 +465,7 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     assert picture.shape[1] == 6.6 * 150  # inches and dots per inch
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_torn_and_foreign_files_cost_a_warning_that_names_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -501,6 +507,7 @@ def test_torn_and_foreign_files_cost_a_warning_that_names_them(
     assert history.losses("val_loss").tolist() == [4.0, 3.0]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -584,6 +591,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert "Traceback" not in error
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_sweep_still_running_can_be_reported(tmp_path: Path) -> None:
     make_run(tmp_path, "done")
     make_run(tmp_path, "going", seed=1, val_losses=(4.0, 3.0), status="running")
