@@ -93,6 +93,7 @@ def test_the_same_command_skips_what_has_an_answer(
     output = capsys.readouterr().out
     assert "2 skipped" in output
     assert "skipped, finished before     2" in output
+    assert not Path("elsewhere").exists()
     sweep("seed=0,1,2")
     assert before.items() < written(folder).items()
     assert len(written(folder)) == 3
