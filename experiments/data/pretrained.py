@@ -20,9 +20,8 @@ from experiments.data.tokenizer import (
 )
 from experiments.machine.console import one_line
 from experiments.machine.files import typed_path
+from experiments.settings.weights import TOKENIZER
 from gpt import ConfigError
-
-FILE = "tokenizer.json"
 
 
 @TOKENIZERS("pretrained")
@@ -109,12 +108,14 @@ def text_of_name(name: str) -> bytes:
 def file_of(path: str | None) -> Path:
     """The tokenizer.json that is meant by a path to it or to its directory. Raises ConfigError."""
     if path is None:
-        valid = f"must name a {FILE} or the directory in which one lies"
+        valid = f"must name a {TOKENIZER} or the directory in which one lies"
         raise ConfigError("tokenizer.path", path, valid)
     file = typed_path(path)
-    file = file / FILE if file.is_dir() else file
+    file = file / TOKENIZER if file.is_dir() else file
     if not file.is_file():
-        raise ConfigError("tokenizer.path", path, f"must be a {FILE}, or a directory that has one")
+        raise ConfigError(
+            "tokenizer.path", path, f"must be a {TOKENIZER}, or a directory that has one"
+        )
     return file
 
 

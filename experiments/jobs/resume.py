@@ -23,6 +23,7 @@ from experiments.settings.compose import SCHEMA, literal, to_values
 from experiments.settings.identity import flatten, result_settings, with_new_names
 from experiments.settings.schema import Settings
 from experiments.settings.texts import text_sha256
+from experiments.settings.typed import names_of
 from experiments.training.checkpoint import State, newest_state
 from experiments.training.schedule import learning_rate
 from gpt import ConfigError
@@ -94,7 +95,7 @@ def merge_overrides(
     for deleted in (override for override in overrides if override.startswith("~")):
         valid = "a setting cannot be deleted when a run is resumed"
         raise ConfigError(deleted.lstrip("~").split("=", 1)[0], "~", valid)
-    names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
+    names = names_of(overrides)
     if "experiment" in names:
         return dict(composed)
     values = {**stored, "resume": composed["resume"], "sweep": composed["sweep"]}

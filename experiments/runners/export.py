@@ -6,6 +6,7 @@ from experiments.machine.console import print_line
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
+from experiments.settings.weights import TOKENIZER
 from experiments.training.checkpoint import load_model
 from experiments.training.weights import fitting_family, write_weights
 from gpt import ConfigError
@@ -29,7 +30,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     files = write_weights(model, family, folder, getattr(torch, options.dtype))
     content = tokenizer.state().get("content")
     if content is not None:
-        (folder / "tokenizer.json").write_text(content, encoding="utf-8")
+        (folder / TOKENIZER).write_text(content, encoding="utf-8")
     else:
         chosen = f"tokenizer={tokenizer.name}"
         print_line(

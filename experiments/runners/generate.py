@@ -15,6 +15,7 @@ from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.identity import flatten
 from experiments.settings.schema import Settings
+from experiments.settings.typed import names_of
 from experiments.training.build import build_model, untrained_model
 from experiments.training.checkpoint import load_model
 from experiments.training.setup import describe_model
@@ -72,7 +73,7 @@ def warn_of_other_model(
         f"model.{name}" if name.split(".")[0] in sizes else name: value
         for name, value in flatten(asdict(config))
     } | {"tokenizer.name": tokenizer.name}
-    typed = [override.lstrip("+").split("=", 1)[0] for override in overrides]
+    typed = names_of(overrides)
     others = [
         f"{name}={value} (it has {held[name]})"
         for name, value in flatten(asdict(settings))

@@ -258,3 +258,8 @@ def same_value(one: str, other: str) -> bool:
     """Whether Hydra reads the same value in two overrides."""
     parser = OverridesParser.create()
     return bool(parser.parse_override(one).value() == parser.parse_override(other).value())
+
+
+def names_of(overrides: Sequence[str]) -> list[str]:
+    """The settings that overrides set, in their order."""
+    return [override.lstrip("+").split("=", 1)[0] for override in overrides]

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.machine.console import one_line
 from experiments.machine.files import hide_home, typed_path
+from experiments.settings.typed import names_of
 from gpt import Architecture, ConfigError, GPTConfig
 from gpt.families import Family, family_of
 
@@ -27,7 +28,7 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     directory = values["model"].get("weights")
     if directory is None or values["resume"] is not None:  # a resumed run has it in its settings
         return dict(values)
-    names = [override.lstrip("+").split("=", 1)[0] for override in overrides]
+    names = names_of(overrides)
     for name in ("model", "change", "match"):
         if name in names:
             valid = f"leave it out: {directory}/{CONFIG} says which model it is"
