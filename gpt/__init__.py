@@ -30,6 +30,7 @@ from gpt.count import (
     parameter_count,
 )
 from gpt.generate import generate
+from gpt.loss import head_loss
 from gpt.model import GPT
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PARALLEL, PLACEMENTS, POSITIONS, ConfigError
 from gpt.shortcut import DeepShortcutNet
@@ -60,5 +61,6 @@ __all__ = [
     "ConfigError",
     "DeepShortcutNet",
     "generate",
+    "head_loss",
     "parameter_count",
 ]

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt.block import Block
 from gpt.cache import Reading
@@ -50,6 +51,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(narrow, config.vocab_size, bias=config.head_bias)
         self.tie()
         self.reading: Reading | None = None  # of generation, see gpt/cache.py
+        self.recomputes = False  # whether backward computes each block again, from its input alone
         with torch.no_grad():
             INITS[config.init.scheme](list(self.weights()), config)
 
@@ -88,7 +90,10 @@ class GPT(nn.Module):
         x = self.project_in(self.embed(tokens)) + self.position_embedding(places)
         state = self.entry(self.dropout(x))  # made from (B, T, emb_dim)
         for block in self.blocks:
-            state = block(state)
+            if self.recomputes:
+                state = checkpoint(block, state, use_reentrant=False)
+            else:
+                state = block(state)
         return self.project_out(self.final_norm(state))
 
     def embed(self, tokens: Tensor) -> Tensor:

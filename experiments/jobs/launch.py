@@ -48,6 +48,7 @@ from experiments.runner import Outcome, find_runner
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import State, delete_checkpoints
+from experiments.training.precision import float32_products
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -249,7 +250,7 @@ def run(
     state  of the checkpoint from which the run is resumed
     """
     threads = resumed_threads(settings, state) or threads_if_unset or threads_within_quota()
-    with set_threads(threads):
+    with set_threads(threads), float32_products(settings):
         warn_of_many_threads()
         recorder = Recorder(directory, settings, overrides, state)
         return execute(settings, recorder)

@@ -15,7 +15,7 @@ from gpt.count import MEASURES, matched
 from gpt.registry import ACTIVATIONS, FAMILIES
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "bf16", "float64")
+PRECISIONS = ("float32", "bf16", "fp16", "tf32", "float64")
 WANDB_MODES = ("offline", "online", "disabled")
 RERUNS = ("failed", "all")
 
@@ -97,7 +97,12 @@ class TrainerSettings:
     sequence_length   tokens per window; null: the model's context length
     accumulate        parts of which each step's gradient is the mean
     clip              largest total gradient norm; null: off, so that gradients are seen as they are
-    precision         float32, bf16 for matrix products alone, or float64
+    precision         float32; bf16, fp16 or tf32 for matrix products alone; or float64. Under fp16
+                      the loss is scaled, and probes are taken in float32
+    compile           whether PyTorch's compiler makes the step's kernels: minutes once, then faster
+                      on a GPU; see docs/performance.md
+    activation_checkpointing  keep each block's input alone and compute the rest again in the
+                      backward pass: less memory, about a third more time, the same numbers
     eval_every        steps between two evaluations
     eval_tokens       of the validation part, the same each time; at least one window
     probe_every       steps between two probes (activations, weights, updates, gradients per
@@ -118,6 +123,8 @@ class TrainerSettings:
     accumulate: int = setting(1, at_least=1, at_most=1_000_000)
     clip: float | None = setting(None, above=0)
     precision: str = setting("float32", choices=PRECISIONS)
+    compile: bool = setting(False, newer=True)
+    activation_checkpointing: bool = setting(False, newer=True)
     eval_every: int = setting(at_least=1)
     eval_tokens: int = setting(at_least=1, at_most=MOST_TOKENS)
     probe_every: int | None = setting(at_least=1)

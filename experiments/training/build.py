@@ -1,26 +1,13 @@
 """Models in their precision, as a run begins with them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from experiments.data.corpus import Corpus
 from experiments.settings.schema import Settings
+from experiments.training.precision import check_precision
 from experiments.training.weights import load_weights
-from gpt import GPT, ConfigError, GPTConfig
+from gpt import GPT, GPTConfig
 from gpt.count import meta_model
-
-
-@contextmanager
-def precision_of(settings: Settings) -> Iterator[None]:
-    """Within: new parameters have the run's precision; under bf16 that is float32, too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if settings.trainer.precision == "float64" else before)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def build_model(
@@ -30,9 +17,8 @@ def build_model(
 
     resumed  whether a checkpoint will fill it, so that nothing need be read
     """
+    check_precision(settings.trainer.precision, device)
     double = settings.trainer.precision == "float64"
-    if double and device.type == "mps":
-        raise ConfigError("trainer.precision", "float64", "an Apple GPU has none; device=cpu does")
     if settings.model.weights is None or resumed:
         model = GPT(config).to(device)
         return model.double() if double else model

@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from experiments.data.corpus import Corpus, load_corpus
 from experiments.machine.console import print_line, size_text
 from experiments.settings.schema import Settings, TrainerSettings
-from experiments.training.build import precision_of
 from experiments.training.checkpoint import checkpoints_in
 from experiments.training.log_interval import automatic_log_every
 from experiments.training.memory import lasting_bytes
+from experiments.training.precision import parameter_precision
 from gpt import GPT, ConfigError
 from normscope.anatomy import anatomy_of
 from normscope.gradients import ParameterNorms
@@ -102,7 +102,7 @@ def needs_of(settings: Settings, corpus_of: Callable[[Settings], Corpus]) -> Dis
     if settings.runner not in ("train", "memory", "init_gradients"):
         return DiskNeeds(TABLES_BYTES)
     tokenizer = corpus_of(settings).tokenizer
-    with FakeTensorMode(allow_non_fake_inputs=True), precision_of(settings):
+    with FakeTensorMode(allow_non_fake_inputs=True), parameter_precision(settings):
         model = GPT(settings.model_config(tokenizer.vocab_size))
         parameters, state = lasting_bytes(model, settings)
     norms = ParameterNorms(anatomy_of(model))

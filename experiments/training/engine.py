@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from experiments.data.corpus import Corpus
 from experiments.machine.world import ALONE, World
 from experiments.settings.schema import Settings
 from experiments.training.checkpoint import State, model_state
+from experiments.training.compiled import compiled_features
 from experiments.training.loss import language_model_loss
 from experiments.training.memory import StepMemory
 from experiments.training.optimizer import make_optimizer
@@ -18,6 +20,8 @@ from gpt import GPT
 from normscope.anatomy import anatomy_of
 from normscope.probes import Probes
 from normscope.streams import evaluating
+
+Windows: TypeAlias = tuple[Tensor, Tensor]  # tokens and targets, (B, T) each
 
 
 @dataclass
@@ -78,6 +82,11 @@ class Engine:
         self.probes = Probes(anatomy_of(model))
         self.norms = self.probes.norms
         self.pending: list[OnDevice] = []
+        options = settings.trainer
+        self.features = compiled_features(model, settings) if options.compile else None
+        # Gradients of fp16 below 6e-8 are 0: they are taken of the loss times a factor.
+        self.scaler = torch.amp.GradScaler(device.type) if options.precision == "fp16" else None
+        self.drawn: tuple[int, Windows] | None = None  # the batch of a step to come
 
     @property
     def defers(self) -> bool:
@@ -118,22 +127,32 @@ class Engine:
         And, apart from it, the mean of what evens the load of experts, whose gradient is part of
         the step's: 0 without such a loss.
         """
+        windows = self._batch(step)
+        values = self._accumulate(step, windows)
+        while self.scaler is not None and not unscale(self.scaler, self.optimizer):
+            self.clear_gradients()
+            values = self._accumulate(step, windows)
+        self.memory.after_backward(step, self.model)
+        if self.defers:  # while it computes
+            self.drawn = step + 1, self._draw(step + 1)
+        return values
+
+    def _accumulate(self, step: int, windows: Windows) -> tuple[Tensor, Tensor]:
+        """See `gradients`, whose factor under fp16 is still in the gradients."""
         parts = self.settings.trainer.accumulate
-        # Shared before it is cut into parts, so that each process has parts of equal size.
-        tokens, targets = map(self.world.share, self._batch(step))
+        tokens, targets = windows
         total, evening = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(
             tokens.chunk(parts), targets.chunk(parts), strict=True
         ):
             with self.memory.of_forward(step, self.model):
-                loss = self.loss(part_tokens, part_targets) / parts
+                loss = self.training_loss(part_tokens, part_targets) / parts
                 balance = self.model.balance_loss()
             total += loss.detach()
             if balance is not None:
                 loss, evening = loss + balance / parts, evening + balance.detach() / parts
-            loss.backward()
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         self.world.average_gradients(self.model)
-        self.memory.after_backward(step, self.model)
         return self.world.mean(total), self.world.mean(evening)
 
     def fetch(self, with_gradients: bool) -> list[OnHost]:
@@ -193,12 +212,29 @@ class Engine:
         return self.corpus.bits_per_byte(loss, targets)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The training loss of some windows (B, T), in the precision of the run."""
+        """The loss of some windows (B, T), in the precision of the run."""
+        precision = self.settings.trainer.precision
         return language_model_loss(
-            self.model,
-            tokens.to(self.device),
-            targets.to(self.device),
-            self.settings.trainer.precision,
+            self.model, tokens.to(self.device), targets.to(self.device), precision
+        )
+
+    def training_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The same, computed as the run asks for: compiled, or with less kept for backward."""
+        options = self.settings.trainer
+        self.model.recomputes = options.activation_checkpointing
+        try:
+            return language_model_loss(
+                self.model, tokens, targets, options.precision, self.features
+            )
+        finally:
+            self.model.recomputes = False
+
+    def probe_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The loss that probes take gradients of: in float32 where the run scales its own."""
+        if self.scaler is None:
+            return self.loss(tokens, targets)
+        return language_model_loss(
+            self.model, tokens.to(self.device), targets.to(self.device), "float32"
         )
 
     def windows(self, tokens: int) -> tuple[Tensor, Tensor]:
@@ -216,15 +252,44 @@ class Engine:
         return {
             **model_state(self.model, self.corpus.tokenizer),
             "optimizer": self.optimizer.state_dict(),
-        }
+        } | ({} if self.scaler is None else {"scaler": self.scaler.state_dict()})
 
     def restore(self, state: State) -> None:
         """Take the weights and the optimizer's state from a checkpoint."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        return self.corpus.batch(self.settings.seed, step, self.rows, self.settings.sequence_length)
+    def _batch(self, step: int) -> Windows:
+        """What this process computes of a step's batch, on the device."""
+        if self.drawn is not None and self.drawn[0] == step:
+            return self.drawn[1]
+        return self._draw(step)
+
+    def _draw(self, step: int) -> Windows:
+        # Shared before it is cut into parts, so that each process has parts of equal size.
+        length = self.settings.sequence_length
+        tokens, targets = map(
+            self.world.share, self.corpus.batch(self.settings.seed, step, self.rows, length)
+        )
+        if self.device.type == "cuda":  # from such memory a copy need not be waited for
+            tokens, targets = tokens.pin_memory(), targets.pin_memory()
+        return (
+            tokens.to(self.device, non_blocking=True),
+            targets.to(self.device, non_blocking=True),
+        )
+
+
+def unscale(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:
+    """Take the loss's factor out of the gradients; whether they are what they would be without.
+
+    Where they are not, since some left fp16, the factor is halved; below 1 it is not to blame.
+    """
+    factor = scaler.get_scale()
+    scaler.unscale_(optimizer)
+    scaler.update()
+    return factor < 1 or scaler.get_scale() >= factor
 
 
 def clip_factor(limit: float, total: Tensor) -> Tensor:

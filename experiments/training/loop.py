@@ -214,12 +214,12 @@ class Trainer:
 
     def _probe_streams(self) -> list[Row]:
         """What flows through the model, of the probe's windows together."""
-        return self.probes.on_step(partial(self.engine.loss, *self.engine.probe_windows()))
+        return self.probes.on_step(partial(self.engine.probe_loss, *self.engine.probe_windows()))
 
     def _probe_trained(self, val_loss: float) -> list[Row]:
         """What is measured once, of the trained model: see `trainer.end_probes`."""
         windows = zip(*(part.split(1) for part in self.engine.probe_windows()), strict=True)
-        losses = (self.engine.loss(*window) for window in windows)
+        losses = (self.engine.probe_loss(*window) for window in windows)
         return self.probes.at_end(self.engine.validation_loss, val_loss, losses)
 
     def _progress_note(self) -> str:

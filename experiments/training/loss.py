@@ -2,12 +2,13 @@
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gpt import GPT
+from experiments.training.precision import PRODUCTS
+from gpt import GPT, head_loss
 from normscope.streams import evaluating
 
 log = logging.getLogger(__name__)
@@ -18,14 +19,23 @@ START_MARGIN = 3.0
 LARGE_STREAM = 3.0  # a root mean square that no norm leaves behind
 
 
-def language_model_loss(model: GPT, tokens: Tensor, targets: Tensor, precision: str) -> Tensor:
+def language_model_loss(
+    model: GPT,
+    tokens: Tensor,
+    targets: Tensor,
+    precision: str,
+    features: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Mean cross entropy in nats of targets (B, T) given tokens (B, T).
 
-    precision  the model's own; bf16 for matrix products under autocast, the loss taken in float32
+    precision  as `trainer.precision`: bf16 and fp16 are those of matrix products under autocast,
+               the softmax taken in float32; with all others the model's own
+    features   of the model, compiled; None: as they are
     """
-    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(tokens)  # (B, T, vocab_size)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    dtype = PRODUCTS.get(precision)
+    with torch.autocast(tokens.device.type, dtype, enabled=dtype is not None):
+        read = (features or model.features)(tokens)
+    return head_loss(read, model.head.weight, targets, model.head.bias, dtype)
 
 
 def uniform_loss(model: GPT) -> float:

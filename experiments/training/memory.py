@@ -1,7 +1,7 @@
 """What a training step should take in memory, and what its tensors do take."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.machine.console import megabytes
+from experiments.machine.device import pick_device
 from experiments.machine.memory import PeakMeter, free_memory
 from experiments.settings.schema import Settings
-from experiments.training.build import precision_of
 from experiments.training.loss import language_model_loss
 from experiments.training.optimizer import make_optimizer
+from experiments.training.precision import PRODUCTS, parameter_precision
 from gpt import GPT, GPTConfig
+from gpt.loss import chunk_size
 
 log = logging.getLogger(__name__)
 
@@ -65,26 +67,21 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
 
     The model is built and run forward on tensors that have shapes but no data. The peak is that
     of a step after the first, in which the optimizer's state exists: parameters, state, and the
-    larger of two moments: the start of the backward pass (activations, the gradients of the
-    logits and of the head, or those accumulated so far) and its end (all gradients). What the
-    allocator and the kernels' scratch space take on top is not in it.
+    larger of two moments: the end of the forward pass (activations, with the gradient of the head
+    among them, a chunk of logits, and what was accumulated so far) and that of the backward pass
+    (all gradients). Where blocks are computed again, the activations of the largest come on top of
+    their inputs. What the allocator and the kernels' scratch space take on top is not in it, nor
+    what a compiler saves.
     """
     trainer = settings.trainer
-    shape = (trainer.batch_size, settings.sequence_length)
-    with FakeTensorMode(allow_non_fake_inputs=True), precision_of(settings):
+    with FakeTensorMode(allow_non_fake_inputs=True), parameter_precision(settings):
         model = GPT(config)
-        tokens = torch.zeros(shape, dtype=torch.long)
-        with saved_activations(model) as activation_bytes:
-            language_model_loss(model, tokens, tokens, trainer.precision)
-            activations = activation_bytes()
+        activations, of_block = kept_bytes(model, settings)
         parameters, state = lasting_bytes(model, settings)
     gradients = parameters
-    # The gradients of the log-probabilities and, computed from them, of the logits.
-    size = model.head.weight.element_size()
-    logit_gradients = 2 * shape[0] * shape[1] * config.vocab_size * size
-    head_gradient = config.vocab_size * config.emb_dim * size
-    at_start = gradients if trainer.accumulate > 1 else head_gradient
-    peak = parameters + state + max(gradients, at_start + activations + logit_gradients)
+    accumulated = gradients if trainer.accumulate > 1 else 0
+    passing = max(logits_bytes(model, settings), of_block)
+    peak = parameters + state + max(gradients, accumulated + activations + passing)
     return {
         "parameters": parameters,
         "gradients": gradients,
@@ -92,6 +89,46 @@ def predict(settings: Settings, config: GPTConfig) -> dict[str, int]:
         "activations": activations,
         "peak": peak,
     }
+
+
+def kept_bytes(model: GPT, settings: Settings) -> tuple[int, int]:
+    """Bytes kept by a forward pass, and, where blocks are computed again, by one such block."""
+    trainer = settings.trainer
+    tokens = torch.zeros(trainer.batch_size, settings.sequence_length, dtype=torch.long)
+
+    def kept(recomputes: bool, parts: Sequence[nn.Module] = ()) -> tuple[int, list[int]]:
+        model.recomputes, marks = recomputes, list[int]()
+        with saved_activations(model) as activation_bytes:
+
+            def mark(*_: object) -> None:
+                marks.append(activation_bytes())
+
+            hooks = [part.register_forward_pre_hook(mark) for part in parts]
+            hooks += [part.register_forward_hook(mark) for part in parts]
+            language_model_loss(model, tokens, tokens, trainer.precision)
+            for hook in hooks:
+                hook.remove()
+            return activation_bytes(), marks
+
+    if not trainer.activation_checkpointing:
+        return kept(False)[0], 0
+    _, marks = kept(False, list(model.blocks))
+    largest = max(
+        (after - before for before, after in zip(marks[::2], marks[1::2], strict=True)), default=0
+    )
+    return kept(True)[0], largest
+
+
+def logits_bytes(model: GPT, settings: Settings) -> int:
+    """Bytes of the logits that `gpt.head_loss` holds at once, under autocast in two types."""
+    trainer = settings.trainer
+    rows = min(
+        trainer.batch_size * settings.sequence_length, chunk_size(pick_device(settings.device))
+    )
+    size = model.head.weight.element_size()
+    if dtype := PRODUCTS.get(trainer.precision):
+        size += dtype.itemsize
+    return rows * len(model.head.weight) * size
 
 
 def lasting_bytes(model: GPT, settings: Settings) -> tuple[int, int]:

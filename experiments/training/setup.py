@@ -28,6 +28,7 @@ from experiments.training.memory import (
     predict,
     warn_of_little_memory,
 )
+from experiments.training.precision import faster_precision
 from experiments.training.tally import Tally
 from gpt import GPT, PLACEMENTS, GPTConfig
 from gpt.count import cached_values, flops_per_token_of, is_of_experts, met_parameters
@@ -134,6 +135,8 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     with explain_out_of_memory(predicted):
         model = build_model(config, settings, device, recorder.checkpoint is not None)
     describe_setup(model, settings, recorder, corpus, device)
+    if hint := faster_precision(settings.trainer.precision, config, device):
+        print_line(hint)
     state = recorder.checkpoint
     if state is None:
         tally = Tally(log_every=settings.trainer.log_every)

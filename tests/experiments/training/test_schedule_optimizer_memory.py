@@ -100,13 +100,13 @@ def test_activations_by_hand() -> None:
     Per block, in numbers kept for each token: both norms' inputs x and h (2 d), their means and
     deviations (4), their outputs (2 d), query, key and value (3 d), the attention's output (d) and
     its log-normaliser (one for each head), the feed-forward layer before and after its activation
-    (2 x 4 d). Outside: the last norm's input, mean, deviation and output, the log-probabilities.
-    The loss keeps one number more, its weight.
+    (2 x 4 d). Outside: the last norm's input, mean and deviation, and of the loss its gradients by
+    what the head reads (d) and by the head, one number for each of that.
     """
     d, heads, layers, vocabulary, tokens = 24, 3, 2, 50, 24
     block = 2 * d + 4 + 2 * d + 3 * d + d + heads + 8 * d
-    outside = 2 * d + 2 + vocabulary
-    expected = 4 * (tokens * (layers * block + outside) + 1)
+    outside = 2 * d + 2
+    expected = 4 * (tokens * (layers * block + outside) + vocabulary * d)
     assert predict(settings(ADAMW), CONFIG)["activations"] == expected
 
 

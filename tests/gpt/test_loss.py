@@ -1,0 +1,79 @@
+"""The loss taken with the head, chunk by chunk, against the loss of all logits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt import head_loss
+from gpt.loss import CPU_CHUNK as CHUNK
+
+WIDTH, VOCABULARY = 12, 31
+
+
+def inputs(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, weight, bias and targets of `count` tokens, drawn at random."""
+    torch.manual_seed(count)
+    shapes = ((count, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))
+    x, weight, bias = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes)
+    return x, weight, bias, torch.randint(VOCABULARY, (count,))
+
+
+@pytest.mark.parametrize("count", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_loss_and_gradients_are_those_of_all_logits(
+    count: int, biased: bool, factor: float
+) -> None:
+    x, weight, bias, targets = inputs(count)
+    wanted = [x, weight, *([bias] if biased else [])]
+    loss = head_loss(x, weight, targets, bias if biased else None)
+    expected = F.cross_entropy(F.linear(x, weight, bias if biased else None), targets)
+    torch.testing.assert_close(loss, expected, atol=1e-13, rtol=1e-13)
+    ours = torch.autograd.grad(factor * loss, wanted)
+    theirs = torch.autograd.grad(factor * expected, wanted)
+    torch.testing.assert_close(ours, theirs, atol=1e-13, rtol=1e-12)
+
+
+def test_a_weight_that_is_the_embedding_too_has_both_gradients() -> None:
+    _, weight, _, targets = inputs(CHUNK + 1)
+    tokens = targets.roll(1)
+
+    def features() -> Tensor:
+        return F.embedding(tokens, weight).tanh().view(1, -1, WIDTH)
+
+    (ours,) = torch.autograd.grad(head_loss(features(), weight, targets[None]), weight)
+    logits = features()[0] @ weight.T
+    (theirs,) = torch.autograd.grad(F.cross_entropy(logits, targets), weight)
+    torch.testing.assert_close(ours, theirs, atol=1e-13, rtol=1e-12)
+
+
+def test_logits_of_any_size_have_a_loss() -> None:
+    """Neither infinite nor nan where exp of a logit would be."""
+    x, weight, _, targets = inputs(3, torch.float32)
+    scaled = (1e4 * x).detach().requires_grad_()
+    loss = head_loss(scaled, weight, targets)
+    torch.testing.assert_close(loss, F.cross_entropy(scaled @ weight.T, targets))
+    assert torch.autograd.grad(loss, scaled)[0].isfinite().all()
+
+
+def test_products_in_bf16_have_their_softmax_in_float32() -> None:
+    x, weight, bias, targets = inputs(CHUNK + 5, torch.float32)
+    loss = head_loss(x, weight, targets, bias, torch.bfloat16)
+    assert loss.dtype == torch.float32
+    logits = (x.bfloat16() @ weight.bfloat16().T + bias.bfloat16()).float()
+    expected = F.cross_entropy(logits, targets)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+    ours = torch.autograd.grad(loss, (x, weight, bias))
+    theirs = torch.autograd.grad(expected, (x, weight, bias))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() / other.norm() < 0.01
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+    x, weight, bias, targets = inputs(9)
+    with torch.no_grad():
+        loss = head_loss(x, weight, targets, bias)
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, F.cross_entropy(x @ weight.T + bias, targets).detach())
