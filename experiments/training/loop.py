@@ -75,12 +75,16 @@ class Trainer:
         steps = self.options.steps
         with progress("train", steps) as report, defer_signals():
             while self.done < steps:
-                self._step(self.done)
-                self.done += 1
+                self.advance()
                 if self._is_logged(self.done - 1):
                     report(self.done, self._progress_note())
                 self._save_or_stop()
         self._finish()
+
+    def advance(self) -> None:
+        """Take the next step."""
+        self._step(self.done)
+        self.done += 1
 
     def _step(self, step: int) -> None:
         """Measure at `step`, update, and record the step where it is due."""

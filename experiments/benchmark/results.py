@@ -1,0 +1,219 @@
+"""What a comparison found: rows of benchmark.csv, tables on the terminal, a picture."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from experiments.benchmark.contenders import REFERENCE, TITLES, Case
+from experiments.benchmark.rounds import Measured
+from experiments.machine.console import megabytes, print_table
+from experiments.machine.files import write_atomically
+from experiments.machine.versions import versions
+from experiments.report.style import COLOURS, panels, save
+
+PEAK_FLOPS = 989e12  # per second, of an H100 or H200 in bf16 without sparsity, as NVIDIA states
+PEERS = ("transformers", "x-transformers", "wandb")
+COLUMNS_OF_PANELS = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One contender at one shape, as benchmark.csv has it.
+
+    compiled      the losses of this comparison; never the step that is probed, nor products alone
+    seconds       of a step: the median over the rounds, with its quartiles
+    tokens_per_s  tokens of a step over that median
+    ratio         of its step to the bare step of normscope in the same round: the median, with its
+                  quartiles
+    peak_bytes    see `peak_bytes` of rounds.py
+    flops         of a step, see `Shape.flops`
+    mfu           flops per second over PEAK_FLOPS; on a CPU None
+    error         why a figure is missing
+    """
+
+    shape: str
+    contender: str
+    layers: int
+    width: int
+    heads: int
+    length: int
+    batch: int
+    vocabulary: int
+    device: str
+    precision: str
+    compiled: bool
+    parameters: int | None
+    rounds: int
+    seconds: float | None
+    seconds_low: float | None
+    seconds_high: float | None
+    tokens_per_s: float | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    peak_bytes: int | None
+    flops: int
+    mfu: float | None
+    error: str | None
+    device_name: str
+    threads: int
+    versions: str
+
+
+Quartiles = tuple[float | None, float | None, float | None]
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """The lower quartile, the median and the upper one; None of nothing."""
+    if not values:
+        return None, None, None
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return float(low), float(middle), float(high)
+
+
+def ratios(seconds: Sequence[float], reference: Sequence[float]) -> list[float]:
+    """Round by round, so that what slows a whole round down is in both; none without a pair."""
+    if len(seconds) != len(reference):
+        return []
+    return [own / other for own, other in zip(seconds, reference, strict=True)]
+
+
+def lines_of(case: Case, found: Mapping[str, Measured]) -> list[Line]:
+    """The rows of one comparison."""
+    reference = found[REFERENCE].seconds
+    return [line_of(case, name, measured, reference) for name, measured in found.items()]
+
+
+def line_of(case: Case, name: str, measured: Measured, reference: Sequence[float]) -> Line:
+    """A row of benchmark.csv."""
+    shape = case.shape
+    low, median, high = quartiles(measured.seconds)
+    ratio_low, ratio, ratio_high = quartiles(ratios(measured.seconds, reference))
+    on_gpu = case.device.type == "cuda"
+    return Line(
+        shape=shape.name,
+        contender=name,
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        length=shape.length,
+        batch=shape.batch,
+        vocabulary=shape.vocabulary,
+        device=case.device.type,
+        precision=case.precision,
+        compiled=case.compiled,
+        parameters=measured.parameters,
+        rounds=len(measured.seconds),
+        seconds=median,
+        seconds_low=low,
+        seconds_high=high,
+        tokens_per_s=None if median is None else shape.tokens / median,
+        ratio=ratio,
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+        peak_bytes=measured.peak_bytes,
+        flops=shape.flops,
+        mfu=shape.flops / median / PEAK_FLOPS if on_gpu and median is not None else None,
+        error=measured.error,
+        device_name=device_name(case.device),
+        threads=torch.get_num_threads(),
+        versions=all_versions(),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's, or the processor's as far as the system says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def all_versions() -> str:
+    """Of Python, PyTorch, this project and the peers that are installed."""
+    known = {name: versions()[name] for name in ("python", "torch", "normscope")}
+    for name in PEERS:
+        try:
+            known[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return " ".join(f"{name}={version}" for name, version in known.items())
+
+
+def write_csv(lines: Sequence[Line], path: Path) -> None:
+    """All rows so far, whole or not at all."""
+    write_atomically(path, pd.DataFrame(lines).to_csv(index=False).encode())
+
+
+def print_lines(case: Case, lines: Sequence[Line]) -> None:
+    """The table of one comparison."""
+    shape = case.shape
+    compiled = ", compiled" if case.compiled else ""
+    print_table(
+        f"{shape.name}: {shape.layers} x {shape.width}, {shape.batch} windows of {shape.length}, "
+        f"vocabulary {shape.vocabulary:,}; {lines[0].device_name}, {case.precision}{compiled}",
+        [cells(line) for line in lines],
+    )
+
+
+def cells(line: Line) -> dict[str, str]:
+    """A row for people; ratios above 1 are slower than the bare step of normscope."""
+    spread = (line.ratio_low, line.ratio_high)
+    shown = {
+        "step of": TITLES[line.contender],
+        "ratio": number(line.ratio, ".2f"),
+        "quartiles": "-" if None in spread else f"{spread[0]:.2f} to {spread[1]:.2f}",
+        "ms": number(line.seconds and 1000 * line.seconds, ".2f"),
+        "tokens/s": number(line.tokens_per_s, ",.0f"),
+        "peak memory": "-" if line.peak_bytes is None else megabytes(line.peak_bytes),
+        "parameters": number(line.parameters, ","),
+    }
+    if line.device == "cuda":
+        shown["MFU"] = number(line.mfu, ".1%")
+    return shown | {"note": line.error or ""}
+
+
+def number(value: float | None, form: str) -> str:
+    """As `form` writes it; a dash for what is not there."""
+    return "-" if value is None else format(value, form)
+
+
+def draw(lines: Sequence[Line], path: Path) -> Path:
+    """Each contender's ratio with its quartiles, a panel for each comparison."""
+    table = pd.DataFrame([line for line in lines if line.ratio is not None])
+    groups = list(table.groupby(["shape", "compiled"], sort=False)) if len(table) else []
+    columns = max(1, min(COLUMNS_OF_PANELS, len(groups)))
+    figure, axes = panels(-(-max(1, len(groups)) // columns), columns, (5.2, 3.6))
+    for axis, ((shape, compiled), rows) in zip(axes, groups, strict=False):
+        draw_panel(axis, rows, f"{shape}{', compiled' if compiled else ''}")
+    for axis in axes[len(groups) :]:
+        axis.set_visible(False)
+    return save(figure, path)
+
+
+def draw_panel(axis: Axes, rows: pd.DataFrame, title: str) -> None:
+    """The contenders below each other, the fastest at the top; a line where the bare step is."""
+    rows = rows.sort_values("ratio", ascending=False)
+    places = range(len(rows))
+    whiskers = (rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"])
+    own = rows["contender"].isin(("normscope", "records", "probed", "instrumented", "watch"))
+    for chosen, colour in ((own, COLOURS[0]), (~own, COLOURS[1])):
+        axis.errorbar(
+            rows["ratio"].where(chosen), places, xerr=np.stack(whiskers), fmt="o", color=colour
+        )
+    axis.axvline(1.0, color=COLOURS[-1], linewidth=0.8)
+    axis.set_yticks(places, [TITLES[name] for name in rows["contender"]])
+    axis.set_xscale("log")
+    axis.set_title(title)
+    axis.set_xlabel("time of a step / that of normscope's bare step")
