@@ -70,7 +70,8 @@ def random_text(shape: Shape, device: torch.device) -> RandomText:
 class Case:
     """What all contenders of one comparison have in common.
 
-    compiled  whether torch.compile has compiled each one's loss, from the tokens on
+    compiled  whether torch.compile has compiled each peer's loss, from the tokens on, and this
+              project's as trainer.compile=true does
     closing   what ends with the comparison: files and W&B runs
     """
 
@@ -92,14 +93,11 @@ class Case:
     @cached_property
     def trainer(self) -> Trainer:
         """What `python run.py` trains with, with every record of a default run."""
-        settings = settings_of(self.shape, self.precision, self.device.type)
+        settings = settings_of(self.shape, self.precision, self.device.type, self.compiled)
         recorder = Recorder(Path(self.folder()), settings)
         with silenced(bars=False):
             trainer = prepare(settings, recorder, self.text)
         self.closing.callback(recorder.close, "finished", [])
-        if self.compiled:
-            compiled: Any = torch.compile(trainer.engine.loss)
-            trainer.engine.loss = compiled  # type: ignore[method-assign]
         return trainer
 
     def folder(self) -> str:
@@ -137,7 +135,13 @@ TITLES = {
 def normscope(case: Case) -> Contender:
     """This project's model and loss, and nothing that is measured."""
     model = GPT(config_of(case.shape)).to(case.device)
-    return trained(case, model, partial(language_model_loss, model, precision=case.precision))
+    features = torch.compile(model.features, dynamic=False) if case.compiled else None
+    return trained(
+        case,
+        model,
+        partial(language_model_loss, model, precision=case.precision, features=features),
+        compiled=False,
+    )
 
 
 @CONTENDERS("records")
@@ -148,12 +152,8 @@ def records(case: Case) -> Contender:
 
 @CONTENDERS("probed")
 def probed(case: Case) -> Contender:
-    """A step of the training loop on which the probes are due as well.
-
-    Never compiled, since what is hooked in a compiled model is not seen.
-    """
-    contender = stepped(case, probe_every=1)
-    return replace(contender, step=never_compiled(contender.step))
+    """A step of the training loop on which the probes are due as well; those are not compiled."""
+    return stepped(case, probe_every=1)
 
 
 @CONTENDERS("watch")
@@ -173,7 +173,9 @@ def watch(case: Case) -> Contender:
     )
     case.closing.callback(run.finish)
     run.watch(model, log="all", log_freq=1)
-    contender = trained(case, model, partial(language_model_loss, model, precision=case.precision))
+    contender = trained(
+        case, model, partial(language_model_loss, model, precision=case.precision), compiled=False
+    )
 
     def step(number: int) -> None:
         before, wandb.run = wandb.run, run  # to which its hooks write
@@ -183,7 +185,7 @@ def watch(case: Case) -> Contender:
         finally:
             wandb.run = before
 
-    return replace(contender, step=never_compiled(step))
+    return replace(contender, step=step)
 
 
 @CONTENDERS("plain")
@@ -294,15 +296,12 @@ class EncoderGPT(nn.Module):
         return self.head(self.encoder(x, mask=self.mask, is_causal=True))
 
 
-def never_compiled(step: Callable[[int], None]) -> Callable[[int], None]:
-    """The step with all that torch.compile was given as it was before."""
-    return torch.compiler.set_stance("force_eager")(step)
-
-
 def peer(case: Case, model: nn.Module) -> Contender:
     """A model that maps tokens to logits, under the same loss."""
     model.to(case.device)
-    return trained(case, model, partial(mean_cross_entropy, model, precision=case.precision))
+    return trained(
+        case, model, partial(mean_cross_entropy, model, precision=case.precision), case.compiled
+    )
 
 
 def mean_cross_entropy(model: nn.Module, tokens: Tensor, targets: Tensor, precision: str) -> Tensor:
@@ -312,12 +311,12 @@ def mean_cross_entropy(model: nn.Module, tokens: Tensor, targets: Tensor, precis
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def trained(case: Case, model: nn.Module, loss: Loss) -> Contender:
+def trained(case: Case, model: nn.Module, loss: Loss, compiled: bool) -> Contender:
     """The step of a model, with the optimizer of the default run."""
     settings = settings_of(case.shape)
     optimizer = make_optimizer(model, settings.optimizer)
     parameters = list(model.parameters())
-    computed = torch.compile(loss) if case.compiled else loss
+    computed = torch.compile(loss) if compiled else loss
 
     def step(number: int) -> None:
         computed(*case.text.batches[number % BATCHES]).backward()

@@ -89,7 +89,9 @@ def defaults() -> Settings:
     return settings_of_size("nano")
 
 
-def settings_of(shape: Shape, precision: str = "float32", device: str = "cpu") -> Settings:
+def settings_of(
+    shape: Shape, precision: str = "float32", device: str = "cpu", compiled: bool = False
+) -> Settings:
     """The default run at another shape, its gradients clipped.
 
     What is no part of a step is off: evaluation, but of one window before the first step, and
@@ -115,6 +117,7 @@ def settings_of(shape: Shape, precision: str = "float32", device: str = "cpu") -
             batch_size=shape.batch,
             clip=CLIP,
             precision=precision,
+            compile=compiled,
             eval_every=usual.trainer.steps,
             eval_tokens=shape.length,
             probe_every=None,

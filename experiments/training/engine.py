@@ -273,12 +273,13 @@ class Engine:
         tokens, targets = map(
             self.world.share, self.corpus.batch(self.settings.seed, step, self.rows, length)
         )
-        if self.device.type == "cuda":  # from such memory a copy need not be waited for
-            tokens, targets = tokens.pin_memory(), targets.pin_memory()
-        return (
-            tokens.to(self.device, non_blocking=True),
-            targets.to(self.device, non_blocking=True),
-        )
+        return self._moved(tokens), self._moved(targets)
+
+    def _moved(self, windows: Tensor) -> Tensor:
+        """On the device; to a GPU without waiting, which takes memory that is not swapped out."""
+        if self.device.type == "cuda" and not windows.is_cuda:
+            windows = windows.pin_memory()
+        return windows.to(self.device, non_blocking=True)
 
 
 def unscale(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> bool:
