@@ -1,6 +1,8 @@
 """The loss of the head's logits, without ever holding all of them."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,13 @@ from torch.autograd.function import once_differentiable
 
 # Tokens whose logits are held at once. On a CPU fewer fit a cache better, but the gradient of the
 # weight is read and written once for each chunk; on a GPU more fill its processors better.
-CPU_CHUNK, GPU_CHUNK = 512, 8192
+CPU_CHUNK, GPU_CHUNK = 512, 4096
 # A GPU multiplies matrices whose sides are multiples of this up to three times as fast.
 GPU_MULTIPLE = 64
+# Logits that a GPU computes sooner than it is told to do so in parts.
+FEW_LOGITS = 2**25
+
+ToSlope: TypeAlias = Callable[[Tensor, Tensor, torch.dtype], Tensor]
 
 
 def head_loss(
@@ -20,6 +26,7 @@ def head_loss(
     targets: Tensor,
     bias: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """Mean cross entropy in nats, mean_t (ln sum_v exp(z_tv) - z_t,target(t)), z = x W^T + b.
 
@@ -29,14 +36,21 @@ def head_loss(
     bias      b, (V,)
     dtype     of the matrix products; None: that of the features. The softmax is taken in float32,
               or in float64 where that is the products' type
+    compiled  whether PyTorch's compiler makes the kernel between the products, on a GPU
 
     Loss and gradients are computed together, some tokens at a time: while their logits are in the
     cache, the gradient with respect to these, softmax(z) - e_target, is multiplied into those of
     features and weight. Nothing of the size tokens x V is held. Has no second derivative.
     """
-    loss: Tensor = HeadLoss.apply(
-        features.flatten(0, -2), weight, bias, targets.flatten(), dtype or features.dtype
-    )
+    x, target, dtype = features.flatten(0, -2), targets.flatten(), dtype or features.dtype
+    if x.is_cuda and len(x) * len(weight) <= FEW_LOGITS:
+        with torch.autocast("cuda", enabled=False):
+            logits = F.linear(
+                x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+            )
+            return F.cross_entropy(logits.to(torch.promote_types(dtype, torch.float32)), target)
+    to_slope = compiled_slope() if compiled and x.is_cuda else loss_to_slope
+    loss: Tensor = HeadLoss.apply(x, weight, bias, target, dtype, to_slope)
     return loss
 
 
@@ -51,6 +65,7 @@ class HeadLoss(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         dtype: torch.dtype,
+        to_slope: ToSlope,
     ) -> Tensor:
         """The loss, (); keeps the gradients of its inputs, where one is wanted."""
         count, wide = len(features), torch.promote_types(dtype, torch.float32)
@@ -63,7 +78,7 @@ class HeadLoss(torch.autograd.Function):
             rows = slice(start, start + size)
             x, target = features[rows].to(dtype), targets[rows, None]
             z = head(x, out=logits[: len(x)])
-            total += loss_to_slope(z, target, wide)
+            total += to_slope(z, target, wide)
             if grads is not None:
                 grads.add(rows, z, x, head)
         if grads is not None:
@@ -77,7 +92,7 @@ class HeadLoss(torch.autograd.Function):
         kept = ctx.saved_tensors
         if by_loss.device.type != "cpu" or by_loss.item() != 1:  # elsewhere a number is waited for
             kept = [None if grad is None else grad * by_loss.to(grad.dtype) for grad in kept]
-        return *kept, None, None
+        return *kept, None, None, None
 
 
 def chunk_size(device: torch.device) -> int:
@@ -128,6 +143,23 @@ def loss_to_slope(z: Tensor, target: Tensor, wide: torch.dtype) -> Tensor:
         loss = -log_p.gather(1, target).sum()
         torch.exp(log_p, out=z)
     z.scatter_add_(1, target, z.new_full(target.shape, -1.0))
+    return loss
+
+
+@cache
+def compiled_slope() -> ToSlope:
+    """`loss_to_slope` in one kernel."""
+    compiled: ToSlope = torch.compile(fused_slope, dynamic=False)
+    return compiled
+
+
+def fused_slope(z: Tensor, target: Tensor, wide: torch.dtype) -> Tensor:
+    """As `loss_to_slope`, written for a compiler: every number is read twice and written once."""
+    logits = z.to(wide)
+    norm = logits.logsumexp(dim=-1, keepdim=True)
+    loss = (norm - logits.gather(1, target)).sum()
+    hit = torch.arange(z.shape[1], device=z.device) == target
+    z.copy_((logits - norm).exp() - hit.to(wide))
     return loss
 
 

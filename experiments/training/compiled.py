@@ -26,5 +26,7 @@ def compiled_features(model: GPT, settings: Settings) -> Callable[[Tensor], Tens
         reason = one_line(error)[:300]
         valid = f"PyTorch cannot compile here, take trainer.compile=false ({reason})"
         raise ConfigError("trainer.compile", True, valid) from error
-    features: Callable[[Tensor], Tensor] = torch.compile(model.features, dynamic=False)
+    # On a GPU small kernels take less time than the calls that start them: those are recorded once.
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    features: Callable[[Tensor], Tensor] = torch.compile(model.features, dynamic=False, mode=mode)
     return features

@@ -141,6 +141,7 @@ class Engine:
         """See `gradients`, whose factor under fp16 is still in the gradients."""
         parts = self.settings.trainer.accumulate
         tokens, targets = windows
+        torch.compiler.cudagraph_mark_step_begin()
         total, evening = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(
             tokens.chunk(parts), targets.chunk(parts), strict=True

@@ -35,7 +35,8 @@ def language_model_loss(
     dtype = PRODUCTS.get(precision)
     with torch.autocast(tokens.device.type, dtype, enabled=dtype is not None):
         read = (features or model.features)(tokens)
-    return head_loss(read, model.head.weight, targets, model.head.bias, dtype)
+    head = model.head
+    return head_loss(read, head.weight, targets, head.bias, dtype, compiled=features is not None)
 
 
 def uniform_loss(model: GPT) -> float:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt import head_loss
-from gpt.loss import CPU_CHUNK as CHUNK
+from gpt.loss import CPU_CHUNK as CHUNK, fused_slope, loss_to_slope
 
 WIDTH, VOCABULARY = 12, 31
 
@@ -77,3 +77,14 @@ def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
         loss = head_loss(x, weight, targets, bias)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, F.cross_entropy(x @ weight.T + bias, targets).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_a_gpu_compiles_is_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits, target = 5 * torch.randn(7, VOCABULARY), torch.randint(VOCABULARY, (7, 1))
+    ours, theirs = logits.to(dtype).clone(), logits.to(dtype).clone()
+    wide = torch.promote_types(dtype, torch.float32)
+    loss, expected = fused_slope(ours, target, wide), loss_to_slope(theirs, target, wide)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours, theirs)
