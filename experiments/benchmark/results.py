@@ -3,13 +3,14 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from experiments.benchmark.contenders import REFERENCE, TITLES, Case
 from experiments.benchmark.rounds import Measured
@@ -20,6 +21,7 @@ from experiments.report.style import COLOURS, panels, save
 
 PEAK_FLOPS = 989e12  # per second, of an H100 or H200 in bf16 without sparsity, as NVIDIA states
 PEERS = ("transformers", "x-transformers", "wandb")
+OWN = {"normscope", "records", "probed", "instrumented", "watch"}  # of the same model
 COLUMNS_OF_PANELS = 3
 
 
@@ -163,8 +165,14 @@ def print_lines(case: Case, lines: Sequence[Line]) -> None:
     print_table(
         f"{shape.name}: {shape.layers} x {shape.width}, {shape.batch} windows of {shape.length}, "
         f"vocabulary {shape.vocabulary:,}; {lines[0].device_name}, {case.precision}{compiled}",
-        [cells(line) for line in lines],
+        [cells(line) | notes for line, notes in zip(lines, notes_of(lines), strict=True)],
     )
+
+
+def notes_of(lines: Sequence[Line]) -> list[dict[str, str]]:
+    """A last column of what failed, where something did."""
+    failed = any(line.error for line in lines)
+    return [{"note": line.error or ""} if failed else {} for line in lines]
 
 
 def cells(line: Line) -> dict[str, str]:
@@ -181,7 +189,7 @@ def cells(line: Line) -> dict[str, str]:
     }
     if line.device == "cuda":
         shown["MFU"] = number(line.mfu, ".1%")
-    return shown | {"note": line.error or ""}
+    return shown
 
 
 def number(value: float | None, form: str) -> str:
@@ -191,29 +199,35 @@ def number(value: float | None, form: str) -> str:
 
 def draw(lines: Sequence[Line], path: Path) -> Path:
     """Each contender's ratio with its quartiles, a panel for each comparison."""
-    table = pd.DataFrame([line for line in lines if line.ratio is not None])
-    groups = list(table.groupby(["shape", "compiled"], sort=False)) if len(table) else []
-    columns = max(1, min(COLUMNS_OF_PANELS, len(groups)))
-    figure, axes = panels(-(-max(1, len(groups)) // columns), columns, (5.2, 3.6))
-    for axis, ((shape, compiled), rows) in zip(axes, groups, strict=False):
-        draw_panel(axis, rows, f"{shape}{', compiled' if compiled else ''}")
-    for axis in axes[len(groups) :]:
+    table = pd.DataFrame([asdict(line) for line in lines])
+    names = [name for name in reversed(TITLES) if name in set(table["contender"])]
+    groups = list(table.groupby(["shape", "compiled"], sort=False))
+    columns = min(COLUMNS_OF_PANELS, len(groups))
+    figure, axes = panels(-(-len(groups) // columns), columns, (4.6, 3.4))
+    for axis in axes:
         axis.set_visible(False)
+    for place, ((shape, compiled), rows) in enumerate(groups):
+        axis = axes[place]
+        axis.set_visible(True)
+        draw_panel(axis, rows.set_index("contender"), names)
+        axis.set_title(f"{shape}, compiled" if compiled else str(shape))
+        axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
+        axis.tick_params(axis="y", labelleft=place % columns == 0)
+    figure.supxlabel("time of a step / that of normscope's bare step")
     return save(figure, path)
 
 
-def draw_panel(axis: Axes, rows: pd.DataFrame, title: str) -> None:
-    """The contenders below each other, the fastest at the top; a line where the bare step is."""
-    rows = rows.sort_values("ratio", ascending=False)
-    places = range(len(rows))
-    whiskers = (rows["ratio"] - rows["ratio_low"], rows["ratio_high"] - rows["ratio"])
-    own = rows["contender"].isin(("normscope", "records", "probed", "instrumented", "watch"))
-    for chosen, colour in ((own, COLOURS[0]), (~own, COLOURS[1])):
-        axis.errorbar(
-            rows["ratio"].where(chosen), places, xerr=np.stack(whiskers), fmt="o", color=colour
-        )
+def draw_panel(axis: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """The contenders below each other, always in the same places; a line at the bare step."""
+    for group, colour in ((OWN, COLOURS[0]), (set(names) - OWN, COLOURS[1])):
+        shown = rows[rows.index.isin(group) & rows["ratio"].notna()]
+        whiskers = (shown["ratio"] - shown["ratio_low"], shown["ratio_high"] - shown["ratio"])
+        places = [names.index(name) for name in shown.index]
+        axis.errorbar(shown["ratio"], places, xerr=whiskers, fmt="o", color=colour, capsize=3)
     axis.axvline(1.0, color=COLOURS[-1], linewidth=0.8)
-    axis.set_yticks(places, [TITLES[name] for name in rows["contender"]])
+    axis.set_ylim(-0.5, len(names) - 0.5)
     axis.set_xscale("log")
-    axis.set_title(title)
-    axis.set_xlabel("time of a step / that of normscope's bare step")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.xaxis.set_minor_locator(LogLocator(subs=range(2, 10)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
