@@ -12,8 +12,10 @@ from experiments.data.tokenizer import TOKENIZERS
 from experiments.runner import runner_names
 from experiments.settings.compose import from_values
 from experiments.settings.schema import Settings
+from experiments.settings.weights import read_description
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
+from experiments.training.weights import check_fit
 from gpt import ConfigError
 from gpt.checks import check_choice
 
@@ -30,3 +32,15 @@ def checked_settings(values: Mapping[str, Any]) -> Settings:
     check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
     check_choice("schedule.name", settings.schedule.name, SCHEDULES)
     return settings
+
+
+def check_weights(settings: Settings) -> None:
+    """Raise ConfigError where a run would begin with weights that its model has no place for.
+
+    Counting parameters needs none.
+    """
+    directory = settings.model.weights
+    if directory is not None and settings.runner != "parameters":
+        _, trained = read_description(directory)
+        vocab_size = settings.model.vocab_size or trained.vocab_size
+        check_fit(settings.model_config(vocab_size), trained, directory)

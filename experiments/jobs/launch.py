@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.analysis.runs import COMPLETED, Run, needs_run
-from experiments.jobs.check import checked_settings
+from experiments.jobs.check import check_weights, checked_settings
 from experiments.jobs.resume import (
     check_resumable,
     check_text,
@@ -76,6 +76,7 @@ def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
                 raise ConfigError("hydra.run.dir", str(directory), valid)
             return resume_run(values, overrides, run_directory)
         settings = checked_settings(values)
+        check_weights(settings)
         with locked(directory):
             write_config(directory, values, overrides)
             return run(settings, overrides, directory)
