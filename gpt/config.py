@@ -298,8 +298,6 @@ class GPTConfig(Architecture):
         check_heads(self)
         check_positions(self)
         check_feed_forward(self)
-        if self.parallel.shared and not self.parallel.enabled:
-            raise ConfigError("parallel.shared", True, "needs parallel.enabled=true")
         self.placement.check(self)
 
     @property
@@ -365,16 +363,13 @@ def check_positions(config: GPTConfig) -> None:
 
 
 def check_feed_forward(config: GPTConfig) -> None:
-    """Raise ConfigError for a hidden side of no whole width, and for settings without effect."""
+    """Raise ConfigError for a hidden side of no whole width, or more active experts than all."""
     forward, experts = config.feed_forward, config.experts
     if forward.dim is None and (
         config.ff_dim < 1 or config.ff_dim != forward.ratio * config.emb_dim
     ):
         valid = f"times emb_dim={config.emb_dim} must be a whole number of at least 1"
         raise ConfigError("feed_forward.ratio", forward.ratio, valid)
-    for name, value, off in (("clamp", forward.clamp, None), ("offset", forward.offset, 0.0)):
-        if value != off and not forward.gated:
-            raise ConfigError(f"feed_forward.{name}", value, "needs feed_forward.gated=true")
     if experts.count and experts.active > experts.count:
         valid = f"must be at most experts.count={experts.count}"
         raise ConfigError("experts.active", experts.active, valid)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.analysis.runs import COMPLETED, Run, needs_run
-from experiments.jobs.check import check_weights, checked_settings
+from experiments.jobs.check import check_effects, check_weights, checked_settings
 from experiments.jobs.launch import display_path
 from experiments.jobs.results import print_arms, write_runs_csv
 from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
@@ -31,7 +31,7 @@ from experiments.records.directory import is_locked
 from experiments.records.summary import read_summary
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS, Settings
-from experiments.settings.typed import as_typed
+from experiments.settings.typed import as_typed, names_of
 from experiments.training.disk import predict_disk
 from gpt import ConfigError
 from gpt.checks import check_choice
@@ -98,7 +98,8 @@ def plan_jobs(
     else is swept, and can differ for the same settings under another command; a copy with another
     name counts only where there is none of the job's own.
 
-    Raises ConfigError for weights that the model of a job has no place for.
+    Raises ConfigError for a setting without effect in any job, and for weights that the model of a
+    job has no place for.
     """
     present: dict[str, Path] = {}
     for path in sorted(folder.glob("*-*")):
@@ -112,7 +113,9 @@ def plan_jobs(
         own = folder / name
         directory = own if own.is_dir() else present.get(key, own)
         jobs.setdefault(key, Job(tuple(overrides), directory, values))
-    for settings in valid_settings(jobs.values()):
+    valid = valid_settings(jobs.values())
+    check_effects(valid, {name for overrides in grid for name in names_of(overrides)})
+    for settings in valid:
         check_weights(settings)
     return list(jobs.values())
 

@@ -29,9 +29,12 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     if directory is None or values["resume"] is not None:  # a resumed run has it in its settings
         return dict(values)
     names = names_of(overrides)
-    for name in ("model", "change", "match"):
-        if name in names:
+    for name in names:
+        if name in ("model", "change", "match"):
             valid = f"leave it out: {directory}/{CONFIG} says which model it is"
+            raise ConfigError(name, values_of(overrides, name), valid)
+        if name.split(".")[0] == "init":
+            valid = f"leave it out: the weights are read from {directory}, and not drawn"
             raise ConfigError(name, values_of(overrides, name), valid)
     typed = set(names)
     if "norm" in typed:

@@ -15,6 +15,7 @@ from gpt.config import (
     GPTConfig,
     InitConfig,
     NormConfig,
+    ParallelConfig,
     PositionConfig,
     YarnConfig,
     from_nested,
@@ -194,7 +195,8 @@ def spelled_out(config: GPTConfig) -> GPTConfig:
         drop_rate=config.attention_drop_rate,
     )
     forward = config.feed_forward
-    feed_forward = replace(forward, ratio=FeedForwardConfig.ratio, dim=config.ff_dim)
+    gate = forward if forward.gated else FeedForwardConfig()
+    feed_forward = replace(gate, ratio=FeedForwardConfig.ratio, dim=config.ff_dim)
     embedding = EmbeddingConfig(
         config.embedding_dim, config.embedding.factor, config.embedding_drop_rate
     )
@@ -208,6 +210,7 @@ def spelled_out(config: GPTConfig) -> GPTConfig:
         feed_forward=feed_forward,
         embedding=embedding,
         experts=experts,
+        parallel=config.parallel if config.parallel.enabled else ParallelConfig(),
     )
 
 

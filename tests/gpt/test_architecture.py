@@ -311,12 +311,7 @@ def test_the_active_parameters_are_those_that_one_token_meets() -> None:
         ({"attention.windows": [2], "attention.causal": False}, "a window looks back"),
         ({"position.bases": [0.5]}, "position.bases=.* must have a base above 1 for each layer"),
         ({"position.kind": "rotary", "position.fraction": 0.8}, "must be an even number"),
-        ({"feed_forward.clamp": 7.0}, "feed_forward.clamp=7.0 .*needs feed_forward.gated=true"),
         ({"experts.count": 2, "experts.active": 3}, "experts.active=3 .*at most experts.count=2"),
-        (
-            {"parallel.shared": True},
-            "shared=True is not valid: needs parallel.enabled=true",
-        ),
         (
             {"parallel.enabled": True, "norm.placement": "b2t"},
             "norm.placement='b2t' is not valid: has no form in which attention and feed-forward",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import changed, settings_of
+from experiments.jobs.check import check_effects
 from gpt import (
     GPT,
     PARALLEL,
@@ -29,6 +30,7 @@ from gpt import (
 )
 from gpt.families import FAMILIES, Family, family_of, load, spelled_out, stored
 from gpt.position import RotaryTurn
+from gpt.published import PUBLISHED
 from normscope import anatomy_of, parameter_table
 
 ROOT = Path(__file__).parents[2]
@@ -314,56 +316,17 @@ def test_a_family_in_bf16_is_as_near_to_its_reference_as_rounding_allows(case: s
     assert distance(mine, right) < 3 * distance(expected_gradients, right)
 
 
-COUNTS = {
-    "gpt2_124m": 124_439_808,
-    "gpt2_355m": 354_823_168,
-    "gpt2_774m": 774_030_080,
-    "gpt2_1558m": 1_557_611_200,
-    "pythia_70m": 70_426_624,
-    "pythia_160m": 162_322_944,
-    "pythia_410m": 405_334_016,
-    "pythia_1b": 1_011_781_632,
-    "pythia_1_4b": 1_414_647_808,
-    "pythia_2_8b": 2_775_208_960,
-    "pythia_6_9b": 6_857_302_016,
-    "pythia_12b": 11_846_072_320,
-    "gpt_neo_125m": 125_198_592,
-    "gpt_neo_1_3b": 1_315_575_808,
-    "gpt_neo_2_7b": 2_651_307_520,
-    "opt_125m": 125_239_296,
-    "opt_350m": 331_196_416,
-    "opt_1_3b": 1_315_758_080,
-    "opt_2_7b": 2_651_596_800,
-    "opt_6_7b": 6_658_473_984,
-    "gptj_6b": 6_050_882_784,
-    "llama_7b": 6_738_415_616,
-    "llama_13b": 13_015_864_320,
-    "gpt_oss_20b": 20_914_757_184,
-    "gpt_oss_120b": 116_829_156_672,
-    "qwen3_0_6b": 596_049_920,
-    "qwen3_1_7b": 1_720_574_976,
-    "qwen3_4b": 4_022_468_096,
-    "qwen3_8b": 8_190_735_360,
-    "gemma3_270m": 268_098_176,
-    "gemma3_1b": 999_885_952,
-    "olmo3_7b": 7_298_011_136,
-    "smollm3_3b": 3_075_098_624,
-}
-OUTSIDE_THE_EMBEDDINGS = {  # Biderman et al. 2023, Table 1
-    "pythia_70m": 18_915_328,
-    "pythia_160m": 85_056_000,
-    "pythia_410m": 302_311_424,
-    "pythia_1b": 805_736_448,
-    "pythia_1_4b": 1_208_602_624,
-    "pythia_2_8b": 2_517_652_480,
-    "pythia_6_9b": 6_444_163_072,
-    "pythia_12b": 11_327_027_200,
-}
 ACTIVE = {"gpt_oss_20b": 3_608_307_264, "gpt_oss_120b": 5_132_849_472}
 OF_FAMILY = {
     **{"gpt2": "gpt2", "pythia": "gpt_neox", "gpt_neo": "gpt_neo", "opt": "opt", "gptj": "gptj"},
     **{"llama": "llama", "gpt_oss": "gpt_oss", "qwen3": "qwen3", "gemma3": "gemma3_text"},
     **{"olmo3": "olmo3", "smollm3": "smollm3"},
+}
+# What was announced of GPT-J counts its training's shards, see below.
+COUNTS = {
+    name: 6_050_882_784 if name == "gptj_6b" else size.parameters
+    for name, size in PUBLISHED.items()
+    if name.startswith(tuple(f"{word}_" for word in OF_FAMILY))
 }
 # One of each family; the others in the long run alone.
 SMALLEST = {next(name for name in COUNTS if name.startswith(f"{word}_")) for word in OF_FAMILY}
@@ -383,12 +346,13 @@ SIZES = [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.long) 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_published_size_has_its_parameters_and_its_config_json(name: str) -> None:
     family, config = published(name)
+    check_effects([settings_of(f"model={name}")], ["model"])
     assert parameter_count(config) == COUNTS[name]
     assert spelled_out(family.config(family.values(config))) == spelled_out(config)
-    if name in OUTSIDE_THE_EMBEDDINGS:
+    outside = PUBLISHED[name].outside
+    if outside is not None:
         width, layers = config.emb_dim, config.n_layers
-        outside = COUNTS[name] - 2 * config.vocab_size * width
-        assert outside == OUTSIDE_THE_EMBEDDINGS[name]
+        assert outside == COUNTS[name] - 2 * config.vocab_size * width
         assert outside == layers * (12 * width**2 + 13 * width) + 2 * width
     if name in ACTIVE:
         assert active_parameter_count(config) == ACTIVE[name]
@@ -421,7 +385,7 @@ def test_the_count_that_was_announced_of_gpt_j() -> None:
     norm = 2 * width
     copies = (shards - 1) * (config.n_layers * (norm + width) + norm)
     assert (copies, shards * width) == (2_465_792, 32_768)
-    assert parameter_count(config) + copies + shards * width == 6_053_381_344
+    assert parameter_count(config) + copies + shards * width == PUBLISHED["gptj_6b"].parameters
 
 
 def test_every_size_of_conf_model_that_is_published_is_counted() -> None:

@@ -141,6 +141,7 @@ def test_gradients_of_a_published_model_and_another_placement(
         (["norm=post_ln"], " has, trained with pre_ln; norm.final=true keeps the norm before"),
         (["norm=sandwich"], "needs blocks.0.out_norm_1.weight and 3 more, which"),
         (["model=nano"], "model='nano' is not valid: leave it out"),
+        (["init=gpt2"], "init='gpt2' is not valid: leave it out: the weights are read from"),
         (["model.n_layers=3"], "with the settings typed, it needs blocks.2.attention.out_proj"),
         (["model.feed_forward.dim=20"], "blocks.0.feed_forward.fc_in.weight of the shape (40, 16)"),
         (
