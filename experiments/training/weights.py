@@ -109,8 +109,7 @@ def files_of(directory: str) -> dict[str, Path]:
     folder = typed_path(directory)
     try:
         if (folder / INDEX).is_file():
-            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            found = {str(name): folder / Path(file).name for name, file in shards.items()}
+            found = shards_in(folder / INDEX)
             if missing := [path.name for path in set(found.values()) if not path.is_file()]:
                 raise FileNotFoundError(f"{INDEX} names {min(missing)}, which is not there")
             return found
@@ -123,6 +122,18 @@ def files_of(directory: str) -> dict[str, Path]:
     except Exception as error:  # as in load_weights, and an index of another form
         valid = f"its weights cannot be read: {one_line(error)}"
         raise ConfigError("model.weights", directory, valid) from None
+
+
+def shards_in(index: Path) -> dict[str, Path]:
+    """The file of each tensor, as an index has them, without a look at whether they are there.
+
+    Raises ValueError for an index of another form.
+    """
+    content = json.loads(index.read_text(encoding="utf-8"))
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise ValueError(f"weight_map in {INDEX} must have the name of a file for each tensor")
+    return {name: index.parent / Path(file).name for name, file in shards.items()}
 
 
 def write_weights(model: GPT, family: Family, folder: Path, dtype: torch.dtype) -> list[Path]:

@@ -70,7 +70,20 @@ class Family:
                 given = {name: values[name] for name in entry.names if name in values}
                 names, valid = ", ".join(given), f"no such model: {error}"
                 raise refused(names, [*given.values()], valid) from None
-        return from_nested(GPTConfig, nested(ours))
+        try:
+            return from_nested(GPTConfig, nested(ours))
+        except ConfigError as error:
+            raise self.in_their_words(error, values) from None
+
+    def in_their_words(self, error: ConfigError, values: Values) -> ConfigError:
+        """An error of our config under the names that a config.json has for its fields."""
+        theirs_of = {o: theirs for entry in self.entries for o, theirs in entry.theirs_of.items()}
+        if error.field not in theirs_of:
+            return error
+        name, valid = theirs_of[error.field], error.valid
+        for ours, theirs in theirs_of.items():
+            valid = re.sub(rf"(?<![\w.]){re.escape(ours)}(?!\.?\w)", theirs, valid)
+        return refused(name, values.get(name, error.value), valid)
 
     def values(self, config: GPTConfig) -> dict[str, Any]:
         """The config.json of a model of this description.

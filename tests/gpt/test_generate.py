@@ -378,3 +378,11 @@ def test_no_temperature_divides_by_zero_or_infinity(writer: GPT) -> None:
 def test_generate_refuses(writer: GPT, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         generate(writer, **{"tokens": [[1]], "max_new_tokens": 1, **options})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_not_finite_write_nothing(writer: GPT, temperature: float) -> None:
+    with torch.no_grad():
+        writer.head.weight[3] = float("nan")
+    with pytest.raises(ConfigError, match="logits=nan is not valid: must be finite"):
+        generate(writer, [[1, 2]], 3, temperature=temperature)

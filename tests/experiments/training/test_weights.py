@@ -195,6 +195,10 @@ def test_files_that_are_damaged_or_missing_are_one_line(
     assert "it has neither model.safetensors" in error(
         lambda copy: (copy / "model.safetensors").unlink()
     )
+    for index in ('{"weight_map": 5}', '{"weight_map": {"lm_head.weight": 5}}', "[]"):
+        assert "weight_map in model.safetensors.index.json must have the name of a file" in error(
+            lambda copy, index=index: (copy / "model.safetensors.index.json").write_text(index)
+        )
     assert "config.json that can be read" in error(lambda copy: (copy / "config.json").unlink())
     assert "config.json that can be read" in error(
         lambda copy: (copy / "config.json").write_text("[1]")
