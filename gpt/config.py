@@ -315,6 +315,15 @@ class GPTConfig(Architecture):
         return from_nested(cls, nest(values))
 
 
+def put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set `value` under a name such as `norm.kind`, in sections that are made or copied."""
+    *sections, last = name.split(".")
+    for section in sections:
+        values[section] = dict(values.get(section, {}))
+        values = values[section]
+    values[last] = value
+
+
 K = TypeVar("K")
 
 
@@ -399,11 +408,7 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in FLAT_NAMES or isinstance(value, Mapping):
             nested[name] = value
         elif value is not None:
-            *sections, last = FLAT_NAMES[name].split(".")
-            section = nested
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[last] = value
+            put(nested, FLAT_NAMES[name], value)
     return nested
 
 

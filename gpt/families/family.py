@@ -1,7 +1,7 @@
 """A family of published models: how its config.json and its tensors stand to ours."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpt.config import (
     PositionConfig,
     YarnConfig,
     from_nested,
+    put,
 )
 from gpt.families.tensors import Pair, Stored, stored_in
 from gpt.families.values import Entry, Values, check_names, refused
@@ -60,18 +61,21 @@ class Family:
         """
         known = {name for entry in self.entries for name in entry.names}
         check_names(values, known | set(self.no_effect))
-        ours = dict(self.holds)
+        said = dict(self.holds)
         for entry in self.entries:
             try:
-                ours |= entry.read(values)
+                said |= entry.read(values)
             except ConfigError:
                 raise
             except Exception as error:  # values of another structure, or beyond any number
                 given = {name: values[name] for name in entry.names if name in values}
                 names, valid = ", ".join(given), f"no such model: {error}"
                 raise refused(names, [*given.values()], valid) from None
+        ours: dict[str, Any] = {}
+        for name, value in said.items():
+            put(ours, name, value)
         try:
-            return from_nested(GPTConfig, nested(ours))
+            return from_nested(GPTConfig, ours)
         except ConfigError as error:
             raise self.in_their_words(error, values) from None
 
@@ -167,18 +171,6 @@ def load(model: GPT, family: Family, names: Collection[str], read: Read) -> None
 def stored(model: GPT, family: Family) -> Iterator[tuple[str, Tensor]]:
     """The names and values of the tensors that the family stores, one at a time."""
     return ((place.name, place.value()) for place in family.tensors(model))
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by names such as `attention.kv_heads` in their sections."""
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        *sections, last = name.split(".")
-        section = made
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return made
 
 
 def first_difference(theirs: Values, ours: Values, prefix: str = "") -> tuple[str, Any, Any] | None:
