@@ -27,14 +27,6 @@ def need(settings: str, needed: str, met: Callable[[GPTConfig], Any]) -> Need:
     return Need(tuple(settings.split()), needed, met)
 
 
-def has_norms(config: GPTConfig) -> bool:
-    """Whether the model has a norm anywhere."""
-    placement = config.placement
-    inside = placement.inside_of(config)
-    within = (inside.query, inside.key, inside.value, inside.heads, inside.hidden)
-    return bool(placement.norms) or placement.has_final_norm(config) or any(within)
-
-
 def has_qk_norm(config: GPTConfig) -> bool:
     """Whether a norm stands on queries and keys."""
     inside = config.placement.inside_of(config)
@@ -43,9 +35,9 @@ def has_qk_norm(config: GPTConfig) -> bool:
 
 RAMP = "position.yarn.original_length position.yarn.beta_fast position.yarn.beta_slow"
 ROTARY = "position.fraction position.interleaved position.in_float32 position.yarn.factors"
-# By what is known to leave a setting out, so that a kind that is added later may read it.
+# By what is known to leave a setting out, so that a kind that is added later may read it. no_norm,
+# the control arm, takes the settings of those it is compared with.
 NEEDS = (
-    need("norm.kind norm.eps", "norm.placement with norms, or norm.final=true", has_norms),
     need(
         "norm.eps",
         "norm.kind other than dyt",
