@@ -342,3 +342,9 @@ def test_a_scale_that_is_stored_from_zero_starts_where_it_is_told_to() -> None:
     assert (model.blocks[0].norm_1.get_parameter("weight") == -1).all()
     x = in_float64(1, LENGTH, 12)
     assert torch.equal(model.blocks[0](x), x)
+
+
+def test_a_model_without_blocks_has_no_load_to_even() -> None:
+    model = small_model({"n_layers": 0, "experts.count": 2, "experts.balance_loss": 0.1})
+    model(torch.arange(8)[None])
+    assert model.balance_loss() is None
