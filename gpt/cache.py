@@ -30,11 +30,15 @@ class Reading:
 
 
 class LayerCache:
-    """Keys and values of one layer as its heads read them, in memory taken once for all columns."""
+    """Keys and values of one layer as its heads read them, each (B, kv_heads, columns, head_dim).
+
+    Of a layer without a window those of all columns, in memory taken once; of one with a window
+    those that the next token sees.
+    """
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
-        self.pair: tuple[Tensor, Tensor] | None = None  # each (B, kv_heads, capacity, head_dim)
+        self.pair: tuple[Tensor, Tensor] | None = None
 
     @property
     def places(self) -> Tensor:
@@ -47,11 +51,27 @@ class LayerCache:
         None before the `window` of the first of these columns, where there is a window.
         """
         reading = self.reading
+        if 0 < window < reading.capacity:
+            keys, values = self.slide(key, value, window)
+        else:
+            keys, values = self.fill(key, value)
+        return keys, values, reading.key_places[:, reading.stop - keys.shape[2] :]
+
+    def fill(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All that were read."""
+        reading = self.reading
         if self.pair is None:
             kept = (*key.shape[:2], reading.capacity, key.shape[-1])
             self.pair = key.new_empty(kept), value.new_empty(kept)
-        for all_columns, new in zip(self.pair, (key, value), strict=True):
-            all_columns[:, :, reading.start : reading.stop] = new
-        first = max(0, reading.start + 1 - window) if window else 0
-        keys, values = (kept[:, :, first : reading.stop] for kept in self.pair)
-        return keys, values, reading.key_places[:, first:]
+        keys, values = self.pair
+        keys[:, :, reading.start : reading.stop] = key
+        values[:, :, reading.start : reading.stop] = value
+        return keys[:, :, : reading.stop], values[:, :, : reading.stop]
+
+    def slide(self, key: Tensor, value: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """Those kept, then the new; kept are the last `window` - 1, a copy, so that no more is."""
+        if self.pair is not None:
+            key, value = torch.cat((self.pair[0], key), 2), torch.cat((self.pair[1], value), 2)
+        first = max(0, key.shape[2] - window + 1)
+        self.pair = key[:, :, first:].clone(), value[:, :, first:].clone()
+        return key, value

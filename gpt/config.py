@@ -298,8 +298,6 @@ class GPTConfig(Architecture):
         check_heads(self)
         check_positions(self)
         check_feed_forward(self)
-        if self.parallel.shared and not self.parallel.enabled:
-            raise ConfigError("parallel.shared", True, "needs parallel.enabled=true")
         self.placement.check(self)
 
     @property
@@ -315,6 +313,15 @@ class GPTConfig(Architecture):
     def from_values(cls, values: Mapping[str, Any]) -> "GPTConfig":
         """The config of which `dataclasses.asdict` made `values`, now or in version 0.4."""
         return from_nested(cls, nest(values))
+
+
+def put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set `value` under a name such as `norm.kind`, in sections that are made or copied."""
+    *sections, last = name.split(".")
+    for section in sections:
+        values[section] = dict(values.get(section, {}))
+        values = values[section]
+    values[last] = value
 
 
 K = TypeVar("K")
@@ -365,16 +372,13 @@ def check_positions(config: GPTConfig) -> None:
 
 
 def check_feed_forward(config: GPTConfig) -> None:
-    """Raise ConfigError for a hidden side of no whole width, and for settings without effect."""
+    """Raise ConfigError for a hidden side of no whole width, or more active experts than all."""
     forward, experts = config.feed_forward, config.experts
     if forward.dim is None and (
         config.ff_dim < 1 or config.ff_dim != forward.ratio * config.emb_dim
     ):
         valid = f"times emb_dim={config.emb_dim} must be a whole number of at least 1"
         raise ConfigError("feed_forward.ratio", forward.ratio, valid)
-    for name, value, off in (("clamp", forward.clamp, None), ("offset", forward.offset, 0.0)):
-        if value != off and not forward.gated:
-            raise ConfigError(f"feed_forward.{name}", value, "needs feed_forward.gated=true")
     if experts.count and experts.active > experts.count:
         valid = f"must be at most experts.count={experts.count}"
         raise ConfigError("experts.active", experts.active, valid)
@@ -404,11 +408,7 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in FLAT_NAMES or isinstance(value, Mapping):
             nested[name] = value
         elif value is not None:
-            *sections, last = FLAT_NAMES[name].split(".")
-            section = nested
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[last] = value
+            put(nested, FLAT_NAMES[name], value)
     return nested
 
 

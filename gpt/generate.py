@@ -50,8 +50,8 @@ def generate(
 
     The model sees the last context_length tokens: of a text that outgrows them all places change
     at each step, so that nothing can be kept. Nor can it without a causal mask. The model runs in
-    eval mode and is left as it was. Raises ConfigError for an empty prompt or an option out of
-    range.
+    eval mode and is left as it was. Raises ConfigError for an empty prompt, an option out of range,
+    or weights that give NaN or infinity.
     """
     check_value("max_new_tokens", max_new_tokens, int, Valid(at_least=0))
     check_value("temperature", temperature, float, Valid(at_least=0))
@@ -67,7 +67,11 @@ def generate(
         reader = Reader(model, rows, max_new_tokens, device, cache)
         writing = set(range(len(rows)))
         for _ in range(max_new_tokens):
-            chosen = choose(reader.logits(), temperature, top_k, top_p, randoms)
+            logits = reader.logits()
+            if not logits.isfinite().all():
+                valid = "must be finite, which the weights of this model do not let them be"
+                raise ConfigError("logits", logits.sum().item(), valid)
+            chosen = choose(logits, temperature, top_k, top_p, randoms)
             reader.append(chosen)
             for row, token in enumerate(chosen.flatten().tolist()):
                 if row in writing:

@@ -109,7 +109,7 @@ class GPT(nn.Module):
         all experts are used alike, see `gpt.moe.balance`.
         """
         factor = self.config.experts.balance_loss
-        if not (factor and self.config.experts.count):
+        if not (factor and self.config.experts.count and self.config.n_layers):
             return None
         balances: list[Any] = [block.feed_forward.balance for block in self.blocks]
         return factor * torch.stack(balances).mean()

@@ -66,6 +66,8 @@ class DynamicTanh(nn.Module):
     The scalar a starts at 0.5, scale g at 1, shift b at 0. Zhu et al. 2025, arXiv 2503.10622.
     """
 
+    reads_eps = False
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(0.5))

@@ -14,6 +14,7 @@ from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
 from gpt import GPT, GPTConfig
+from gpt.config import put
 
 # Tokenizers that are made from a text, not read from a file.
 FITTED = [name for name in TOKENIZERS if name != "pretrained"]
@@ -24,11 +25,7 @@ def changed(config: GPTConfig, changes: Mapping[str, Any]) -> GPTConfig:
     """`config` with other values for the fields named, such as `norm.kind`."""
     values = dataclasses.asdict(config)
     for name, value in changes.items():
-        *sections, field = name.split(".")
-        section = values
-        for part in sections:
-            section = section[part]
-        section[field] = value
+        put(values, name, value)
     return GPTConfig.from_values(values)
 
 

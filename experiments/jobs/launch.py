@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from experiments.analysis.runs import COMPLETED, Run, needs_run
-from experiments.jobs.check import checked_settings
+from experiments.jobs.check import check_effects, check_weights, checked_settings
 from experiments.jobs.resume import (
     check_resumable,
     check_text,
@@ -47,6 +47,7 @@ from experiments.records.summary import Summary
 from experiments.runner import Outcome, find_runner
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
+from experiments.settings.typed import names_of
 from experiments.training.checkpoint import State, delete_checkpoints
 from experiments.training.precision import float32_products
 from gpt import ConfigError
@@ -77,6 +78,8 @@ def launch(values: Values, overrides: Sequence[str], directory: Path) -> int:
                 raise ConfigError("hydra.run.dir", str(directory), valid)
             return resume_run(values, overrides, run_directory)
         settings = checked_settings(values)
+        check_effects([settings], names_of(overrides))
+        check_weights(settings)
         with locked(directory):
             write_config(directory, values, overrides)
             return run(settings, overrides, directory)

@@ -12,13 +12,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.analysis.runs import COMPLETED, Run, needs_run
-from experiments.jobs.check import checked_settings
+from experiments.jobs.check import check_effects, check_weights, checked_settings
 from experiments.jobs.launch import display_path
 from experiments.jobs.results import print_arms, write_runs_csv
 from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
@@ -31,7 +31,7 @@ from experiments.records.directory import is_locked
 from experiments.records.summary import read_summary
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS, Settings
-from experiments.settings.typed import as_typed
+from experiments.settings.typed import as_typed, names_of
 from experiments.training.disk import predict_disk
 from gpt import ConfigError
 from gpt.checks import check_choice
@@ -97,6 +97,9 @@ def plan_jobs(
     A job is found again by the hash in its directory's name. The rest of the name depends on what
     else is swept, and can differ for the same settings under another command; a copy with another
     name counts only where there is none of the job's own.
+
+    Raises ConfigError for a setting without effect in any job, and for weights that the model of a
+    job has no place for.
     """
     present: dict[str, Path] = {}
     for path in sorted(folder.glob("*-*")):
@@ -110,7 +113,20 @@ def plan_jobs(
         own = folder / name
         directory = own if own.is_dir() else present.get(key, own)
         jobs.setdefault(key, Job(tuple(overrides), directory, values))
+    valid = valid_settings(jobs.values())
+    check_effects(valid, {name for overrides in grid for name in names_of(overrides)})
+    for settings in valid:
+        check_weights(settings)
     return list(jobs.values())
+
+
+def valid_settings(jobs: Iterable[Job]) -> list[Settings]:
+    """Of those jobs whose config is known and valid; the others will be recorded as failed."""
+    valid = []
+    for job in (job for job in jobs if job.values):
+        with contextlib.suppress(ConfigError):
+            valid.append(checked_settings(job.values))
+    return valid
 
 
 def check_sweep(base: Mapping[str, Any], swept: Mapping[str, str]) -> None:
@@ -215,10 +231,7 @@ class Sweep:
 
         The largest first, as many as run at once; those that a finished job keeps count for all.
         """
-        valid: list[Settings] = []
-        for job in (job for job in self.to_run if job.values):
-            with contextlib.suppress(ConfigError):  # the job will be recorded as failed
-                valid.append(checked_settings(job.values))
+        valid = valid_settings(self.to_run)
         needs = predict_disk(valid)
         kept = [
             need.checkpoints * settings.sweep.keep_checkpoints

@@ -5,6 +5,7 @@ A field without a default stands in a YAML file of conf/: it is what that choice
 twice. Names that stand in tables of other packages are checked in experiments/jobs/check.py.
 """
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -283,6 +284,14 @@ class Settings:
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The model's description, for a tokenizer of `vocab_size` tokens."""
+        config = self.described(vocab_size)
+        try:
+            return config if self.match is None else matched(config, self.match)
+        except ConfigError as error:
+            raise under_typed_names(error) from None
+
+    def described(self, vocab_size: int) -> GPTConfig:
+        """The same before `match` chooses a width."""
         configured = self.model.vocab_size
         if configured is not None and configured < vocab_size:
             valid = f"tokenizer={self.tokenizer.name} needs {vocab_size}"
@@ -291,15 +300,24 @@ class Settings:
         sizes["vocab_size"] = configured or vocab_size
         chosen = {f.name: getattr(self, f.name) for f in fields(GPTConfig) if f.name not in sizes}
         try:
-            config = GPTConfig(**sizes, **chosen)
-            return config if self.match is None else matched(config, self.match)
-        except ConfigError as error:  # its fields are typed with `model.` before most of them
-            named = error.field.split(".")[0] in (*chosen, "match")
-            field = error.field if named else f"model.{error.field}"
-            valid = error.valid.replace("emb_dim=", "model.emb_dim=")
-            raise ConfigError(field, error.value, valid) from None
+            return GPTConfig(**sizes, **chosen)
+        except ConfigError as error:
+            raise under_typed_names(error) from None
 
     @property
     def sequence_length(self) -> int:
         """Tokens per training window."""
         return self.trainer.sequence_length or self.model.context_length
+
+
+MODEL = "|".join(field.name for field in fields(Architecture))
+
+
+def under_typed_names(error: ConfigError) -> ConfigError:
+    """An error of a model's description, its fields as they are typed."""
+    return ConfigError(as_typed_in(error.field), error.value, as_typed_in(error.valid))
+
+
+def as_typed_in(words: str) -> str:
+    """`words` with `model.` before those fields of GPTConfig that are typed with it."""
+    return re.sub(rf"(?<![\w.])(?=({MODEL})($|=|\.\w| of | above ))", "model.", words)

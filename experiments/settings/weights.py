@@ -10,6 +10,7 @@ from experiments.machine.console import one_line
 from experiments.machine.files import hide_home, typed_path
 from experiments.settings.typed import names_of
 from gpt import Architecture, ConfigError, GPTConfig
+from gpt.config import put
 from gpt.families import Family, family_of
 
 CONFIG = "config.json"
@@ -29,9 +30,12 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     if directory is None or values["resume"] is not None:  # a resumed run has it in its settings
         return dict(values)
     names = names_of(overrides)
-    for name in ("model", "change", "match"):
-        if name in names:
+    for name in names:
+        if name in ("model", "change", "match"):
             valid = f"leave it out: {directory}/{CONFIG} says which model it is"
+            raise ConfigError(name, values_of(overrides, name), valid)
+        if name.split(".")[0] == "init":
+            valid = f"leave it out: the weights are read from {directory}, and not drawn"
             raise ConfigError(name, values_of(overrides, name), valid)
     typed = set(names)
     if "norm" in typed:
@@ -41,12 +45,12 @@ def with_weights(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     found = dict(values)
     for name, value in asdict(config).items():
         if name in model:
-            put(found, f"model.{name}", value, typed)
+            put_untyped(found, f"model.{name}", value, typed)
         elif name in ("norm", "activation"):
-            put(found, name, value, typed)
+            put_untyped(found, name, value, typed)
     found["model"] = {**found["model"], "weights": absolute(directory)}
     if not {"tokenizer", "tokenizer.name"} & typed:
-        put(found, "tokenizer", own_tokenizer(directory, typed), typed)
+        put_untyped(found, "tokenizer", own_tokenizer(directory, typed), typed)
     return found
 
 
@@ -55,20 +59,15 @@ def values_of(overrides: Sequence[str], name: str) -> str:
     return dict(override.lstrip("+").split("=", 1) for override in overrides)[name]
 
 
-def put(values: dict[str, Any], name: str, value: Any, typed: set[str]) -> None:
+def put_untyped(values: dict[str, Any], name: str, value: Any, typed: set[str]) -> None:
     """Set a dotted name in nested values, but for the parts of it that were typed."""
     if name in typed:
         return
-    *sections, last = name.split(".")
-    section = values
-    for part in sections:
-        section[part] = dict(section[part])
-        section = section[part]
     if isinstance(value, dict) and any(other.startswith(f"{name}.") for other in typed):
         for inner, part in value.items():
-            put(values, f"{name}.{inner}", part, typed)
+            put_untyped(values, f"{name}.{inner}", part, typed)
     else:
-        section[last] = value
+        put(values, name, value)
 
 
 def own_tokenizer(directory: str, typed: set[str]) -> dict[str, Any]:

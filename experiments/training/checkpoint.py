@@ -218,7 +218,8 @@ def load_model(
 
     setting  by which the path was given
 
-    Raises ConfigError where there is none or it cannot be read. Nothing in the file is executed.
+    Raises ConfigError where there is none, it cannot be read or has weights that are not finite.
+    Nothing in the file is executed.
     """
     file = typed_path(path)
     try:
@@ -240,4 +241,8 @@ def load_model(
         raise ConfigError(
             setting, path, f"is not a checkpoint of this project ({one_line(error)})"
         ) from error
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            valid = f"its {name} has NaN or infinity in it: the run diverged"
+            raise ConfigError(setting, path, valid)
     return model.to(device), tokenizer

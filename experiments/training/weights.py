@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpt.families import Family, load, stored
 log = logging.getLogger(__name__)
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+Shapes = Mapping[str, tuple[int, ...]]
 SHARD_BYTES = 5 * 10**9  # of one file, as the Hub's other libraries write them
 
 
@@ -39,7 +40,15 @@ def load_weights(model: GPT, directory: str) -> None:
     a place in it and every parameter a tensor. Raises ConfigError with the names that do not fit.
     """
     family, trained = read_description(directory)
-    check_placement(model.config, trained, directory)
+    check_fit(model.config, trained, directory)
+    placement, before = model.config.norm.placement, trained.norm.placement
+    if placement != before:
+        log.warning(
+            "the weights were trained with %s: with %s they are another function until it is "
+            "trained, too",
+            before,
+            placement,
+        )
     files = files_of(directory)
     library = safetensors()
 
@@ -58,39 +67,38 @@ def load_weights(model: GPT, directory: str) -> None:
         raise ConfigError("model.weights", directory, valid) from None
 
 
-def check_placement(config: GPTConfig, trained: GPTConfig, directory: str) -> None:
-    """Raise ConfigError for a model with other parameters than the trained; warn of another one.
-
-    Other sizes show where a tensor is read.
-    """
+def check_fit(config: GPTConfig, trained: GPTConfig, directory: str) -> None:
+    """Raise ConfigError for a model with other parameters than the trained, or of other shapes."""
     placement, before = config.norm.placement, trained.norm.placement
-    ours, theirs = (parameter_names(each) for each in (config, trained))
-    if ours != theirs:
-        if theirs - ours:
-            lacks = f"has no place for {in_short(theirs - ours)}, which {directory} has"
-        else:
-            lacks = f"needs {in_short(ours - theirs)}, which {directory} does not have"
-        if placement == before:
-            raise ConfigError("model.weights", directory, f"with the settings typed, it {lacks}")
-        final = any(name.startswith("final_norm.") for name in theirs - ours)
+    ours, theirs = (parameter_shapes(each) for each in (config, trained))
+    if placement != before and ours.keys() != theirs.keys():
+        added = theirs.keys() - ours.keys()
+        final = any(name.startswith("final_norm.") for name in added)
         hint = "; norm.final=true keeps the norm before the head" if final else ""
-        valid = f"{lacks}, trained with {before}{hint}"
+        valid = f"{what_lacks(ours, theirs, directory)}, trained with {before}{hint}"
         raise ConfigError("norm.placement", placement, valid)
-    if placement != before:
-        log.warning(
-            "the weights were trained with %s: with %s they are another function until it is "
-            "trained, too",
-            before,
-            placement,
-        )
+    if ours != theirs:
+        valid = f"with the settings typed, it {what_lacks(ours, theirs, directory)}"
+        raise ConfigError("model.weights", directory, valid)
 
 
-def parameter_names(config: GPTConfig) -> set[str]:
+def what_lacks(ours: Shapes, theirs: Shapes, directory: str) -> str:
+    """In words, a parameter of one model that the other does not have, or not of that shape."""
+    if added := theirs.keys() - ours.keys():
+        return f"has no place for {in_short(added)}, which {directory} has"
+    if lacking := ours.keys() - theirs.keys():
+        return f"needs {in_short(lacking)}, which {directory} does not have"
+    name = next(name for name in ours if ours[name] != theirs[name])
+    return f"needs {name} of the shape {ours[name]}, and {directory} has it of {theirs[name]}"
+
+
+def parameter_shapes(config: GPTConfig) -> Shapes:
     """Of a model that is not made."""
-    return {name for name, _ in meta_model(config).named_parameters()}
+    named = meta_model(config).named_parameters()
+    return {name: tuple(parameter.shape) for name, parameter in named}
 
 
-def in_short(names: set[str]) -> str:
+def in_short(names: Collection[str]) -> str:
     """The first of some names, and how many more there are."""
     first, more = min(names), len(names) - 1
     return f"{first} and {more} more" if more else first
@@ -101,8 +109,7 @@ def files_of(directory: str) -> dict[str, Path]:
     folder = typed_path(directory)
     try:
         if (folder / INDEX).is_file():
-            shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            found = {str(name): folder / Path(file).name for name, file in shards.items()}
+            found = shards_in(folder / INDEX)
             if missing := [path.name for path in set(found.values()) if not path.is_file()]:
                 raise FileNotFoundError(f"{INDEX} names {min(missing)}, which is not there")
             return found
@@ -115,6 +122,18 @@ def files_of(directory: str) -> dict[str, Path]:
     except Exception as error:  # as in load_weights, and an index of another form
         valid = f"its weights cannot be read: {one_line(error)}"
         raise ConfigError("model.weights", directory, valid) from None
+
+
+def shards_in(index: Path) -> dict[str, Path]:
+    """The file of each tensor, as an index has them, without a look at whether they are there.
+
+    Raises ValueError for an index of another form.
+    """
+    content = json.loads(index.read_text(encoding="utf-8"))
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise ValueError(f"weight_map in {INDEX} must have the name of a file for each tensor")
+    return {name: index.parent / Path(file).name for name, file in shards.items()}
 
 
 def write_weights(model: GPT, family: Family, folder: Path, dtype: torch.dtype) -> list[Path]:

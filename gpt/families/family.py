@@ -1,7 +1,7 @@
 """A family of published models: how its config.json and its tensors stand to ours."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,9 +15,11 @@ from gpt.config import (
     GPTConfig,
     InitConfig,
     NormConfig,
+    ParallelConfig,
     PositionConfig,
     YarnConfig,
     from_nested,
+    put,
 )
 from gpt.families.tensors import Pair, Stored, stored_in
 from gpt.families.values import Entry, Values, check_names, refused
@@ -59,17 +61,33 @@ class Family:
         """
         known = {name for entry in self.entries for name in entry.names}
         check_names(values, known | set(self.no_effect))
-        ours = dict(self.holds)
+        said = dict(self.holds)
         for entry in self.entries:
             try:
-                ours |= entry.read(values)
+                said |= entry.read(values)
             except ConfigError:
                 raise
             except Exception as error:  # values of another structure, or beyond any number
                 given = {name: values[name] for name in entry.names if name in values}
                 names, valid = ", ".join(given), f"no such model: {error}"
                 raise refused(names, [*given.values()], valid) from None
-        return from_nested(GPTConfig, nested(ours))
+        ours: dict[str, Any] = {}
+        for name, value in said.items():
+            put(ours, name, value)
+        try:
+            return from_nested(GPTConfig, ours)
+        except ConfigError as error:
+            raise self.in_their_words(error, values) from None
+
+    def in_their_words(self, error: ConfigError, values: Values) -> ConfigError:
+        """An error of our config under the names that a config.json has for its fields."""
+        theirs_of = {o: theirs for entry in self.entries for o, theirs in entry.theirs_of.items()}
+        if error.field not in theirs_of:
+            return error
+        name, valid = theirs_of[error.field], error.valid
+        for ours, theirs in theirs_of.items():
+            valid = re.sub(rf"(?<![\w.]){re.escape(ours)}(?!\.?\w)", theirs, valid)
+        return refused(name, values.get(name, error.value), valid)
 
     def values(self, config: GPTConfig) -> dict[str, Any]:
         """The config.json of a model of this description.
@@ -155,18 +173,6 @@ def stored(model: GPT, family: Family) -> Iterator[tuple[str, Tensor]]:
     return ((place.name, place.value()) for place in family.tensors(model))
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by names such as `attention.kv_heads` in their sections."""
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        *sections, last = name.split(".")
-        section = made
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return made
-
-
 def first_difference(theirs: Values, ours: Values, prefix: str = "") -> tuple[str, Any, Any] | None:
     """Name and both values of the first field in which two nested descriptions differ."""
     for name, value in ours.items():
@@ -194,7 +200,8 @@ def spelled_out(config: GPTConfig) -> GPTConfig:
         drop_rate=config.attention_drop_rate,
     )
     forward = config.feed_forward
-    feed_forward = replace(forward, ratio=FeedForwardConfig.ratio, dim=config.ff_dim)
+    gate = forward if forward.gated else FeedForwardConfig()
+    feed_forward = replace(gate, ratio=FeedForwardConfig.ratio, dim=config.ff_dim)
     embedding = EmbeddingConfig(
         config.embedding_dim, config.embedding.factor, config.embedding_drop_rate
     )
@@ -208,6 +215,7 @@ def spelled_out(config: GPTConfig) -> GPTConfig:
         feed_forward=feed_forward,
         embedding=embedding,
         experts=experts,
+        parallel=config.parallel if config.parallel.enabled else ParallelConfig(),
     )
 
 

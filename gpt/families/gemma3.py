@@ -19,7 +19,7 @@ from gpt.families.llama import (
     TIED,
 )
 from gpt.families.tensors import both
-from gpt.families.values import ACTIVATIONS, Computed, same, value_of
+from gpt.families.values import ACTIVATIONS, Computed, same, whole_of
 
 FACTOR = Computed(
     "hidden_size",
@@ -57,7 +57,7 @@ enter(
             Layers(
                 theta=1000000.0,
                 sliding=lambda values, layer: (
-                    (layer + 1) % value_of(values, "sliding_window_pattern", 6) != 0
+                    (layer + 1) % whole_of(values, "sliding_window_pattern", 6) != 0
                 ),
                 local=("rope_local_base_freq", 10000.0),
                 by_kind=True,

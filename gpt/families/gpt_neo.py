@@ -1,12 +1,13 @@
 """GPT-Neo. Black et al. 2021, doi 10.5281/zenodo.5297715. Its logits have no 1/sqrt(head_dim)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gpt.config import GPTConfig
 from gpt.families.family import Family, enter
 from gpt.families.tensors import both
-from gpt.families.values import ACTIVATIONS, Values, refused, same, value_of
+from gpt.families.values import ACTIVATIONS, Values, refused, same, value_of, whole_of
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,19 @@ class Windows:
 
     names: tuple[str, ...] = ("attention_types", "attention_layers", "window_size")
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """See Entry."""
+        return {"attention.windows": "window_size"}
+
     def read(self, values: Values) -> dict[str, Any]:
         """See Entry."""
         types = value_of(values, "attention_types", [[["global", "local"], 12]])
-        kinds = [kind for pattern, count in types for kind in count * pattern]
-        if len(kinds) != value_of(values, "num_layers") or not set(kinds) <= {"global", "local"}:
-            valid = f"must be global or local for each of {values['num_layers']} layers"
-            raise refused("attention_types", types, valid)
+        kinds = spelled(types, values["num_layers"])
         if value_of(values, "attention_layers", kinds) != kinds:
             valid = "must be what attention_types spells out"
             raise refused("attention_layers", values["attention_layers"], valid)
-        window = value_of(values, "window_size", 256)
+        window = whole_of(values, "window_size", 256)
         return {"attention.windows": [window * (kind == "local") for kind in kinds]}
 
     def write(self, config: GPTConfig) -> dict[str, Any]:
@@ -33,6 +36,24 @@ class Windows:
         windows = config.attention.windows
         kinds = ["local" if window else "global" for window in windows]
         return {"attention_types": [[kinds, 1]], "window_size": max(windows) or 256}
+
+
+def spelled(types: Any, depth: int) -> list[str]:
+    """The kind of each layer, from patterns that each have a count. Raises ConfigError."""
+    if isinstance(types, list) and all(is_pattern(each, depth) for each in types):
+        kinds = [kind for pattern, count in types for kind in count * pattern]
+        if len(kinds) == depth:
+            return kinds
+    valid = f"must be global or local for each of {depth} layers, as [[[global, local], 6]]"
+    raise refused("attention_types", types, valid)
+
+
+def is_pattern(value: object, depth: int) -> bool:
+    """Whether it is a list of kinds and how often they follow, at most once for each layer."""
+    match value:
+        case [list(kinds), int(count)]:
+            return 0 <= count <= depth and all(kind in ("global", "local") for kind in kinds)
+    return False
 
 
 enter(

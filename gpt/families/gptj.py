@@ -3,12 +3,23 @@
 from gpt.families.family import Family, enter
 from gpt.families.gpt2 import sizes
 from gpt.families.tensors import both
-from gpt.families.values import Computed, Only
+from gpt.families.values import Computed, Only, Values, refused
+
+
+def share_that_turns(width: float, values: Values) -> float:
+    """Of each head's features."""
+    head = values["n_embd"] // values["n_head"]
+    if width % 2 or not 2 <= width <= head:
+        raise refused(
+            "rotary_dim", width, f"must be an even number in [2, {head}], of a head's features"
+        )
+    return width / head
+
 
 ROTARY_DIM = Computed(
     "rotary_dim",
     "position.fraction",
-    to_ours=lambda width, values: width * values["n_head"] / values["n_embd"],
+    to_ours=share_that_turns,
     to_theirs=lambda config: config.turned_dim,
 )
 

@@ -1,12 +1,22 @@
 """What a config.json says of single layers: windows, and rotary positions as they are spelled."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt.config import MOST_LAYERS, GPTConfig
-from gpt.families.values import NEEDED, Values, refused, value_of
+from gpt.checks import ANYTHING, Valid, check_value
+from gpt.config import GPTConfig
+from gpt.families.values import (
+    NEEDED,
+    Values,
+    check_as,
+    flag_of,
+    refused,
+    table_of,
+    value_of,
+    whole_of,
+)
 from gpt.registry import ConfigError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -24,6 +34,36 @@ ROPE_NAMES = frozenset(
         "partial_rotary_factor",
     )
 )
+
+
+# Those of YaRN in our names, but the factor.
+OURS = {
+    "original_max_position_embeddings": "original_length",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "truncate": "truncate",
+}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The rotary positions of a kind of layers.
+
+    parts  values by name, as in rope_parameters
+    names  where each stands in the file
+    """
+
+    parts: Values
+    names: Mapping[str, str]
+
+    def refused(self, part: str, valid: str) -> ConfigError:
+        """The error of a part."""
+        return refused(self.names[part], self.parts[part], valid)
+
+    def check(self, part: str, valid: Valid) -> None:
+        """Raise ConfigError unless a part is a number that is valid."""
+        name = self.names.get(part, part)
+        check_value(f"config.json: {name}", self.parts[part], float, valid)
 
 
 @dataclass(frozen=True)
@@ -71,6 +111,16 @@ class Layers:
         switch = (self.switch,) if self.switch else ()
         return (*own, *self.outside.values(), *skips, *local, *switch)
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """See Entry."""
+        return {
+            "attention.windows": "sliding_window",
+            "position.bases": self.outside["rope_theta"],
+            "position.yarn.beta_fast": "rope_parameters.beta_fast",
+            "position.yarn.beta_slow": "rope_parameters.beta_slow",
+        }
+
     def read(self, values: Values) -> dict[str, Any]:
         """See Entry."""
         kinds = self.kinds(values)
@@ -79,59 +129,77 @@ class Layers:
         if any(other != yarn[0] for other in yarn):
             valid = "must stretch both kinds of layers from one length by one ramp"
             raise refused("rope_parameters", values.get("rope_parameters"), valid)
-        window = value_of(values, "sliding_window", NEEDED if SLIDING in kinds else 0)
+        window = whole_of(values, "sliding_window", NEEDED) if SLIDING in kinds else 0
+        turning = self.turning(values)
         return {
             "attention.windows": [window * (kind == SLIDING) for kind in kinds],
             "position.bases": [
-                float(ropes[kind]["rope_theta"]) * turns(values, layer, self.skips)
-                for layer, kind in enumerate(kinds)
+                float(ropes[kind].parts["rope_theta"]) * turns
+                for kind, turns in zip(kinds, turning, strict=True)
             ],
-            "position.fraction": next(iter(ropes.values()))["partial_rotary_factor"],
-            "position.yarn.factors": [float(ropes[kind].get("factor", 1)) for kind in kinds],
+            "position.fraction": next(iter(ropes.values())).parts["partial_rotary_factor"],
+            "position.yarn.factors": [float(ropes[kind].parts["factor"]) for kind in kinds],
             **(yarn[0] if yarn else {}),
         }
 
+    def turning(self, values: Values) -> list[bool]:
+        """Which layers have positions."""
+        depth = values["num_hidden_layers"]
+        return [not self.skips or turns(values, layer) for layer in range(depth)]
+
     def kinds(self, values: Values) -> list[str]:
         """With a window or without, of each layer."""
-        depth = value_of(values, "num_hidden_layers")
-        if not isinstance(depth, int) or not 1 <= depth <= MOST_LAYERS:
-            valid = f"must be a whole number in [1, {MOST_LAYERS:,}]"
-            raise refused("num_hidden_layers", depth, valid)
-        if not self.windowed:
-            return [FULL] * depth
-        if self.switch and not values.get(self.switch):
+        depth = values["num_hidden_layers"]
+        if depth == 0:
+            raise refused("num_hidden_layers", depth, "must be at least 1")
+        if not self.windowed or (self.switch and not flag_of(values, self.switch)):
             return [FULL] * depth
         listed = [SLIDING if self.sliding(values, layer) else FULL for layer in range(depth)]
         kinds = value_of(values, "layer_types", listed)
-        if len(kinds) != depth or not set(kinds) <= {SLIDING, FULL}:
+        if not is_list_of((SLIDING, FULL), depth, kinds):
             valid = f"must be {SLIDING} or {FULL} for each of {depth} layers"
             raise refused("layer_types", kinds, valid)
-        return kinds
+        return list(kinds)
 
-    def rope(self, values: Values, kind: str) -> dict[str, Any]:
-        """The rope_parameters of a kind of layers, checked, in the newer spelling."""
-        given = value_of(values, "rope_parameters", {})
-        if given and values.get("rope_scaling"):
+    def rope(self, values: Values, kind: str) -> Rope:
+        """Of a kind of layers, checked, in the newer spelling."""
+        place, given = "rope_parameters", table_of(values, "rope_parameters", {})
+        older = table_of(values, "rope_scaling", {})
+        if given and older:
             valid = "cannot stand beside rope_parameters, which says the same in a newer spelling"
-            raise refused("rope_scaling", values["rope_scaling"], valid)
-        if self.by_kind:
-            if given and not {SLIDING, FULL} & set(given):
+            raise refused("rope_scaling", older, valid)
+        if self.by_kind and given:
+            if not {SLIDING, FULL} & set(given):
                 raise refused("rope_parameters", given, f"must name {SLIDING} and {FULL}")
-            scaling = {} if kind == SLIDING else value_of(values, "rope_scaling", {})
-            given = given.get(kind) or scaling
-        else:
-            given = given or value_of(values, "rope_scaling", self.scaling)
-        name, theta = self.outside["rope_theta"], self.theta
+            place, given = f"rope_parameters.{kind}", table_of(given, kind, {})
+        if not given and not (self.by_kind and kind == SLIDING):
+            place, given = "rope_scaling", older or self.scaling
+        theta, default = self.outside["rope_theta"], self.theta
         if self.local and kind == SLIDING:
-            name, theta = self.local
-        share = value_of(values, self.outside["partial_rotary_factor"], self.fraction or 1.0)
-        found = {
-            "rope_theta": value_of(values, name, theta),
-            "partial_rotary_factor": share,
-            **{part: value for part, value in given.items() if value is not None},
+            theta, default = self.local
+        share = self.outside["partial_rotary_factor"]
+        alone = {
+            "rope_theta": value_of(values, theta, default),
+            "partial_rotary_factor": value_of(values, share, self.fraction or 1.0),
+            "factor": 1.0,
         }
-        check_rope(found, self.fraction is not None)
-        return found
+        own = {part: value for part, value in given.items() if value is not None}
+        names = {"rope_theta": theta, "partial_rotary_factor": share}
+        rope = Rope(alone | own, names | {part: f"{place}.{part}" for part in own})
+        check_rope(rope, self.fraction is not None)
+        self.check_pairs(values, rope)
+        return rope
+
+    def check_pairs(self, values: Values, rope: Rope) -> None:
+        """Raise ConfigError where the features of a head that turn are no pairs."""
+        whole = values["hidden_size"] // values["num_attention_heads"]
+        width = value_of(values, "head_dim", whole)
+        turned = int(width * rope.parts["partial_rotary_factor"])
+        if turned < 2 or turned % 2:
+            if self.fraction is None:
+                raise refused("head_dim", width, "must be even: pairs of features turn")
+            valid = f"times the {width} features of a head must be an even number of at least 2"
+            raise rope.refused("partial_rotary_factor", valid)
 
     def write(self, config: GPTConfig) -> dict[str, Any]:
         """See Entry."""
@@ -160,47 +228,62 @@ class Layers:
         }
 
 
-def turns(values: Values, layer: int, skips: bool) -> bool:
+def is_list_of(kinds: Collection[Any], length: int, value: object) -> bool:
+    """Whether the value is a list of that length with nothing else in it."""
+    return isinstance(value, list) and len(value) == length and all(v in kinds for v in value)
+
+
+def turns(values: Values, layer: int) -> bool:
     """Whether the layer has positions: 1 in the list means that it has."""
-    if not skips:
-        return True
-    listed = values.get("no_rope_layers")
+    listed, depth = values.get("no_rope_layers"), values["num_hidden_layers"]
     if listed is None:
-        return (layer + 1) % value_of(values, "no_rope_layer_interval", 4) != 0
+        return (layer + 1) % whole_of(values, "no_rope_layer_interval", 4) != 0
+    if not is_list_of((0, 1), depth, listed):
+        raise refused("no_rope_layers", listed, f"must be 0 or 1 for each of {depth} layers")
     return bool(listed[layer])
 
 
-def check_rope(rope: Values, partial: bool) -> None:
+def check_rope(rope: Rope, partial: bool) -> None:
     """Raise ConfigError for another kind of rotary positions than the plain one and YaRN's."""
-    kind, theta = rope.get("rope_type", rope.get("type", "default")), rope["rope_theta"]
-    if not isinstance(theta, int | float) or not theta > 1:
-        raise refused("rope_theta", theta, "must be a number above 1")
+    parts = rope.parts
+    kind = parts.get("rope_type", parts.get("type", "default"))
+    rope.check("rope_theta", Valid(above=1))
     if kind not in ("default", "yarn"):
-        raise refused("rope_type", kind, "must be default or yarn: no other is implemented")
-    for name in sorted(rope.keys() - ROPE_NAMES):
-        raise refused(f"rope_parameters.{name}", rope[name], "is not implemented")
-    if not partial and rope["partial_rotary_factor"] != 1:
-        raise refused("partial_rotary_factor", rope["partial_rotary_factor"], "must be 1 here")
-    factor = rope.get("factor", 1.0)
+        name = "rope_type" if "rope_type" in parts else "type"
+        raise rope.refused(name, "must be default or yarn: no other is implemented")
+    for name in sorted(parts.keys() - ROPE_NAMES):
+        raise rope.refused(name, "is not implemented")
+    rope.check("partial_rotary_factor", Valid(above=0, at_most=1))
+    if not partial and parts["partial_rotary_factor"] != 1:
+        raise rope.refused("partial_rotary_factor", "must be 1 here")
+    rope.check("factor", Valid(at_least=1))
+    factor = parts["factor"]
     if kind == "default" and factor != 1:
-        raise refused("rope_parameters.factor", factor, "needs rope_type=yarn")
-    usual = 1 + 0.1 * math.log(max(factor, 1))
-    if not math.isclose(rope.get("attention_factor", usual), usual, rel_tol=1e-9):
-        valid = f"must be 1 + 0.1 ln(factor) = {usual}, as where it is absent"
-        raise refused("rope_parameters.attention_factor", rope["attention_factor"], valid)
+        raise rope.refused("factor", "needs rope_type=yarn")
+    usual = 1 + 0.1 * math.log(factor)
+    if "attention_factor" in parts:
+        rope.check("attention_factor", ANYTHING)
+        if not math.isclose(parts["attention_factor"], usual, rel_tol=1e-9):
+            valid = f"must be 1 + 0.1 ln(factor) = {usual}, as where it is absent"
+            raise rope.refused("attention_factor", valid)
 
 
-def yarn_of(rope: Values, values: Values) -> dict[str, Any]:
+def yarn_of(rope: Rope, values: Values) -> dict[str, Any]:
     """Our values for those of YaRN, but the factor; none where the positions are plain."""
-    if rope.get("factor", 1) == 1:
+    if rope.parts["factor"] == 1:
         return {}
-    length = value_of(values, "max_position_embeddings")
-    return {
-        "position.yarn.original_length": rope.get("original_max_position_embeddings", length),
-        "position.yarn.beta_fast": rope.get("beta_fast", 32.0),
-        "position.yarn.beta_slow": rope.get("beta_slow", 1.0),
-        "position.yarn.truncate": rope.get("truncate", True),
+    usual = {
+        "original_max_position_embeddings": value_of(values, "max_position_embeddings"),
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": True,
     }
+    found = {}
+    for part, ours in OURS.items():
+        name = f"position.yarn.{ours}"
+        found[name] = rope.parts.get(part, usual[part])
+        check_as(name, rope.names.get(part, part), found[name])
+    return found
 
 
 def written(config: GPTConfig, layer: int, partial: bool) -> dict[str, Any]:

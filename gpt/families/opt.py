@@ -14,6 +14,7 @@ FINAL_NORM = Computed(
     to_ours=lambda removed, values: False if removed else None,
     to_theirs=lambda config: config.norm.placement == "pre_ln" and not config.norm.final,
     default=False,
+    kind=bool,
 )
 
 enter(

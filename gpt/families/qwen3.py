@@ -17,7 +17,7 @@ from gpt.families.llama import (
     SIZES,
     UNTIED,
 )
-from gpt.families.values import value_of
+from gpt.families.values import whole_of
 
 enter(
     Family(
@@ -31,7 +31,7 @@ enter(
             UNTIED,
             Layers(
                 theta=10000.0,
-                sliding=lambda values, layer: layer >= value_of(values, "max_window_layers", 28),
+                sliding=lambda values, layer: layer >= whole_of(values, "max_window_layers", 28, 0),
                 switch="use_sliding_window",
                 also=("max_window_layers",),
             ),

@@ -34,7 +34,7 @@ enter(
             TIED,
             Layers(
                 theta=2000000.0,
-                sliding=lambda values, layer: not turns(values, layer, skips=True),
+                sliding=lambda values, layer: not turns(values, layer),
                 switch="use_sliding_window",
                 skips=True,
             ),

@@ -91,7 +91,7 @@ class Stored:
         return self.layout.shape(self.seen)
 
     def load(self, theirs: Tensor) -> None:
-        """Copy theirs into ours; raise ConfigError where the shapes differ."""
+        """Copy theirs into ours; raise ConfigError where shapes differ, or for NaN and infinity."""
         if tuple(theirs.shape) != self.shape:
             valid = f"has the shape {tuple(theirs.shape)}, and {self.parameter} needs {self.shape}"
             raise ConfigError("tensor", self.name, valid)
@@ -99,6 +99,9 @@ class Stored:
             valid = f"holds {theirs.dtype}: quantised weights are not read"
             raise ConfigError("tensor", self.name, valid)
         self.seen.copy_(theirs.reshape(self.seen.shape))
+        if not all(limit.isfinite() for limit in self.seen.aminmax()):  # NaN is both
+            valid = f"has NaN in it, or a number beyond {self.seen.dtype}"
+            raise ConfigError("tensor", self.name, valid)
 
     def value(self) -> Tensor:
         """Theirs: a view of ours where the layouts allow one."""

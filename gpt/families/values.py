@@ -5,9 +5,10 @@ nothing (null, false, 0 or empty).
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
+from gpt.checks import Valid, check_value, valid_of
 from gpt.config import GPTConfig
 from gpt.registry import ConfigError
 
@@ -72,6 +73,10 @@ class Entry(Protocol):
     def names(self) -> tuple[str, ...]:
         """Those in the file that it reads."""
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """Of our names those in the file that say the same or nearly, so that an error names it."""
+
     def read(self, values: Values) -> dict[str, Any]:
         """From the file's values those of ours, by name such as `attention.kv_heads`."""
 
@@ -90,6 +95,43 @@ def value_of(values: Values, name: str, default: Any = NEEDED) -> Any:
     if value is None and default is NEEDED:
         raise refused(name, value, "is needed")
     return default if value is None else value
+
+
+def check_as(ours: str, name: str, value: object) -> None:
+    """Raise ConfigError, under the file's name, unless our field, or one item of it, may hold this.
+
+    ours  a name such as `attention.kv_heads`
+    """
+    kind: Any = GPTConfig
+    *sections, last = ours.split(".")
+    for section in sections:
+        kind = get_type_hints(kind)[section]
+    hint = get_type_hints(kind)[last]
+    (field,) = (field for field in fields(kind) if field.name == last)
+    hint = get_args(hint)[0] if get_origin(hint) is list else hint
+    check_value(f"config.json: {name}", value, hint, valid_of(field))
+
+
+def whole_of(values: Values, name: str, default: Any, at_least: int = 1) -> int:
+    """What the file says under a name, or the default; ConfigError unless a whole number."""
+    value: int = value_of(values, name, default)
+    check_value(f"config.json: {name}", value, int, Valid(at_least=at_least))
+    return value
+
+
+def flag_of(values: Values, name: str) -> bool:
+    """What the file says under a name, or false; ConfigError unless true or false."""
+    value: bool = value_of(values, name, False)
+    check_value(f"config.json: {name}", value, bool)
+    return value
+
+
+def table_of(values: Values, name: str, default: Values) -> Values:
+    """The table under a name, or the default; ConfigError for what is none."""
+    value: Values = value_of(values, name, default)
+    if not isinstance(value, Mapping):
+        raise refused(name, value, "must be a table of names and values")
+    return value
 
 
 def ours_of(config: GPTConfig, name: str) -> Any:
@@ -120,15 +162,22 @@ class Same:
         """See Entry."""
         return (self.theirs,)
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """See Entry."""
+        return dict.fromkeys(self.ours, self.theirs)
+
     def read(self, values: Values) -> dict[str, Any]:
         """See Entry."""
         value = value_of(values, self.theirs, self.default)
         if self.words is not None:
-            if value not in self.words:
+            if value not in [*self.words]:  # which may be anything
                 raise refused(
                     self.theirs, value, f"must be one of {', '.join(map(str, self.words))}"
                 )
             value = self.words[value]
+        elif value is not self.default:
+            check_as(self.ours[0], self.theirs, value)
         return dict.fromkeys(self.ours, value)
 
     def write(self, config: GPTConfig) -> dict[str, Any]:
@@ -155,6 +204,11 @@ class Only:
         """See Entry."""
         return (self.theirs,)
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """See Entry."""
+        return {}
+
     def read(self, values: Values) -> dict[str, Any]:
         """See Entry."""
         given = value_of(values, self.theirs, self.value)
@@ -169,22 +223,33 @@ class Only:
 
 @dataclass(frozen=True)
 class Computed:
-    """A value from which ours is computed, and theirs from our config; the rest as in Same."""
+    """A value from which ours is computed, and theirs from our config; the rest as in Same.
+
+    kind  a number above 0, or bool
+    """
 
     theirs: str
     ours: str
     to_ours: Callable[[Any, Values], Any]
     to_theirs: Callable[[GPTConfig], Any]
     default: Any = NEEDED
+    kind: type = float
 
     @property
     def names(self) -> tuple[str, ...]:
         """See Entry."""
         return (self.theirs,)
 
+    @property
+    def theirs_of(self) -> Mapping[str, str]:
+        """See Entry."""
+        return {self.ours: self.theirs}
+
     def read(self, values: Values) -> dict[str, Any]:
         """See Entry."""
-        return {self.ours: self.to_ours(value_of(values, self.theirs, self.default), values)}
+        value = value_of(values, self.theirs, self.default)
+        check_value(f"config.json: {self.theirs}", value, self.kind, Valid(above=0))
+        return {self.ours: self.to_ours(value, values)}
 
     def write(self, config: GPTConfig) -> dict[str, Any]:
         """See Entry."""

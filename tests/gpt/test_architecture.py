@@ -311,12 +311,7 @@ def test_the_active_parameters_are_those_that_one_token_meets() -> None:
         ({"attention.windows": [2], "attention.causal": False}, "a window looks back"),
         ({"position.bases": [0.5]}, "position.bases=.* must have a base above 1 for each layer"),
         ({"position.kind": "rotary", "position.fraction": 0.8}, "must be an even number"),
-        ({"feed_forward.clamp": 7.0}, "feed_forward.clamp=7.0 .*needs feed_forward.gated=true"),
         ({"experts.count": 2, "experts.active": 3}, "experts.active=3 .*at most experts.count=2"),
-        (
-            {"parallel.shared": True},
-            "shared=True is not valid: needs parallel.enabled=true",
-        ),
         (
             {"parallel.enabled": True, "norm.placement": "b2t"},
             "norm.placement='b2t' is not valid: has no form in which attention and feed-forward",
@@ -347,3 +342,9 @@ def test_a_scale_that_is_stored_from_zero_starts_where_it_is_told_to() -> None:
     assert (model.blocks[0].norm_1.get_parameter("weight") == -1).all()
     x = in_float64(1, LENGTH, 12)
     assert torch.equal(model.blocks[0](x), x)
+
+
+def test_a_model_without_blocks_has_no_load_to_even() -> None:
+    model = small_model({"n_layers": 0, "experts.count": 2, "experts.balance_loss": 0.1})
+    model(torch.arange(8)[None])
+    assert model.balance_loss() is None

@@ -7,6 +7,8 @@ positions stay in float32 on both sides.
 """
 
 import copy
+import math
+import re
 import sys
 import weakref
 from collections.abc import Callable
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import changed, settings_of
+from experiments.jobs.check import check_effects
 from gpt import (
     GPT,
     PARALLEL,
@@ -28,7 +31,9 @@ from gpt import (
     parameter_count,
 )
 from gpt.families import FAMILIES, Family, family_of, load, spelled_out, stored
+from gpt.families.layers import OURS
 from gpt.position import RotaryTurn
+from gpt.published import PUBLISHED
 from normscope import anatomy_of, parameter_table
 
 ROOT = Path(__file__).parents[2]
@@ -314,56 +319,17 @@ def test_a_family_in_bf16_is_as_near_to_its_reference_as_rounding_allows(case: s
     assert distance(mine, right) < 3 * distance(expected_gradients, right)
 
 
-COUNTS = {
-    "gpt2_124m": 124_439_808,
-    "gpt2_355m": 354_823_168,
-    "gpt2_774m": 774_030_080,
-    "gpt2_1558m": 1_557_611_200,
-    "pythia_70m": 70_426_624,
-    "pythia_160m": 162_322_944,
-    "pythia_410m": 405_334_016,
-    "pythia_1b": 1_011_781_632,
-    "pythia_1_4b": 1_414_647_808,
-    "pythia_2_8b": 2_775_208_960,
-    "pythia_6_9b": 6_857_302_016,
-    "pythia_12b": 11_846_072_320,
-    "gpt_neo_125m": 125_198_592,
-    "gpt_neo_1_3b": 1_315_575_808,
-    "gpt_neo_2_7b": 2_651_307_520,
-    "opt_125m": 125_239_296,
-    "opt_350m": 331_196_416,
-    "opt_1_3b": 1_315_758_080,
-    "opt_2_7b": 2_651_596_800,
-    "opt_6_7b": 6_658_473_984,
-    "gptj_6b": 6_050_882_784,
-    "llama_7b": 6_738_415_616,
-    "llama_13b": 13_015_864_320,
-    "gpt_oss_20b": 20_914_757_184,
-    "gpt_oss_120b": 116_829_156_672,
-    "qwen3_0_6b": 596_049_920,
-    "qwen3_1_7b": 1_720_574_976,
-    "qwen3_4b": 4_022_468_096,
-    "qwen3_8b": 8_190_735_360,
-    "gemma3_270m": 268_098_176,
-    "gemma3_1b": 999_885_952,
-    "olmo3_7b": 7_298_011_136,
-    "smollm3_3b": 3_075_098_624,
-}
-OUTSIDE_THE_EMBEDDINGS = {  # Biderman et al. 2023, Table 1
-    "pythia_70m": 18_915_328,
-    "pythia_160m": 85_056_000,
-    "pythia_410m": 302_311_424,
-    "pythia_1b": 805_736_448,
-    "pythia_1_4b": 1_208_602_624,
-    "pythia_2_8b": 2_517_652_480,
-    "pythia_6_9b": 6_444_163_072,
-    "pythia_12b": 11_327_027_200,
-}
 ACTIVE = {"gpt_oss_20b": 3_608_307_264, "gpt_oss_120b": 5_132_849_472}
 OF_FAMILY = {
     **{"gpt2": "gpt2", "pythia": "gpt_neox", "gpt_neo": "gpt_neo", "opt": "opt", "gptj": "gptj"},
     **{"llama": "llama", "gpt_oss": "gpt_oss", "qwen3": "qwen3", "gemma3": "gemma3_text"},
     **{"olmo3": "olmo3", "smollm3": "smollm3"},
+}
+# What was announced of GPT-J counts its training's shards, see below.
+COUNTS = {
+    name: 6_050_882_784 if name == "gptj_6b" else size.parameters
+    for name, size in PUBLISHED.items()
+    if name.startswith(tuple(f"{word}_" for word in OF_FAMILY))
 }
 # One of each family; the others in the long run alone.
 SMALLEST = {next(name for name in COUNTS if name.startswith(f"{word}_")) for word in OF_FAMILY}
@@ -383,12 +349,13 @@ SIZES = [pytest.param(name, marks=() if name in SMALLEST else pytest.mark.long) 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_published_size_has_its_parameters_and_its_config_json(name: str) -> None:
     family, config = published(name)
+    check_effects([settings_of(f"model={name}")], ["model"])
     assert parameter_count(config) == COUNTS[name]
     assert spelled_out(family.config(family.values(config))) == spelled_out(config)
-    if name in OUTSIDE_THE_EMBEDDINGS:
+    outside = PUBLISHED[name].outside
+    if outside is not None:
         width, layers = config.emb_dim, config.n_layers
-        outside = COUNTS[name] - 2 * config.vocab_size * width
-        assert outside == OUTSIDE_THE_EMBEDDINGS[name]
+        assert outside == COUNTS[name] - 2 * config.vocab_size * width
         assert outside == layers * (12 * width**2 + 13 * width) + 2 * width
     if name in ACTIVE:
         assert active_parameter_count(config) == ACTIVE[name]
@@ -421,7 +388,7 @@ def test_the_count_that_was_announced_of_gpt_j() -> None:
     norm = 2 * width
     copies = (shards - 1) * (config.n_layers * (norm + width) + norm)
     assert (copies, shards * width) == (2_465_792, 32_768)
-    assert parameter_count(config) + copies + shards * width == 6_053_381_344
+    assert parameter_count(config) + copies + shards * width == PUBLISHED["gptj_6b"].parameters
 
 
 def test_every_size_of_conf_model_that_is_published_is_counted() -> None:
@@ -453,20 +420,24 @@ def test_every_size_of_conf_model_that_is_published_is_counted() -> None:
         ),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "default or yarn"),
         ("llama", {"rope_scaling": {**YARN, "attention_factor": 1.5}}, r"1 \+ 0.1 ln\(factor\)"),
-        ("llama", {"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_parameters.mscale=0.7"),
+        ("llama", {"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_scaling.mscale=0.7"),
         ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ("qwen3 with windows", {"layer_types": ["full_attention"]}, "for each of"),
         ("llama", {"layer_types": ["sliding_attention"] * 2}, "layer_types=.* not implemented"),
         ("llama", {"rope_parameters": YARN, "rope_scaling": YARN}, "cannot stand beside rope_para"),
-        ("llama", {"rope_parameters": {"rope_theta": 0}}, "rope_theta=0 .* a number above 1"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_theta": 0}},
+            "rope_parameters.rope_theta=0 .* above 1",
+        ),
         ("llama", {"rope_parameters": {"rope_theta": "abc"}}, "rope_theta='abc' .* number above 1"),
         (
             "llama",
             {"num_hidden_layers": 0},
-            r"num_hidden_layers=0 .* number in \[1, 10,000\]",
+            "num_hidden_layers=0 is not valid: must be at least 1",
         ),
         ("llama", {"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000 .* in"),
-        ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=.* no such model"),
+        ("gemma3_text", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 .* number above 0"),
         ("gpt_neo", {"attention_layers": ["global"] * 3}, "must be what attention_types spells"),
         (
             "gemma3_text",
@@ -487,11 +458,25 @@ def test_every_size_of_conf_model_that_is_published_is_counted() -> None:
             {"num_hidden_layers": "two"},
             "num_hidden_layers='two' is not valid: must be a whole",
         ),
-        ("llama", {"hidden_size": "wide"}, "emb_dim='wide' is not valid: must be a whole number"),
-        ("llama", {"rope_scaling": "yarn"}, "rope_scaling=.'yarn'. is not valid: no such model"),
-        ("gpt_neo", {"attention_types": 3}, "attention_types, window_size=.* no such model"),
-        ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[\[1\]\] .* no such model"),
-        ("gemma3_text", {"hidden_size": "wide"}, "hidden_size=.'wide'. .* no such model"),
+        (
+            "llama",
+            {"hidden_size": "wide"},
+            "json: hidden_size='wide' .* must be a whole",
+        ),
+        ("llama", {"rope_scaling": "yarn"}, "rope_scaling='yarn' is not valid: must be a table"),
+        ("gpt_neo", {"attention_types": 3}, "attention_types=3 .* for each of 3 layers"),
+        ("smollm3", {"no_rope_layers": [1]}, r"no_rope_layers=\[1\] .* for each of 4 layers"),
+        ("gemma3_text", {"hidden_size": "wide"}, "json: hidden_size='wide' .* a whole number"),
+        ("gpt_neo", {"attention_types": [[["global"], 10**12]]}, "for each of 3 layers"),
+        ("gptj", {"rotary_dim": None}, "config.json: rotary_dim=None is not valid: is needed"),
+        ("gptj", {"rotary_dim": 10}, r"rotary_dim=10 .* even number in \[2, 8\]"),
+        ("gptj", {"n_embd": 0}, "config.json: n_embd=0 is not valid: must be a whole number"),
+        ("gpt_neox", {"rotary_pct": 0.1}, "rotary_pct=0.1 .* times the 8 features of a head"),
+        ("llama", {"head_dim": 7}, "config.json: head_dim=7 is not valid: must be even"),
+        ("llama", {"num_key_value_heads": 3}, "value_heads=3 .* divide num_attention_heads=4"),
+        ("llama", {"rope_parameters": {**YARN, "factor": "4"}}, "rope_parameters.factor='4' "),
+        ("llama", {"rope_parameters": {**YARN, "beta_fast": 0.05}}, "above rope_parameters.beta_s"),
+        ("qwen3", {"use_sliding_window": "yes"}, "use_sliding_window='yes' .* true or false"),
         ("olmo3", {"rope_parameters": YARN}, "must name sliding_attention and full_attention"),
     ],
 )
@@ -501,6 +486,45 @@ def test_a_file_that_asks_for_what_is_not_here_is_refused(
     values = values_of(case) | changes
     with pytest.raises(ConfigError, match=words):
         family_of(values).config(values)
+
+
+JUNK = ["x", -1, 1.5, 1e9, 10**30, math.nan, math.inf, [], [1], [None], {}, {"a": 1}, ["x", ["y"]]]
+ROPE_PARTS = ("rope_type", "rope_theta", "factor", "attention_factor", *OURS)
+
+
+def check_junk(case: str, junk: list[Any]) -> None:
+    """A value that no name can have costs one line, which names it and no other."""
+    values, family = values_of(case), family_of(values_of(case))
+    names = {name for entry in family.entries for name in entry.names}
+    files = [(name, values | {name: value}) for name in sorted(names) for value in junk]
+    if "rope_parameters" in names:
+        for part in ROPE_PARTS:
+            for value in junk:
+                rope = {**YARN, part: value}
+                by_kind = {"full_attention": rope, "sliding_attention": {"rope_theta": 10.0}}
+                chosen = by_kind if case.startswith(("gemma3", "olmo3")) else rope
+                files.append((part, values | {"rope_parameters": chosen}))
+    errors: list[tuple[str, ConfigError]] = []
+    for name, changed_values in files:
+        try:
+            family.config(changed_values)
+        except ConfigError as error:
+            errors.append((name, error))
+    for name, error in errors:
+        assert re.match(rf"config\.json: ([\w.]+\.)?{name}(\.a)?$", error.field), error
+        assert "no such model" not in error.valid
+    assert len(errors) > len(files) / 2
+
+
+@pytest.mark.parametrize("case", FAMILY_CASES)
+def test_a_value_of_another_type_is_named(case: str) -> None:
+    check_junk(case, ["x", math.nan, [1]])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", SMALL)
+def test_a_value_that_cannot_be_is_named(case: str) -> None:
+    check_junk(case, JUNK)
 
 
 def test_older_spellings_of_a_file_mean_the_same() -> None:
@@ -721,6 +745,17 @@ def test_whole_numbers_are_no_weights() -> None:
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
     with pytest.raises(ConfigError, match=r"holds torch.int8: quantised weights are not read"):
         load(model, family, tensors, tensors.__getitem__)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    """Whatever the type of the file: a number may be beyond that of the model."""
+    values = values_of("llama")
+    family, model = family_of(values), GPT(family_of(values).config(values))
+    for number in (math.nan, -math.inf, 1e300):
+        tensors = {name: tensor.double().clone() for name, tensor in stored(model, family)}
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 2] = number
+        with pytest.raises(ConfigError, match=r"layers.1.mlp.up_proj.weight.* has NaN in it, or a"):
+            load(GPT(model.config), family, tensors, tensors.__getitem__)
 
 
 def test_a_config_json_without_windows_is_one_that_the_library_makes_a_model_of() -> None:

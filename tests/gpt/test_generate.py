@@ -159,6 +159,31 @@ def test_a_layer_reads_no_more_keys_than_its_window_holds() -> None:
     assert seen == [[0, 1, 2], [2, 3], [3, 4, 5]]
 
 
+def test_a_layer_keeps_no_more_keys_than_its_window_holds() -> None:
+    """In memory of their own, however long the text was; another layer keeps all."""
+    model = drawn_model({**TODAY, "context_length": 40})
+    reader = Reader(model, [[1, 2, 3] * 5, [4]], 10, CPU)
+    for _ in range(3):
+        reader.append(reader.logits().argmax(-1, keepdim=True))
+        assert reader.kept is not None
+        held = [
+            pair[0].untyped_storage().nbytes() for cache in reader.kept[1] if (pair := cache.pair)
+        ]
+        column = 2 * model.config.kv_heads * model.config.head_dim * 8
+        assert held == [2 * column, 25 * column] * 2
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_texts_far_longer_than_a_window_are_those_of_plain_passes(window: int) -> None:
+    model = drawn_model({**TODAY, "context_length": 40, "attention.windows": [window, 0]})
+    prompts = [[1, 2, 3] * 5, [7], [4, 5, 6, 0, 9]]
+    found = generate(model, prompts, 20)
+    assert found == generate(model, prompts, 20, cache=False)
+    for prompt, text in zip(prompts, found, strict=True):
+        whole = model(torch.tensor([text[:-1]]))[0, len(prompt) - 1 :]
+        assert text[len(prompt) :] == whole.argmax(-1).tolist()
+
+
 # ---- What the model is afterwards
 
 
@@ -378,3 +403,11 @@ def test_no_temperature_divides_by_zero_or_infinity(writer: GPT) -> None:
 def test_generate_refuses(writer: GPT, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         generate(writer, **{"tokens": [[1]], "max_new_tokens": 1, **options})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_not_finite_write_nothing(writer: GPT, temperature: float) -> None:
+    with torch.no_grad():
+        writer.head.weight[3] = float("nan")
+    with pytest.raises(ConfigError, match="logits=nan is not valid: must be finite"):
+        generate(writer, [[1, 2]], 3, temperature=temperature)

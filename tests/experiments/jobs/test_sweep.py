@@ -132,6 +132,7 @@ def test_bad_input_of_the_sweep_itself_costs_one_line(
         (("norm=pre_ln,postln",), "norm='postln' is not valid: did you mean 'post_ln'?"),
         (("trainer.steps=3,abc",), "trainer.steps='abc'"),
         (("model.n_layr=1,2",), "did you mean 'model.n_layers'?"),
+        (("model.experts.active=1,2",), "has no effect: it needs model.experts.count above 0"),
     ):
         code, folder = sweep("seed=0,1", *arguments)
         error = capfd.readouterr().err

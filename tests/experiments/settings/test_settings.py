@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -13,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import run
-from experiments.jobs.check import checked_settings
+from experiments.jobs.check import check_effects, checked_settings
 from experiments.settings.compose import SCHEMA, every, schema_of, setting_names, to_values
 from experiments.settings.identity import (
     RENAMED,
@@ -24,6 +25,7 @@ from experiments.settings.identity import (
     with_new_names,
 )
 from experiments.settings.schema import Settings
+from experiments.settings.typed import names_of
 from gpt import PLACEMENTS, ConfigError, GPTConfig
 from gpt.checks import Valid, valid_of
 
@@ -94,6 +96,77 @@ def test_an_error_names_the_field_as_it_is_typed(override: str, field: str) -> N
     with pytest.raises(ConfigError) as refused:
         checked_settings(values_of(override))
     assert refused.value.field == field
+
+
+def check_command(*overrides: str) -> None:
+    check_effects([checked_settings(values_of(*overrides))], names_of(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["model.position.bases=[500]"],
+            "model.position.bases=[500.0] is not valid: has no",
+        ),
+        (["model.position.fraction=1.0"], "it needs model.position.kind=rotary"),
+        (["model.position.yarn.truncate=false"], "it needs model.position.kind=rotary"),
+        (["model.position.kind=rotary", "model.position.offset=2"], "model.position.kind=learned"),
+        (["model.experts.active=2"], "it needs model.experts.count above 0"),
+        (["model.attention.windows=[64,0]"], "it needs model.context_length above each"),
+        (["model.attention.windows=[1,2,3,4,5,6,7,8,9]"], "it needs model.n_layers of at least as"),
+        (["model.parallel.shared=true"], "it needs model.parallel.enabled=true"),
+        (["model.feed_forward.clamp=7"], "it needs model.feed_forward.gated=true"),
+        (["model=llama_7b", "model.feed_forward.ratio=4"], "it needs model.feed_forward.dim=null"),
+        (["match=flops", "model.feed_forward.ratio=2"], "it needs match=null"),
+        (
+            ["norm.qk_width=all"],
+            "has no effect: it needs norm.qk=true",
+        ),
+        (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt"),
+        (["init.std=0.02"], "it needs init.scheme=gpt2 or gpt2_scaled"),
+    ],
+)
+def test_what_is_typed_without_effect_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_command(*overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["norm=no_norm", "norm.kind=rms_norm", "norm.eps=1e-6"],  # the control arm
+        ["model=gpt_oss_20b", "model.position.kind=learned"],
+        ["model=gpt_oss_20b", "model.experts.count=0", "model.feed_forward.gated=false"],
+        ["model=gptj_6b", "model.parallel.enabled=false"],
+        ["model=olmo3_7b", "norm.qk=false", "model.context_length=128"],
+        ["model=smollm3_3b", "model.n_layers=2", "norm=no_norm"],
+        ["model=xiong", "match=parameters"],
+        ["model.parallel.shared=false", "model.attention.windows=[0]"],  # which says off
+    ],
+    ids=str,
+)
+def test_a_part_of_a_size_may_take_the_effect_of_others(overrides: list[str]) -> None:
+    check_command(*overrides)
+
+
+def test_a_file_of_a_size_that_says_what_has_no_effect_is_refused() -> None:
+    values = values_of()
+    settings = checked_settings(put(values, "model.experts.active", 4))
+    with pytest.raises(ConfigError, match=r"it needs model.experts.count above 0"):
+        check_effects([settings], ["model"])
+    check_effects([settings], ["model", "model.experts.count"])
+
+
+def test_what_has_an_effect_in_one_job_of_a_sweep_stays() -> None:
+    learned, rotary = (
+        checked_settings(values_of(f"model.position.kind={kind}", "model.position.fraction=0.5"))
+        for kind in ("learned", "rotary")
+    )
+    typed = ["model.position.kind", "model.position.fraction"]
+    check_effects([learned, rotary], typed)
+    with pytest.raises(ConfigError, match=r"model.position.fraction=0.5"):
+        check_effects([learned, learned], typed)
 
 
 def test_the_schema_is_a_mutable_twin_of_the_settings() -> None:

@@ -16,6 +16,7 @@ from experiments.data.tokenizer import ByteTokenizer
 from experiments.machine.console import silenced, streamed
 from experiments.records.recorder import Recorder
 from experiments.training import text
+from experiments.training.checkpoint import read_checkpoint, write_checkpoint
 from gpt import GPT, GPTConfig
 
 
@@ -32,6 +33,21 @@ def test_text_from_a_checkpoint_alone(cli: Cli, toy: tuple[str, ...], text_file:
     assert samples[0] == samples[1]
     assert samples[0].startswith(prompt)
     assert len(samples[0]) > len(prompt) + 1
+
+
+def test_a_checkpoint_of_no_finite_weights_costs_one_line(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, trained = cli(*toy, "trainer.steps=1")
+    state = read_checkpoint(trained / "checkpoint.pt")
+    state["model"]["head.weight"][0, 0] = float("inf")
+    write_checkpoint(trained / "checkpoint.pt", state)
+    for runner in ("generate", "export"):
+        path = f"{runner}.checkpoint={trained}"
+        capsys.readouterr()
+        code, _ = cli(f"experiment={runner}", path, "generate.prompt=a", "wandb.mode=disabled")
+        assert code == 1
+        assert "its head.weight has NaN or infinity in it" in capsys.readouterr().err
 
 
 # ---- The model

@@ -141,8 +141,9 @@ def test_gradients_of_a_published_model_and_another_placement(
         (["norm=post_ln"], " has, trained with pre_ln; norm.final=true keeps the norm before"),
         (["norm=sandwich"], "needs blocks.0.out_norm_1.weight and 3 more, which"),
         (["model=nano"], "model='nano' is not valid: leave it out"),
+        (["init=gpt2"], "init='gpt2' is not valid: leave it out: the weights are read from"),
         (["model.n_layers=3"], "with the settings typed, it needs blocks.2.attention.out_proj"),
-        (["model.feed_forward.dim=20"], r"has the shape (24, 16), and blocks.0.feed_forward.fc_in"),
+        (["model.feed_forward.dim=20"], "blocks.0.feed_forward.fc_in.weight of the shape (40, 16)"),
         (
             ["tokenizer.path=/nowhere"],
             "tokenizer.path='/nowhere' is not valid: must be a tokenizer",
@@ -194,6 +195,10 @@ def test_files_that_are_damaged_or_missing_are_one_line(
     assert "it has neither model.safetensors" in error(
         lambda copy: (copy / "model.safetensors").unlink()
     )
+    for index in ('{"weight_map": 5}', '{"weight_map": {"lm_head.weight": 5}}', "[]"):
+        assert "weight_map in model.safetensors.index.json must have the name of a file" in error(
+            lambda copy, index=index: (copy / "model.safetensors.index.json").write_text(index)
+        )
     assert "config.json that can be read" in error(lambda copy: (copy / "config.json").unlink())
     assert "config.json that can be read" in error(
         lambda copy: (copy / "config.json").write_text("[1]")
@@ -239,6 +244,22 @@ def test_a_sweep_over_placements_of_a_published_model(
     runs = pd.read_csv(folder / "runs.csv")
     assert sorted(runs["norm.placement"]) == ["ln_scaling", "pre_ln"]
     assert runs["val_loss"].nunique() == 2
+
+
+def test_a_placement_that_does_not_fit_is_found_before_a_job_starts(
+    published: Callable[[str], Path],
+    sweep: Sweep,
+    short: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    grid = (*short, f"model.weights={published('llama')}", "norm=pre_ln,post_ln")
+    code, folder = sweep(*grid)
+    error = capfd.readouterr().err
+    assert code == 1
+    assert error.startswith("error: norm.placement='post_ln' is not valid: has no place for")
+    assert error.count("\n") == 1, error
+    assert not folder.exists()
+    assert sweep(*grid, "experiment=parameters")[0] == 0  # no weights are read
 
 
 def test_a_run_on_weights_is_resumed_without_them(

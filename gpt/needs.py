@@ -1,0 +1,118 @@
+"""Which settings of a model count only where another one has a certain value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpt.config import GPTConfig
+from gpt.registry import NORMS
+
+
+@dataclass(frozen=True)
+class Need:
+    """Settings that have no effect, or not all of it, unless `met`.
+
+    settings  by name such as `position.bases`
+    needed    what they need, in words that begin with the name of the setting that decides
+    met       whether a config has that
+    """
+
+    settings: tuple[str, ...]
+    needed: str
+    met: Callable[[GPTConfig], Any]
+
+
+def need(settings: str, needed: str, met: Callable[[GPTConfig], Any]) -> Need:
+    """See Need; `settings` with spaces between."""
+    return Need(tuple(settings.split()), needed, met)
+
+
+def has_qk_norm(config: GPTConfig) -> bool:
+    """Whether a norm stands on queries and keys."""
+    inside = config.placement.inside_of(config)
+    return bool(inside.query or inside.key)
+
+
+RAMP = "position.yarn.original_length position.yarn.beta_fast position.yarn.beta_slow"
+ROTARY = "position.fraction position.interleaved position.in_float32 position.yarn.factors"
+# By what is known to leave a setting out, so that a kind that is added later may read it. no_norm,
+# the control arm, takes the settings of those it is compared with.
+NEEDS = (
+    need(
+        "norm.eps",
+        "norm.kind other than dyt",
+        lambda c: getattr(NORMS[c.norm.kind], "reads_eps", True),
+    ),
+    need("norm.qk_width", "norm.qk=true", has_qk_norm),
+    need(
+        "init.std",
+        "init.scheme=gpt2 or gpt2_scaled",
+        lambda c: c.init.scheme not in ("torch", "xavier", "deepnorm", "sub_ln", "xiong"),
+    ),
+    need(
+        "position.offset",
+        "position.kind=learned",
+        lambda c: c.position.kind not in ("rotary", "none"),
+    ),
+    need(
+        f"position.bases {ROTARY} {RAMP} position.yarn.truncate",
+        "position.kind=rotary",
+        lambda c: c.position.kind not in ("learned", "none"),
+    ),
+    need(
+        f"{ROTARY} {RAMP} position.yarn.truncate",
+        "position.bases above 0",
+        lambda c: any(map(c.base, layers(c))),
+    ),
+    need(
+        f"{RAMP} position.yarn.truncate",
+        "position.yarn.factors above 1",
+        lambda c: any(c.yarn_factor(layer) > 1 for layer in layers(c)),
+    ),
+    need(
+        "attention.windows",
+        "n_layers of at least as many",
+        lambda c: len(c.attention.windows) <= len(layers(c)),
+    ),
+    need(
+        "position.bases",
+        "n_layers of at least as many",
+        lambda c: len(c.position.bases) <= len(layers(c)),
+    ),
+    need(
+        "position.yarn.factors",
+        "n_layers of at least as many",
+        lambda c: len(c.position.yarn.factors) <= len(layers(c)),
+    ),
+    need(
+        "attention.windows",
+        "context_length above each",
+        lambda c: max(c.attention.windows) < c.context_length,
+    ),
+    need("feed_forward.ratio", "feed_forward.dim=null", lambda c: c.feed_forward.dim is None),
+    need(
+        "feed_forward.clamp feed_forward.offset",
+        "feed_forward.gated=true",
+        lambda c: c.feed_forward.gated,
+    ),
+    need(
+        "experts.active experts.softmax experts.balance_loss",
+        "experts.count above 0",
+        lambda c: c.experts.count,
+    ),
+    need("parallel.shared", "parallel.enabled=true", lambda c: c.parallel.enabled),
+)
+
+
+def layers(config: GPTConfig) -> range:
+    """Of which a list can say something; one where there is none."""
+    return range(max(config.n_layers, 1))
+
+
+def unmet(config: GPTConfig) -> dict[str, str]:
+    """The settings whose need is not met, each with the first that is not."""
+    found: dict[str, str] = {}
+    for each in NEEDS:
+        if not each.met(config):
+            found = {**dict.fromkeys(each.settings, each.needed), **found}
+    return found
