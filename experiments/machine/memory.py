@@ -1,5 +1,6 @@
 """The memory of this process and of the machine, as the system reports it."""
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -79,6 +80,7 @@ def spare_libraries() -> None:
     To look through all of them takes longer than a short job of a sweep trains.
     """
     gc.freeze()
+    atexit.register(gc.unfreeze)  # the last collection closes files that nobody closed
 
 
 def free_memory(device: torch.device) -> int | None:
