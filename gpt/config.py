@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from gpt.checks import check_fields, setting
+from gpt.checks import check_fields, hints_of, setting
 from gpt.registry import ACTIVATIONS, INITS, NORMS, PARALLEL, PLACEMENTS, POSITIONS, ConfigError
 
 # The book's model: Raschka, Build a Large Language Model (From Scratch), chapter 4.
@@ -329,7 +329,7 @@ K = TypeVar("K")
 
 def from_nested(kind: type[K], values: Mapping[str, Any]) -> K:
     """The dataclass of nested `values`."""
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     made = {
         name: from_nested(hints[name], value)
         if is_dataclass(hints.get(name)) and isinstance(value, Mapping)

@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -18,7 +20,7 @@ import pytest
 
 import run as cli_module
 from children import Child, Fault, Surroundings
-from conftest import Cli
+from conftest import ROOT, Cli
 from experiments.machine import console
 from experiments.records.recorder import Recorder
 from experiments.report import run_pictures as plots
@@ -549,3 +551,35 @@ def test_a_command_leaves_its_process_as_it_was(
     assert cli(*toy, "norm=nope")[0] == 1
     assert cli_module.main(["--help"]) == 0
     assert state() == before
+
+
+# ---- What is loaded
+
+
+LOADED = """
+import json, sys
+import run
+first = [run.main(["--help"]), [*sys.modules]]
+then = [run.main(sys.argv[1:]), [*sys.modules]]
+print(json.dumps([first, then]))
+"""
+PYTORCH_COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+# Each takes a tenth of a second or more to load.
+NOT_FOR_A_RUN = {
+    *("jinja2", "joblib", "matplotlib", "pandas", "scipy", "wandb"),
+    *("safetensors", "tokenizers", "transformers"),
+    *("experiments.claims", "experiments.report"),
+}
+
+
+def test_what_a_command_does_not_need_is_not_loaded(toy: tuple[str, ...], tmp_path: Path) -> None:
+    """In a process of its own: this one has loaded what other tests need."""
+    command = [sys.executable, "-c", LOADED, *toy, "pictures=false"]
+    place = f"hydra.run.dir={tmp_path / 'run'}"
+    done = subprocess.run([*command, place], capture_output=True, check=True, text=True, cwd=ROOT)
+    (help_code, at_help), (run_code, at_end) = json.loads(done.stdout.splitlines()[-1])
+    assert (help_code, run_code) == (0, 0)
+    assert not (NOT_FOR_A_RUN | PYTORCH_COMPILER | {"experiments.runners"}) & set(at_help)
+    assert not NOT_FOR_A_RUN & set(at_end)
+    runners = [name for name in at_end if name.startswith("experiments.runners.")]
+    assert runners == ["experiments.runners.train"]

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # Of a hash in a directory's name: two of 200 jobs have the same in 1 of 200,000 sweeps.
 HASH_DIGITS = 8
 POLL_SECONDS = 0.5  # between two looks at the summaries of jobs in other processes
+CSV_SHARE = 0.05  # of a sweep's time, at most, in which runs.csv is written between jobs
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class Sweep:
         self.reported: set[Job] = set()  # jobs whose end was printed
         self.report: Path | None = None
         self.started = time.monotonic()
+        self.csv_due = self.started
 
     def run(self, launch: Launch) -> int:
         """Run the jobs and print their results; returns the exit code.
@@ -249,7 +251,18 @@ class Sweep:
             print_line(f"job {self._position(len(self.reported) + 1)}: {job.name}")
             launch([job])
             self._print_end(job)
+            self._refresh_runs_csv()
+
+    def _refresh_runs_csv(self) -> None:
+        """Write runs.csv between two jobs, unless its share of the time would be too large.
+
+        All runs are read for it. After each of many short jobs that would take longer than the job.
+        """
+        began = time.monotonic()
+        if began >= self.csv_due:
             write_runs_csv(self.folder)
+            now = time.monotonic()
+            self.csv_due = now + (now - began) / CSV_SHARE
 
     def _run_in_parallel(self, launch: Launch) -> None:
         """Launch all jobs, and again those that a crashed worker process left undone.

@@ -68,6 +68,8 @@ def silenced(bars: bool) -> Iterator[None]:
 
 def printable(text: str) -> str:
     """`text` with control characters shown as escapes, so that none reaches the terminal."""
+    if text.isprintable():  # nearly always, and a report reads many
+        return text
     return "".join(c if c.isprintable() or c in "\n " else repr(c)[1:-1] for c in text)
 
 

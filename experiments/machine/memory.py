@@ -1,7 +1,9 @@
 """The memory of this process and of the machine, as the system reports it."""
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ class PeakMeter:
         self.device = device
         self.highest_before: int | None = None
         gc.collect()
+        spare_libraries()
         self.restart()
         self.highest_before = None
 
@@ -68,6 +71,16 @@ class PeakMeter:
             return torch.mps.driver_allocated_memory()
         recorded = _proc_status().get("VmHWM")
         return _resource_peak() if recorded is None else recorded
+
+
+@functools.cache
+def spare_libraries() -> None:
+    """Let collections leave out what is there the first time: nothing of libraries becomes garbage.
+
+    To look through all of them takes longer than a short job of a sweep trains.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # the last collection closes files that nobody closed
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from experiments.machine.console import printable
+from gpt.checks import hints_of
 
 WHOLE_LIMIT = 2**63  # a whole number beyond it is nothing that a run has counted
 
@@ -48,7 +49,7 @@ def read_section(kind: type, values: Any) -> Any:
     A value that is not of its field's type counts as absent, and so does what is no dictionary.
     """
     given = values if isinstance(values, dict) else {}
-    types = get_type_hints(kind)
+    types = hints_of(kind)
     read = {
         name: read_section(types[name], given.get(name))
         if dataclasses.is_dataclass(types[name])

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,7 +14,7 @@ from experiments.machine.files import hide_home, safe_file_name, typed_path
 from experiments.settings.identity import RENAMED, flatten
 from experiments.settings.schema import Settings
 from gpt import ConfigError
-from gpt.checks import ANYTHING, Valid, in_words, valid_of
+from gpt.checks import ANYTHING, Valid, hints_of, in_words, valid_of
 from gpt.registry import ACTIVATIONS, NORMS, PLACEMENTS, choice_hint
 
 S = TypeVar("S")
@@ -28,7 +28,7 @@ def schema_of(kind: type) -> type:
     It stands in this module under a name of its own, by which the processes of a sweep find it: one
     that is pickled whole comes back without its defaults.
     """
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     twins = []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
@@ -69,6 +69,9 @@ def open_schema() -> DictConfig:
 
 
 ConfigStore.instance().store(name="schema", node=open_schema())
+# There is one store, and Hydra copies what it takes from it. It copies all of it besides, once for
+# each composition and a hundred times for --help, which then takes a second longer.
+ConfigStore.__deepcopy__ = lambda store, copies: store  # type: ignore[attr-defined]
 OmegaConf.register_new_resolver("every", every, replace=True)
 OmegaConf.register_new_resolver("file_name", safe_file_name, replace=True)
 OmegaConf.register_new_resolver("first_of", lambda *given: next(filter(None, given)), replace=True)
@@ -115,7 +118,7 @@ def build_dataclass(kind: type[S], values: Any, prefix: str = "") -> S:
 
     Raises ConfigError for a name that no field has.
     """
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for name in values:
         if name not in hints:
             full = f"{prefix}{name}"
@@ -196,7 +199,7 @@ def setting_names() -> list[str]:
 
 def setting_fields(kind: Any = Settings, prefix: str = "") -> dict[str, tuple[Any, Valid]]:
     """The type of every setting, and what is valid beside it, by dotted name, sections first."""
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     found: dict[str, tuple[Any, Valid]] = {}
     for field in dataclasses.fields(kind):
         name, hint = prefix + field.name, hints[field.name]

@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from experiments.settings.schema import Settings
 from experiments.settings.texts import text_sha256
 from gpt import ConfigError
-from gpt.checks import valid_of
+from gpt.checks import hints_of, valid_of
 
 SEEDS = 2**32  # PyTorch's generator on the CPU knows no more: it drops the higher bits of a seed
 
@@ -28,7 +28,7 @@ def result_settings(values: Mapping[str, Any], kind: Any = Settings) -> dict[str
 
     Names that no field has are kept.
     """
-    hints, kept = get_type_hints(kind), dict(values)
+    hints, kept = hints_of(kind), dict(values)
     for field in fields(kind):
         if field.name not in values:
             continue
@@ -42,7 +42,7 @@ def result_settings(values: Mapping[str, Any], kind: Any = Settings) -> dict[str
 def defaults(kind: Any = Settings) -> dict[str, Any]:
     """Nested defaults of the settings that have one."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in hints_of(kind).items():
         if is_dataclass(hint):
             found[name] = defaults(hint)
     return found | {
@@ -54,7 +54,7 @@ def defaults(kind: Any = Settings) -> dict[str, Any]:
 
 def without_newer(values: Mapping[str, Any], kind: Any = Settings) -> dict[str, Any]:
     """Nested settings without those that are newer than recorded runs and at their default."""
-    hints, own, kept = get_type_hints(kind), {field.name: field for field in fields(kind)}, {}
+    hints, own, kept = hints_of(kind), {field.name: field for field in fields(kind)}, {}
     for name, value in values.items():
         if name in own and is_dataclass(hints[name]) and isinstance(value, dict):
             inner = without_newer(value, hints[name])

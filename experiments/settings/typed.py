@@ -6,6 +6,7 @@ quotes before Hydra reads it, and they are taken away again from what is recorde
 """
 
 import argparse
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -231,6 +232,7 @@ def quoted(text: str | None) -> str:
     return "null" if text is None else QuotedString(text, Quote.single).with_quotes()
 
 
+@functools.lru_cache(1000)  # the jobs of a sweep share most of theirs
 def as_typed(override: str) -> str:
     """An override that Hydra was given, as it can be typed: texts without the quotes.
 

@@ -55,7 +55,7 @@ def saved_activations(model: nn.Module) -> Iterator[Callable[[], int]]:
         if storage._cdata not in own and tensor.dtype != torch.long:
             kept[storage._cdata] = storage.nbytes()
             alive.append(tensor)
-        return tensor
+        return tensor.detach()  # with its graph it would keep alive what keeps it, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(kept.values())

@@ -480,3 +480,25 @@ def test_a_text_that_changes_during_a_sweep_costs_its_jobs_one_line(
 def test_time_left_is_in_few_words() -> None:
     texts = [sweep_module.duration(seconds) for seconds in (5, 89, 600, 7200)]
     assert texts == ["5 s", "89 s", "10 min", "2.0 h"]
+
+
+def test_runs_csv_takes_a_small_share_of_a_sweep_of_many_short_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of a second each; runs.csv takes 2 ms for each run that is there."""
+    clock, ended, writing = [0.0], [0], [0.0]
+
+    def write(folder: Path) -> None:
+        clock[0] += 0.002 * ended[0]
+        writing[0] += 0.002 * ended[0]
+
+    def launch(jobs: Sequence[sweep_module.Job]) -> None:
+        clock[0] += 1.0
+        ended[0] += 1
+
+    monkeypatch.setattr(sweep_module, "write_runs_csv", write)
+    monkeypatch.setattr(sweep_module.time, "monotonic", lambda: clock[0])
+    jobs = [sweep_module.Job((), tmp_path / str(number)) for number in range(1000)]
+    sweep_module.Sweep(tmp_path, jobs, None, False, 1)._run_in_series(launch)
+    assert ended[0] == 1000
+    assert 0.03 < writing[0] / clock[0] < 0.05

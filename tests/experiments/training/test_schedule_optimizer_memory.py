@@ -1,11 +1,18 @@
 """Learning rates by hand, who is decayed, and predicted against counted memory."""
 
+import gc
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from configs import settings_of
+from conftest import ROOT
+from experiments.machine import memory
 from experiments.settings.schema import (
     OptimizerSettings,
     ScheduleSettings,
@@ -113,3 +120,45 @@ def test_activations_by_hand() -> None:
 def test_shared_storage_counts_once() -> None:
     x = torch.zeros(10)
     assert tensor_bytes(iter([x, x.view(2, 5), x[3:]])) == 40
+
+
+def test_a_prediction_leaves_nothing_behind() -> None:
+    """Its graph is never run backward, and must not be kept alive by what it saved."""
+
+    def fakes() -> int:
+        gc.collect()
+        return sum(type(found) is FakeTensor for found in gc.get_objects())
+
+    before = fakes()
+    predict(settings(ADAMW), CONFIG)
+    assert fakes() == before
+
+
+def test_collections_leave_out_what_the_first_run_found() -> None:
+    """That is libraries, whose many objects never become garbage."""
+    memory.spare_libraries.cache_clear()
+    before = [object()]
+    memory.PeakMeter(torch.device("cpu"))
+    after = [object()]
+    memory.PeakMeter(torch.device("cpu"))
+    watched = {id(found) for found in gc.get_objects()}
+    assert id(after) in watched
+    assert id(before) not in watched
+
+
+LEFT_OPEN = """
+import sys
+import torch
+from experiments.machine.memory import PeakMeter
+found = [open(sys.argv[1], "w")]
+found.append(found)
+found[0].write("all of it")
+PeakMeter(torch.device("cpu"))
+"""
+
+
+def test_a_file_that_nobody_closed_is_whole_after_the_process(tmp_path: Path) -> None:
+    """Its last lines are written when Python's last collection closes it."""
+    path = tmp_path / "left_open.txt"
+    subprocess.run([sys.executable, "-c", LEFT_OPEN, str(path)], check=True, cwd=ROOT)
+    assert path.read_text() == "all of it"
