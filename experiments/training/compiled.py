@@ -1,6 +1,7 @@
 """A model's kernels as PyTorch's compiler makes them."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,8 @@ def compiled_features(model: GPT, settings: Settings) -> Callable[[Tensor], Tens
     """
     folder = typed_path(settings.data.cache_dir) / "compiled"
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    # Its advice is about its own choices, or about trainer.precision=tf32.
+    warnings.filterwarnings("ignore", module=r"torch\._(inductor|dynamo)")
     device = model.head.weight.device
     try:
         torch.compile(torch.neg)(torch.ones(8, device=device))

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt import head_loss
-from gpt.loss import CPU_CHUNK as CHUNK, fused_slope, loss_to_slope
+from gpt.loss import CPU_CHUNK as CHUNK
+from gpt.loss import fused_slope, loss_to_slope
 
 WIDTH, VOCABULARY = 12, 31
 
