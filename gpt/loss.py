@@ -167,7 +167,8 @@ class Gradients:
     """Sums over chunks of what the loss changes by with features, weight and bias."""
 
     def __init__(self, features: Tensor, head: Head, wide: torch.dtype) -> None:
-        self.features = torch.empty_like(features)
+        # Of a mean over many tokens, with a loss's factor to come: fp16 has neither of the two.
+        self.features = torch.empty_like(features, dtype=wide)
         self.weight = torch.zeros_like(head.weight, dtype=wide)
         self.bias = None if head.bias is None else torch.zeros_like(head.bias, dtype=wide)
 

@@ -90,10 +90,7 @@ class GPT(nn.Module):
         x = self.project_in(self.embed(tokens)) + self.position_embedding(places)
         state = self.entry(self.dropout(x))  # made from (B, T, emb_dim)
         for block in self.blocks:
-            if self.recomputes:
-                state = checkpoint(block, state, use_reentrant=False)
-            else:
-                state = block(state)
+            state = recomputed(block, state) if self.recomputes else block(state)
         return self.project_out(self.final_norm(state))
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -116,3 +113,10 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.features(tokens))
+
+
+def recomputed(block: Block, state: Any) -> Any:
+    """block(state), of which backward finds the state alone, and computes the rest again."""
+    if isinstance(state, tuple):  # of which only tensors of their own would be known as kept
+        return checkpoint(lambda *streams: block(streams), *state, use_reentrant=False)
+    return checkpoint(block, state, use_reentrant=False)
