@@ -104,6 +104,13 @@ class Experts(nn.Module):
             out = F.grouped_mm(x, self.weight.mT, offs=counts.cumsum(0, dtype=torch.int32))
             rows = torch.arange(len(counts), device=x.device).repeat_interleave(counts)
             return out if self.bias is None else out + self.bias[rows]
+        one_by_one = self.one_by_one
+        if torch.compiler.is_compiling():  # which would compile anew for each step's counts
+            one_by_one = torch.compiler.disable(one_by_one)
+        return one_by_one(x, counts)
+
+    def one_by_one(self, x: Tensor, counts: Tensor) -> Tensor:
+        """As `forward`, a product for each expert."""
         parts = zip(x.split(sizes_of(counts, len(x))), self, strict=True)
         return torch.cat([F.linear(part, matrix, bias) for part, (matrix, bias) in parts])
 

@@ -23,10 +23,11 @@ def compiled_features(model: GPT, settings: Settings) -> Callable[[Tensor], Tens
     # Its advice is about its own choices, or about trainer.precision=tf32.
     warnings.filterwarnings("ignore", module=r"torch\._(inductor|dynamo)")
     device = model.head.weight.device
+    torch.compiler.reset()  # of all models together few are compiled, and the others are not
     try:
         torch.compile(torch.neg)(torch.ones(8, device=device))
     except Exception as error:  # of whichever compiler it is
-        reason = one_line(error)[:300]
+        reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0][:300]
         valid = f"PyTorch cannot compile here, take trainer.compile=false ({reason})"
         raise ConfigError("trainer.compile", True, valid) from error
     # On a GPU small kernels take less time than the calls that start them: those are recorded once.
