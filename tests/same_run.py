@@ -83,6 +83,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
         states = [state_of(place) for place in (run, whole)]
         for name in ("model", "optimizer", "random", "step", "tokenizer", "corpus_sha256"):
             assert_equal(states[0][name], states[1][name], name)
+        assert_equal(*(state.get("scaler") for state in states), "scaler")
         for name in ("settled", "losses", "spikes", "spike_steps", "clipped"):
             progress = [state["progress"][name] for state in states]
             assert_equal(*progress, f"progress.{name}")

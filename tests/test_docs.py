@@ -34,6 +34,7 @@ NOT_RUN = {
     "pip install": "downloads packages; the gate runs it in a new environment",
     "pytest": "is what runs this",
     "python -m experiments.benchmark": "measures for an hour; test_benchmark.py has a toy shape",
+    "python run.py device=cuda": "needs a GPU; test_compiled.py compiles on a CPU",
     "python run.py experiment=export": "writes what a family can say; test_weights.py does",
 }
 JOBLIB = "hydra/launcher=joblib"  # is left out of a command: test_sweep.py runs jobs in parallel

@@ -17,7 +17,7 @@ from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from experiments.training.loss import language_model_loss
 from experiments.training.setup import describe_model, print_setup, record_parameters
-from gpt import GPT
+from gpt import GPT, ConfigError
 from normscope.anatomy import AFTER, BEFORE, anatomy_of
 from normscope.gradients import ParameterNorms
 from normscope.stats import Row
@@ -38,6 +38,9 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     seeds, and as `grad_norm_std` and so on the sample standard deviation over seeds (absent with
     one seed).
     """
+    if settings.trainer.precision == "fp16":
+        valid = "small gradients are 0 in it, and only training scales its loss"
+        raise ConfigError("trainer.precision", "fp16", valid)
     options = settings.init_gradients
     seeds = block_of_seeds(settings.seed, options.seeds)
     device = pick_device(settings.device)

@@ -1,5 +1,6 @@
 """A run that goes on is the run that was never cut."""
 
+import functools
 import json
 import logging
 import re
@@ -132,6 +133,21 @@ def test_resumed_equals_uninterrupted_wherever_it_was_cut(
     assert state_of(run)["step"] == cut + 1  # the step in hand was finished
     assert cli_module.main([f"resume={run}"]) == 0
     assert summary_of(run)["resumed_at_steps"] == [cut + 1]
+    assert_same_run(run, whole)
+
+
+def test_the_factor_of_fp16_goes_on_where_it_was(
+    cli: Cli, toy: tuple[str, ...], before_step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been halved, and doubled again after two steps, by then."""
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**40, growth_interval=2)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    options = (*toy, "trainer.steps=4", "trainer.precision=fp16", "model.drop_rate=0.2")
+    _, whole = cli(*options)
+    before_step(1, stop_with(signal.SIGTERM))
+    _, run = cli(*options)
+    assert state_of(run)["scaler"]["scale"] < 2.0**40
+    assert cli_module.main([f"resume={run}"]) == 0
     assert_same_run(run, whole)
 
 

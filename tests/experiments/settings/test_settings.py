@@ -204,6 +204,9 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
 def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
     assert digest(values_of()).startswith("de47e3410b99d94c")
     assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
+    newer = ("compile=true", "activation_checkpointing=true", "precision=fp16", "precision=tf32")
+    others = {digest(values_of(f"trainer.{each}")) for each in newer}
+    assert len(others | {digest(values_of())}) == 5
 
 
 def test_a_text_has_its_content_in_the_hash(text_file: Path, tmp_path: Path) -> None:
