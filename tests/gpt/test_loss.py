@@ -49,6 +49,17 @@ def test_a_weight_that_is_the_embedding_too_has_both_gradients() -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-13, rtol=1e-12)
 
 
+def test_features_in_fp16_have_their_gradient_of_a_loss_times_a_factor() -> None:
+    """The factor of fp16's training leaves fp16, and the mean over many tokens does without it."""
+    x, weight, _, targets = inputs(32 * CHUNK, torch.float32)
+    (expected,) = torch.autograd.grad(head_loss(x, weight, targets), x)
+    half = x.detach().half().requires_grad_()
+    scaled = 2.0**16 * head_loss(half, weight, targets, dtype=torch.float16)
+    (found,) = torch.autograd.grad(scaled, half)
+    assert found.dtype == torch.float16
+    assert float((found.float() / 2**16 - expected).norm() / expected.norm()) < 2e-3
+
+
 def test_logits_of_any_size_have_a_loss() -> None:
     """Neither infinite nor nan where exp of a logit would be."""
     x, weight, _, targets = inputs(3, torch.float32)
