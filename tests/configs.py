@@ -16,7 +16,7 @@ from experiments.settings.schema import Settings
 from gpt import GPT, GPTConfig
 
 # Tokenizers that are made from a text, not read from a file.
-FITTED = [name for name in TOKENIZERS if name != "pretrained"]
+FITTED = [name for name in TOKENIZERS if name not in ("pretrained", "ids")]
 SMALL = GPTConfig(11, 8, 12, 3, 4, qkv_bias=True)
 
 
