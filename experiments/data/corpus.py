@@ -26,6 +26,7 @@ from experiments.data.shards import Shards, open_shards
 from experiments.data.stored import StoredTokens, Stretch, put_aside
 from experiments.data.tokenizer import (
     TOKENIZERS,
+    IdTokenizer,
     Tokenizer,
     Tokens,
     TokenSequence,
@@ -230,12 +231,18 @@ def corpus_of_shards(shards: Shards, settings: Settings) -> Corpus:
 
 
 def tokenizer_of_shards(settings: Settings) -> Tokenizer:
-    """The tokenizer that the settings say the tokens were made with."""
-    chosen = settings.tokenizer
+    """The tokenizer that the settings say the tokens were made with. Raises ConfigError."""
+    chosen, vocab_size = settings.tokenizer, settings.model.vocab_size
     kind = TOKENIZERS[chosen.name]
+    if kind.follows_text:
+        valid = f"is made from a text, and data={SHARDS} has none; choose gpt2, pretrained or ids"
+        raise ConfigError("tokenizer", chosen.name, valid)
     if issubclass(kind, PretrainedTokenizer):
         return kind.read(chosen.path)
-    return kind.restore({"vocab_size": settings.model.vocab_size})
+    if issubclass(kind, IdTokenizer) and vocab_size is None:
+        valid = f"must say how many tokens tokenizer={chosen.name} has"
+        raise ConfigError("model.vocab_size", None, valid)
+    return kind.restore({"vocab_size": vocab_size})
 
 
 def check_length(corpus: Corpus, settings: Settings) -> None:

@@ -404,6 +404,10 @@ class IdTokenizer(Tokenizer):
         self.vocab_size = vocab_size
 
     @classmethod
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
+        raise ConfigError("tokenizer", cls.name, "belongs to data=tokens; a text has no ids")
+
+    @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
         return cls(state["vocab_size"])
 

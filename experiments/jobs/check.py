@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.data.corpus import CORPORA
-from experiments.data.tokenizer import TOKENIZERS, IdTokenizer
+from experiments.data.tokenizer import TOKENIZERS
 from experiments.runner import runner_names
 from experiments.settings.compose import from_values
 from experiments.settings.schema import Settings
-from experiments.settings.shards import SHARDS
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ConfigError
@@ -28,20 +27,6 @@ def checked_settings(values: Mapping[str, Any]) -> Settings:
     if settings.tokenizer.path is not None and settings.tokenizer.name != "pretrained":
         valid = f"belongs to tokenizer=pretrained, and tokenizer={settings.tokenizer.name}"
         raise ConfigError("tokenizer.path", settings.tokenizer.path, valid)
-    check_tokenizer(settings)
     check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
     check_choice("schedule.name", settings.schedule.name, SCHEDULES)
     return settings
-
-
-def check_tokenizer(settings: Settings) -> None:
-    """Raise ConfigError where the tokenizer does not go with the data."""
-    name, given = settings.tokenizer.name, settings.data.name == SHARDS
-    if given and TOKENIZERS[name].follows_text:
-        valid = f"is made from a text, and data={SHARDS} has none; choose gpt2, pretrained or ids"
-        raise ConfigError("tokenizer", name, valid)
-    if name == IdTokenizer.name and settings.model.vocab_size is None:
-        valid = f"must say how many tokens tokenizer={name} has"
-        raise ConfigError("model.vocab_size", None, valid)
-    if name == IdTokenizer.name and not given:
-        raise ConfigError("tokenizer", name, f"belongs to data={SHARDS}")
