@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from configs import FITTED
 from conftest import Cli
 from experiments.data import tokenizer as tokenizers
-from experiments.data.corpus import cached_tokens, windows
+from experiments.data.corpus import cached_tokens, kjv, windows
 from experiments.data.stored import StoredTokens
 from experiments.data.tokenizer import TOKENIZERS, gpt2_encoding, gpt2_token_bytes, token_counts
 from experiments.machine import known
 from experiments.settings import texts
+from experiments.settings.schema import DataSettings
 from experiments.settings.texts import LongText, open_text, read_text, text_sha256
 from gpt import ConfigError
 from same_run import summary_of
@@ -83,6 +84,34 @@ def test_a_long_text_has_the_tokens_of_a_short_one(
     for _ in range(2):
         found = tokens.counts(fitted.vocab_size, str(tmp_path / "cache"))
         assert found.tolist() == counts.tolist()
+
+
+def tokens_in_threads(content: bytes, size: int) -> list[int]:
+    """GPT-2's tokens of a text in pieces of so many bytes, by the threads that there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "PIECE", size)
+        return TOKENIZERS["gpt2"].fit(content)[1].tolist()
+
+
+@pytest.mark.usefixtures("long")
+def test_a_book_in_threads_has_the_tokens_of_the_whole() -> None:
+    content = kjv(DataSettings("kjv"))[:1_000_000]
+    expected = gpt2_encoding().encode_ordinary(content.decode())
+    assert tokens_in_threads(content, 2**11) == expected
+
+
+@pytest.mark.long
+@settings(deadline=None, derandomize=True, database=None, max_examples=10_000)
+@given(
+    st.lists(st.one_of(st.text(max_size=9), st.text("aZ1' \r\n\t!.\u3000\u00a0")), max_size=30),
+    st.integers(4, 40),
+)
+def test_no_text_of_any_characters_is_cut_within_a_token(parts: list[str], size: int) -> None:
+    """Where pieces end is said by few characters; here are all that Unicode has."""
+    text = "".join(parts).encode()
+    if text:
+        expected = gpt2_encoding().encode_ordinary(text.decode())
+        assert tokens_in_threads(text, size) == expected
 
 
 @settings(deadline=None, derandomize=True, database=None, max_examples=50)

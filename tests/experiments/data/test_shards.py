@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hub import tokenizer_json
 from numpy.typing import NDArray
 
 import run as cli_module
@@ -18,6 +19,7 @@ from configs import settings_of
 from conftest import TOY, Cli
 from experiments.data import stored
 from experiments.data.corpus import Corpus, load_corpus, windows
+from experiments.data.pretrained import PretrainedTokenizer
 from experiments.data.tokenizer import IdTokenizer, gpt2_encoding, gpt2_token_bytes
 from experiments.machine import known
 from experiments.settings import shards
@@ -151,6 +153,18 @@ def test_numbers_about_a_set_are_those_of_its_text(tmp_path: Path) -> None:
     assert corpus.bits_per_byte(2.0, targets) == pytest.approx(2 / math.log(2) * 300 / size)
     assert corpus.bits_per_byte(2.0, torch.tensor([[END_OF_TEXT]])) is None
     assert gpt2_token_bytes()[END_OF_TEXT] == len("<|endoftext|>")  # as its text is in a text
+
+
+def test_tokens_of_a_published_vocabulary_have_its_text(tmp_path: Path) -> None:
+    """Its special token stands between documents."""
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json())
+    tokenizer = PretrainedTokenizer.read(str(tmp_path))
+    (special,) = tokenizer.separators
+    ids = np.array([*tokenizer.encode("one, two"), special] * 50)
+    chosen = ("tokenizer=pretrained", f"tokenizer.path={tmp_path}")
+    corpus = corpus_at(place(tmp_path / "data", x=plain(ids)), tmp_path / "cache", *chosen)
+    assert corpus.statistics()["bytes"] == 50 * len("one, two")
+    assert corpus.tokenizer.decode(corpus.train[: len(ids) // 50].tolist()) == "one, two<|end|>"
 
 
 # ---- What is refused
