@@ -104,7 +104,8 @@ def beside_fastest_peer(found: Mapping[str, Measured]) -> str | None:
     _, ratio, _ = quartiles(ratios(found["instrumented"].seconds, found[fastest].seconds))
     if ratio is None:
         return None
-    return f"normscope with its default records takes {ratio:.2f} of the bare step of {TITLES[fastest]}"
+    peer = TITLES[fastest]
+    return f"normscope with its default records takes {ratio:.2f} of the bare step of {peer}"
 
 
 def line_of(case: Case, name: str, measured: Measured, reference: Sequence[float]) -> Line:
