@@ -356,7 +356,7 @@ def test_a_model_without_blocks_has_no_load_to_even() -> None:
         {},
         {"attention.causal": False},
         {"attention.kv_heads": 1, "attention.windows": [3]},
-        {"attention.kv_heads": 2, "attention.sinks": True, "attention.scale": 0.7},
+        {"attention.kv_heads": 1, "attention.sinks": True, "attention.scale": 0.7},
     ],
 )
 def test_attention_in_steps_is_the_fused_one(
