@@ -1,6 +1,7 @@
 """Multi-head self-attention."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,24 @@ from gpt.inside import NOTHING, Inside
 from gpt.norm import make_norm
 from gpt.registry import POSITIONS
 from gpt.weights import Weight, weight_of
+
+# Keys up to which a processor with units for bf16 matrices was seen to gain.
+FEW_KEYS = 1024
+
+
+def is_faster_in_steps(query: Tensor) -> bool:
+    """Whether PyTorch's fused attention takes longer than one product after the other.
+
+    It does on a CPU in bf16, whose matrix units it does not reach: docs/performance.md.
+    """
+    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return on_cpu and query.shape[-2] <= FEW_KEYS and multiplies_bf16()
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class SelfAttention(nn.Module):
@@ -110,17 +129,39 @@ class SelfAttention(nn.Module):
             mask = self.visible(places, places)
         if self.sinks is not None:
             key, value, mask = self.with_sink(key, value, mask)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=self.causal and mask is None,
-            dropout_p=self.drop_rate if self.training else 0.0,
-            scale=self.scale,
-            enable_gqa=self.kv_heads != self.n_heads,
-        ).transpose(1, 2)
+        drop_rate = self.drop_rate if self.training else 0.0
+        if is_faster_in_steps(query):
+            mixed = self.in_steps(query, key, value, mask, drop_rate)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=mask,
+                is_causal=self.causal and mask is None,
+                dropout_p=drop_rate,
+                scale=self.scale,
+                enable_gqa=self.kv_heads != self.n_heads,
+            )
+        mixed = mixed.transpose(1, 2)
         return mixed if self.head_scale is None else self.head_scale[:, None] * mixed
+
+    def in_steps(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, drop_rate: float
+    ) -> Tensor:
+        """What the fused function computes, by products of whole matrices; logits are held."""
+        if self.kv_heads != self.n_heads:
+            groups = self.n_heads // self.kv_heads
+            key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+        logits = (self.scale * query) @ key.transpose(-2, -1)
+        if mask is None and self.causal:
+            places = torch.arange(logits.shape[-1], device=logits.device)
+            mask = self.visible(places, places)
+        if mask is not None and mask.dtype == torch.bool:
+            mask = logits.new_zeros(mask.shape).masked_fill(~mask, float("-inf"))
+        if mask is not None:
+            logits = logits + mask
+        return F.dropout(logits.softmax(dim=-1), drop_rate) @ value
 
     def with_sink(
         self, key: Tensor, value: Tensor, mask: Tensor | None

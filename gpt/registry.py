@@ -62,6 +62,7 @@ OTHER_WORDS = {
     "constant": "none flat",
     "kjv": "bible",
     "data=text data.path=FILE": "shakespeare tinyshakespeare openwebtext wikitext custom file",
+    "tokens": "shards bin nanogpt fineweb",
 }
 
 

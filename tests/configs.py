@@ -17,7 +17,7 @@ from gpt import GPT, GPTConfig
 from gpt.config import put
 
 # Tokenizers that are made from a text, not read from a file.
-FITTED = [name for name in TOKENIZERS if name != "pretrained"]
+FITTED = [name for name in TOKENIZERS if name not in ("pretrained", "ids")]
 SMALL = GPTConfig(11, 8, 12, 3, 4, qkv_bias=True)
 
 

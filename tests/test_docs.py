@@ -261,6 +261,10 @@ def test_commands_run(
     if any(place in command for place in places for command in commands):
         arguments = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]
         assert cli_module.main(at_toy_size(arguments, corpus_cache)) == 0
+    places["TOKENS_DIR"] = str(tmp_path / "tokens")
+    (tmp_path / "tokens").mkdir()
+    for name in ("train", "val"):
+        (tmp_path / "tokens" / f"{name}.bin").write_bytes(bytes(range(160)))
     places["HUB_DIR"] = str(tmp_path / "published")
     if any("HUB_DIR" in command for command in commands):
         publish("llama", Path(places["HUB_DIR"]))

@@ -271,6 +271,14 @@ class Layout:
         other.panels = list(dict.fromkeys(tuple(p[i] for i in indices) for p in self.panels))
         return other
 
+    def where(self, holds: Callable[[Arm], bool]) -> "Layout":
+        """The layout with the panels of which an arm has what is asked for."""
+        other = copy(self)
+        pairs = itertools.product(self.panels, self.colour_levels)
+        arms = [(panel, self.arm(panel, level)) for panel, level in pairs]
+        other.panels = list(dict.fromkeys(p for p, arm in arms if arm is not None and holds(arm)))
+        return other
+
     def thinned(self, most: int) -> "Layout":
         """The layout with at most `most` panels.
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 
 from experiments.benchmark.contenders import CONTENDERS, REFERENCE, TITLES, TYPES, Case
-from experiments.benchmark.results import Line, draw, lines_of, print_lines, write_csv
+from experiments.benchmark.results import (
+    Line,
+    beside_fastest_peer,
+    draw,
+    lines_of,
+    print_lines,
+    write_csv,
+)
 from experiments.benchmark.rounds import WARMUP, add_instrumented, compare, measure_memory
 from experiments.benchmark.shapes import SHAPES, USUAL_SHAPES
 from experiments.machine.console import one_line, print_error, print_line, progress, terminal
@@ -92,6 +99,8 @@ def one_comparison(case: Case, names: Sequence[str], rounds: int, with_memory: b
         add_instrumented(found)
     lines = lines_of(case, {name: found[name] for name in names})
     print_lines(case, lines)
+    if sentence := beside_fastest_peer(found):
+        print_line(sentence)
     return lines
 
 

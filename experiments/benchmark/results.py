@@ -22,6 +22,7 @@ from experiments.report.style import COLOURS, panels, save
 PEAK_FLOPS = 989e12  # per second, of an H100 or H200 in bf16 without sparsity, as NVIDIA states
 PEERS = ("transformers", "x-transformers", "wandb")
 OWN = {"normscope", "records", "probed", "instrumented", "watch"}  # of the same model
+OTHERS = [name for name in TITLES if name not in {*OWN, "products"}]
 COLUMNS_OF_PANELS = 3
 
 
@@ -91,6 +92,20 @@ def lines_of(case: Case, found: Mapping[str, Measured]) -> list[Line]:
     """The rows of one comparison."""
     reference = found[REFERENCE].seconds
     return [line_of(case, name, measured, reference) for name, measured in found.items()]
+
+
+def beside_fastest_peer(found: Mapping[str, Measured]) -> str | None:
+    """In a sentence: the step with all records beside the bare step of the fastest peer."""
+    peers = {name: quartiles(each.seconds)[1] for name, each in found.items() if name in OTHERS}
+    timed = {name: seconds for name, seconds in peers.items() if seconds is not None}
+    if not timed or "instrumented" not in found:
+        return None
+    fastest = min(timed, key=timed.__getitem__)
+    _, ratio, _ = quartiles(ratios(found["instrumented"].seconds, found[fastest].seconds))
+    if ratio is None:
+        return None
+    peer = TITLES[fastest]
+    return f"normscope with its default records takes {ratio:.2f} of the bare step of {peer}"
 
 
 def line_of(case: Case, name: str, measured: Measured, reference: Sequence[float]) -> Line:

@@ -1,13 +1,18 @@
 """Texts, their tokens, and the batches drawn from them."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
+import os
 import re
 import sqlite3
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +22,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.data.pretrained import PretrainedTokenizer, content_name
-from experiments.data.tokenizer import TOKENIZERS, Tokenizer, Tokens, data_folder, token_counts
-from experiments.machine.console import one_line
+from experiments.data.shards import Shards, open_shards
+from experiments.data.stored import StoredTokens, Stretch, put_aside
+from experiments.data.tokenizer import (
+    TOKENIZERS,
+    IdTokenizer,
+    Tokenizer,
+    Tokens,
+    TokenSequence,
+    data_folder,
+    token_counts,
+)
+from experiments.machine.console import one_line, progress
 from experiments.machine.files import atomic_file, typed_path
+from experiments.machine.known import is_large, known, stamp
 from experiments.settings.schema import DataSettings, Settings
-from experiments.settings.texts import read_text
+from experiments.settings.shards import SHARDS, shards_sha256
+from experiments.settings.texts import MB, LongText, Text, open_text, sha256_of_text
 from gpt import ConfigError
 from gpt.registry import Registry
 
@@ -32,7 +49,7 @@ VERSE_NUMBER = re.compile(r"\s*\d+:\d+\s*")
 DIGEST_BYTES = 32
 CACHE_VERSION = 2  # raise it when tokens or format change: older caches are then ignored
 
-CORPORA: Registry[Callable[[DataSettings], bytes]] = Registry("data.name")
+CORPORA: Registry[Callable[[DataSettings], Text | Shards]] = Registry("data.name")
 
 
 @CORPORA("kjv")
@@ -60,11 +77,17 @@ def kjv(data: DataSettings) -> bytes:
 
 
 @CORPORA("text")
-def text(data: DataSettings) -> bytes:
+def text(data: DataSettings) -> Text:
     """The user's own: a UTF-8 file or a folder of them, see experiments/settings/texts.py."""
     if not data.path:
         raise ConfigError("data.path", data.path, "must name a UTF-8 text file or a folder of them")
-    return read_text(data.path)
+    return open_text(data.path)
+
+
+@CORPORA(SHARDS)
+def tokens(data: DataSettings) -> Shards:
+    """The user's own text as tokens already, see experiments/data/shards.py."""
+    return open_shards(data.path)
 
 
 @dataclass(frozen=True)
@@ -72,20 +95,23 @@ class Corpus:
     """A text as tokens, cut once into train and validation.
 
     name      as chosen in the config
-    sha256    of the text in UTF-8
-    size      of the text in UTF-8, in bytes
-    train     the first train_share of the tokens, in the smallest type that holds them
+    sha256    of the text in UTF-8, or of the files of tokens
+    size      of the text in UTF-8, in bytes; None where it cannot be told from the tokens
+    train     the first train_share of the tokens, in the smallest type that holds them; or those of
+              the files that are named so
     validation  the rest
-    token_bytes  the length of each token's text in UTF-8 bytes, (vocab_size,)
+    token_bytes  the length of each token's text in UTF-8 bytes, (vocab_size,); None: not known
+    cache_dir  where is kept what was counted of large files
     """
 
     name: str
     sha256: str
-    size: int
+    size: int | None
     tokenizer: Tokenizer
-    train: Tokens
-    validation: Tokens
-    token_bytes: NDArray[np.int64]
+    train: TokenSequence
+    validation: TokenSequence
+    token_bytes: NDArray[np.int64] | None
+    cache_dir: str = ""
 
     def statistics(self) -> dict[str, Any]:
         """Size, number of distinct tokens, and two losses of a model of token frequencies alone.
@@ -94,10 +120,8 @@ class Corpus:
         unigram_validation_loss  -mean ln q over the validation part, q the frequencies of the
                                  train part with each count plus one: higher where the parts differ
         """
-        size = self.tokenizer.vocab_size
         train, validation = (
-            torch.from_numpy(token_counts(part, size)).double()
-            for part in (self.train, self.validation)
+            torch.from_numpy(self._counts(part)).double() for part in (self.train, self.validation)
         )
         counts = train + validation
         p = counts[counts > 0] / counts.sum()
@@ -114,14 +138,21 @@ class Corpus:
             "unigram_validation_loss": float(0 - (validation * q.log()).sum() / validation.sum()),
         }
 
-    def bits_per_byte(self, loss: float, targets: Tensor) -> float:
+    def _counts(self, tokens: TokenSequence) -> NDArray[np.int64]:
+        """How often each token occurs, (vocab_size,)."""
+        size = self.tokenizer.vocab_size
+        if isinstance(tokens, StoredTokens):
+            return tokens.counts(size, self.cache_dir)
+        return token_counts(tokens, size)
+
+    def bits_per_byte(self, loss: float, targets: Tensor) -> float | None:
         """A mean loss over `targets`, in nats per token, as bits per byte of their text.
 
         loss / ln 2 * tokens / bytes, where `bytes` are those of the targets in UTF-8: unlike a
-        loss per token it can be compared across tokenizers.
+        loss per token it can be compared across tokenizers. None where their text is not known.
         """
-        size = int(self.token_bytes[targets.numpy()].sum())
-        return loss / math.log(2) * targets.numel() / size
+        size = 0 if self.token_bytes is None else int(self.token_bytes[targets.numpy()].sum())
+        return loss / math.log(2) * targets.numel() / size if size else None
 
     def batch(self, seed: int, step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (rows, length) of one step, from random places of the train part.
@@ -142,10 +173,10 @@ class Corpus:
         return windows(self.validation, starts, length)
 
 
-def windows(tokens: Tokens, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
+def windows(tokens: TokenSequence, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
     """Windows of `length` tokens at `starts`, and the same shifted by one: both (rows, length)."""
-    index = starts[:, None] + np.arange(length + 1)
-    rows = torch.from_numpy(tokens[index].astype(np.int64))
+    found = [tokens[start : start + length + 1] for start in starts]
+    rows = torch.from_numpy(np.stack(found).astype(np.int64))
     return rows[:, :-1], rows[:, 1:]
 
 
@@ -154,38 +185,94 @@ def load_corpus(settings: Settings) -> Corpus:
 
     Raises ConfigError where the text cannot be read, or either part is too short for one window.
     """
-    data, length = settings.data, settings.sequence_length
+    data = settings.data
     content = CORPORA[data.name](data)
-    digest = hashlib.sha256(content).hexdigest()
-    chosen = settings.tokenizer
+    if isinstance(content, Shards):
+        corpus = corpus_of_shards(content, settings)
+    else:
+        corpus = corpus_of_text(content, settings)
+    check_length(corpus, settings)
+    return corpus
+
+
+def corpus_of_text(content: Text, settings: Settings) -> Corpus:
+    """A text, the first train_share of whose tokens are for training."""
+    data, chosen = settings.data, settings.tokenizer
+    digest = sha256_of_text(content, data.cache_dir)
     tokenizer, tokens = cached_tokens(content, digest, chosen.name, data.cache_dir, chosen.path)
     cut = int(len(tokens) * data.train_share)
-    parts = {"train": tokens[:cut], "validation": tokens[cut:]}
-    for part, part_tokens in parts.items():
-        if len(part_tokens) <= length:
+    train, validation = cut_at(tokens, cut)
+    lengths = tokenizer.token_bytes()
+    return Corpus(
+        data.name, digest, len(content), tokenizer, train, validation, lengths, data.cache_dir
+    )
+
+
+def cut_at(tokens: Tokens | StoredTokens, cut: int) -> tuple[TokenSequence, TokenSequence]:
+    """The first `cut` tokens and the rest, where they are."""
+    if isinstance(tokens, StoredTokens):
+        return tokens.between(0, cut), tokens.between(cut, len(tokens))
+    return tokens[:cut], tokens[cut:]
+
+
+def corpus_of_shards(shards: Shards, settings: Settings) -> Corpus:
+    """Tokens, with the tokenizer that they were made with. Raises ConfigError for one that it does
+    not have: all are counted, once for each file that is large."""
+    data, tokenizer = settings.data, tokenizer_of_shards(settings)
+    train, validation = shards.parts(tokenizer.vocab_size, data.train_share)
+    counts = sum(part.counts(tokenizer.vocab_size, data.cache_dir) for part in (train, validation))
+    lengths, size = tokenizer.token_bytes(), None
+    if lengths is not None:
+        lengths = lengths.copy()
+        lengths[[*tokenizer.separators]] = 0
+        size = int(lengths @ counts)
+    digest = shards_sha256(data.path, data.cache_dir)
+    return Corpus(data.name, digest, size, tokenizer, train, validation, lengths, data.cache_dir)
+
+
+def tokenizer_of_shards(settings: Settings) -> Tokenizer:
+    """The tokenizer that the settings say the tokens were made with. Raises ConfigError."""
+    chosen, vocab_size = settings.tokenizer, settings.model.vocab_size
+    kind = TOKENIZERS[chosen.name]
+    if kind.follows_text:
+        valid = f"is made from a text, and data={SHARDS} has none; choose gpt2, pretrained or ids"
+        raise ConfigError("tokenizer", chosen.name, valid)
+    if issubclass(kind, PretrainedTokenizer):
+        return kind.read(chosen.path)
+    if issubclass(kind, IdTokenizer) and vocab_size is None:
+        valid = f"must say how many tokens tokenizer={chosen.name} has"
+        raise ConfigError("model.vocab_size", None, valid)
+    return kind.restore({"vocab_size": vocab_size})
+
+
+def check_length(corpus: Corpus, settings: Settings) -> None:
+    """Raise ConfigError where a part is too short for one window."""
+    data, length = settings.data, settings.sequence_length
+    for part in ("train", "validation"):
+        count = len(getattr(corpus, part))
+        if count <= length:
             raise ConfigError(
                 "data.path" if data.path else "data",
                 data.path or data.name,
                 f"with data.train_share={data.train_share} its {part} part has "
-                f"{len(part_tokens)} tokens, and one window needs {length + 1}; give more text or "
+                f"{count} tokens, and one window needs {length + 1}; give more text or "
                 "lower trainer.sequence_length",
             )
-    lengths = tokenizer.token_bytes()
-    return Corpus(data.name, digest, len(content), tokenizer, **parts, token_bytes=lengths)
 
 
 def cached_tokens(
-    content: bytes,
+    content: Text,
     text_sha256: str,
     tokenizer_name: str,
     folder: str,
     tokenizer_path: str | None = None,
-) -> tuple[Tokenizer, Tokens]:
+) -> tuple[Tokenizer, Tokens | StoredTokens]:
     """The tokenizer and tokens of a text, computed once for each (text, tokenizer).
 
     tokenizer_path  of a pretrained one; of others None
 
-    A damaged cache file is replaced; one that cannot be read or written costs a warning.
+    Tokens that would take much memory stay on the disk. A damaged cache file is replaced; one that
+    cannot be read or written costs a warning.
     """
     named = f"{text_sha256[:32]}.{tokenizer_name}{content_name(tokenizer_path)}.v{CACHE_VERSION}"
     path = typed_path(folder) / named
@@ -198,43 +285,95 @@ def cached_tokens(
         log.warning("the token cache cannot be read: %s", one_line(error))
     except ValueError:
         log.warning("the token cache %s is damaged and is replaced", path)
-    tokenizer, tokens = tokenize(kind, content, tokenizer_path)
+    fitted = tokenize(kind, content, tokenizer_path) if isinstance(content, bytes) else None
     try:
-        write_cache(path, tokenizer, tokens)
+        if isinstance(content, LongText):
+            write_stream(path, kind, content, tokenizer_path)
+            return read_cache(path, kind)
+        if fitted:
+            write_cache(path, fitted[0], [fitted[1]])
     except OSError as error:
         log.warning("the token cache was not written: %s", one_line(error))
-    return tokenizer, tokens
+    return fitted or tokenize(kind, content, tokenizer_path)
 
 
-def tokenize(kind: type[Tokenizer], content: bytes, path: str | None) -> tuple[Tokenizer, Tokens]:
+def tokenize(kind: type[Tokenizer], content: Text, path: str | None) -> tuple[Tokenizer, Tokens]:
     """The tokenizer, fitted to the text or read from `path`, and the text's tokens."""
     if not issubclass(kind, PretrainedTokenizer):
         return kind.fit(content)
     tokenizer = kind.read(path)
-    return tokenizer, tokenizer.tokens(content)
+    return tokenizer, tokenizer.tokens(content[:])
 
 
-def read_cache(path: Path, kind: type[Tokenizer]) -> tuple[Tokenizer, Tokens]:
-    """What `write_cache` wrote. Raises ValueError where it is no longer that."""
-    with path.open("rb") as file:
-        stored = file.read(DIGEST_BYTES)
-        if hashlib.file_digest(file, "sha256").digest() != stored:
-            raise ValueError("its content does not match its hash")
+def write_stream(
+    path: Path, kind: type[Tokenizer], text: LongText, tokenizer_path: str | None
+) -> None:
+    """Write a cache file of a text of which little is in memory at a time, nor of its tokens.
+
+    A pretrained tokenizer is given all of it: nothing says where its tokens may begin.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if issubclass(kind, PretrainedTokenizer):
+        tokenizer, tokens = tokenize(kind, text, tokenizer_path)
+        return write_cache(path, tokenizer, [tokens])
+    with (
+        tempfile.TemporaryFile(dir=path.parent) as aside,
+        progress("tokenising, MB", len(text) // MB) as report,
+    ):
+        watched = text.watched(lambda done: report(done // MB))
+        tokenizer, encoded = kind.stream(watched, lambda found: put_aside(found, aside))
+        write_cache(path, tokenizer, encoded)
+    return None
+
+
+def read_cache(path: Path, kind: type[Tokenizer]) -> tuple[Tokenizer, Tokens | StoredTokens]:
+    """What `write_cache` wrote; of a large file the tokens stay there.
+
+    Raises ValueError where it is no longer that: a large file is checked once, and again where its
+    stamp has changed.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        status = os.fstat(file.fileno())
+        stamps = [(str(path.absolute()), stamp(status))]
+        known(str(path.parent), "whether a cache file is whole", stamps, lambda: check(file))
         file.seek(DIGEST_BYTES)
         head = json.loads(file.readline())
-        return kind.restore(head["state"]), np.fromfile(file, head["kind"])
+        tokenizer, number = kind.restore(head["state"]), np.dtype(head["kind"])
+        if not is_large(status.st_size):
+            return tokenizer, np.fromfile(file, number)
+        stack.pop_all()  # the file stays open, so that it may be removed while a run reads it
+        offset = file.tell()
+        count = (status.st_size - offset) // number.itemsize
+        return tokenizer, StoredTokens([Stretch(file, stamp(status), number.str, offset, count)])
 
 
-def write_cache(path: Path, tokenizer: Tokenizer, tokens: Tokens) -> None:
+def check(file: BufferedReader) -> bool:
+    """True. Raises ValueError unless a cache file's content is what its hash says."""
+    file.seek(0)
+    stored = file.read(DIGEST_BYTES)
+    if hashlib.file_digest(file, "sha256").digest() != stored:
+        raise ValueError("its content does not match its hash")
+    return True
+
+
+def write_cache(path: Path, tokenizer: Tokenizer, encoded: Iterable[Tokens]) -> None:
     """Write a cache file, whole or not at all.
 
     It is the sha256 of all that follows, a line of JSON, and the tokens as they are in memory, so
     that neither writing nor reading takes another copy of them.
+
+    encoded  in parts, one after the other
     """
-    head = json.dumps({"kind": tokens.dtype.str, "state": tokenizer.state()}).encode() + b"\n"
-    digest = hashlib.sha256(head)
-    digest.update(tokens.data)
     path.parent.mkdir(parents=True, exist_ok=True)
+    parts = iter(encoded)
+    first = next(parts)
+    head = json.dumps({"kind": first.dtype.str, "state": tokenizer.state()}).encode() + b"\n"
+    digest = hashlib.sha256(head)
     with atomic_file(path) as file:
-        for part in (digest.digest(), head, tokens.data):
-            file.write(part)
+        file.write(bytes(DIGEST_BYTES) + head)
+        for part in itertools.chain([first], parts):
+            digest.update(part.data)
+            file.write(part.data)
+        file.seek(0)
+        file.write(digest.digest())

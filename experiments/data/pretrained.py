@@ -42,6 +42,8 @@ class PretrainedTokenizer(Tokenizer):
         self.content = content
         self.library = Library.from_str(content)
         self.vocab_size = self.library.get_vocab_size(with_added_tokens=True)
+        added = self.library.get_added_tokens_decoder()
+        self.separators = [number for number, token in added.items() if token.special]
 
     @classmethod
     def read(cls, path: str | None) -> "PretrainedTokenizer":

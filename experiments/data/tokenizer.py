@@ -6,19 +6,33 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import tiktoken
+import torch
 from numpy.typing import DTypeLike, NDArray
 
-from experiments.settings.texts import PIECE, pieces
+from experiments.settings.texts import PIECE, Text, pieces
 from gpt import ConfigError
 from gpt.registry import Registry
 
 Tokens = NDArray[np.integer[Any]]
+
+
+class TokenSequence(Protocol):
+    """Tokens in memory or on the disk, whose slices are arrays."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, asked: slice, /) -> Tokens: ...
+
+
+Hold = Callable[[Iterable[Tokens]], TokenSequence]  # where tokens wait that are numbered anew
 
 # GPT-2's published vocabulary, OpenAI 2019.
 GPT2_VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -49,16 +63,25 @@ class Tokenizer:
     """Encodes text as ids in 0 .. vocab_size - 1.
 
     `fit` reads a corpus in UTF-8 once and returns the tokenizer with the corpus's ids, in the
-    smallest type that holds them. `state` is plain numbers and strings, from which `restore` makes
-    the same tokenizer without the corpus. `token_bytes` is the length of each token's text in UTF-8
-    bytes, (vocab_size,).
+    smallest type that holds them; `stream` gives them in parts, of which few are in memory.
+    `state` is plain numbers and strings, from which `restore` makes the same tokenizer without the
+    corpus. `token_bytes` is the length of each token's text in UTF-8 bytes, (vocab_size,), and None
+    where nothing says what the text is. `separators` are tokens between two texts, with none of
+    their own. `follows_text` says whether the vocabulary is made from the corpus.
     """
 
     name: ClassVar[str]
+    follows_text: ClassVar[bool] = False
     vocab_size: int
+    separators: Sequence[int] = ()
 
     @classmethod
-    def fit(cls, text: bytes) -> tuple["Tokenizer", Tokens]:
+    def fit(cls, text: Text) -> tuple["Tokenizer", Tokens]:
+        tokenizer, encoded = cls.stream(text, in_memory)
+        return tokenizer, in_memory(encoded)
+
+    @classmethod
+    def stream(cls, text: Text, hold: Hold) -> tuple["Tokenizer", Iterator[Tokens]]:
         raise NotImplementedError
 
     @classmethod
@@ -83,7 +106,7 @@ class Tokenizer:
         """The text of `ids`, with U+FFFD for what is no character."""
         return self.to_bytes(ids).decode(errors="replace")
 
-    def token_bytes(self) -> NDArray[np.int64]:
+    def token_bytes(self) -> NDArray[np.int64] | None:
         raise NotImplementedError
 
 
@@ -166,7 +189,7 @@ def gpt2_token_bytes() -> NDArray[np.int64]:
     return np.array([len(word) for word in sorted(ids, key=ids.__getitem__)])
 
 
-def gpt2_pieces(text: bytes) -> Iterator[str]:
+def gpt2_pieces(text: Text) -> Iterator[str]:
     """A text in pieces that GPT-2's pattern splits as it splits the whole."""
     waiting = ""
     for piece in pieces(text):
@@ -178,12 +201,29 @@ def gpt2_pieces(text: bytes) -> Iterator[str]:
     yield from LONG_WHITE_SPACE.split(waiting)
 
 
-def parts(tokens: Tokens) -> Iterator[Tokens]:
+def in_memory(encoded: Iterable[Tokens]) -> Tokens:
+    """Tokens that come in parts, as one array."""
+    return np.concatenate([*encoded])
+
+
+def in_order(work: Callable[[str], Tokens], items: Iterable[str], threads: int) -> Iterator[Tokens]:
+    """What `work` makes of each item, in their order, in threads; few items are in memory."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque[Future[Tokens]]()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def parts(tokens: TokenSequence) -> Iterator[Tokens]:
     """Tokens in parts, for what NumPy would first copy to eight bytes a token."""
     return (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
 
 
-def token_counts(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
+def token_counts(tokens: TokenSequence, vocab_size: int) -> NDArray[np.int64]:
     """How often each token occurs, (vocab_size,)."""
     counts = np.zeros(vocab_size, np.int64)
     for part in parts(tokens):
@@ -211,12 +251,17 @@ class GPT2Tokenizer(Tokenizer):
 
     def __init__(self) -> None:
         self.vocab_size = gpt2_encoding().n_vocab
+        self.separators = [gpt2_encoding().eot_token]
 
     @classmethod
-    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
-        encode, kind = gpt2_encoding().encode_to_numpy, smallest_kind(gpt2_encoding().n_vocab)
-        encoded = (encode(piece, disallowed_special=()) for piece in gpt2_pieces(text))
-        return cls(), np.concatenate([tokens.astype(kind) for tokens in encoded])
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
+        """In as many threads as PyTorch has: the encoder lets go of Python's lock."""
+        encoding, kind = gpt2_encoding(), smallest_kind(gpt2_encoding().n_vocab)
+
+        def encode(piece: str) -> Tokens:
+            return encoding.encode_to_numpy(piece, disallowed_special=()).astype(kind)
+
+        return cls(), in_order(encode, gpt2_pieces(text), torch.get_num_threads())
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -237,6 +282,7 @@ class CompactTokenizer(Tokenizer):
     """GPT-2's tokens, numbered densely, in GPT-2's order, over those that the corpus contains."""
 
     name = "gpt2_compact"
+    follows_text = True
 
     def __init__(self, gpt2_ids: list[int]) -> None:
         self.gpt2_ids = gpt2_ids
@@ -244,11 +290,12 @@ class CompactTokenizer(Tokenizer):
         self.compact = {gpt2_id: i for i, gpt2_id in enumerate(gpt2_ids)}
 
     @classmethod
-    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
-        gpt2, gpt2_tokens = GPT2Tokenizer.fit(text)
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
+        gpt2, encoded = GPT2Tokenizer.stream(text, hold)
+        gpt2_tokens = hold(encoded)
         gpt2_ids = np.flatnonzero(token_counts(gpt2_tokens, gpt2.vocab_size))
         ids = numbering(gpt2_ids)
-        return cls(gpt2_ids.tolist()), np.concatenate([ids[part] for part in parts(gpt2_tokens)])
+        return cls(gpt2_ids.tolist()), (ids[part] for part in parts(gpt2_tokens))
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -283,6 +330,7 @@ class CharTokenizer(Tokenizer):
     """One token for each distinct character of the corpus, in code point order."""
 
     name = "char"
+    follows_text = True
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
@@ -290,14 +338,14 @@ class CharTokenizer(Tokenizer):
         self.ids = {character: i for i, character in enumerate(characters)}
 
     @classmethod
-    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
         occurs = np.zeros(sys.maxunicode + 1, bool)
         for piece in pieces(text):
             occurs[code_points(piece)] = True
         distinct = np.flatnonzero(occurs)
         ids = numbering(distinct)
-        tokens = np.concatenate([ids[code_points(piece)] for piece in pieces(text)])
-        return cls("".join(map(chr, distinct))), tokens
+        encoded = (ids[code_points(piece)] for piece in pieces(text))
+        return cls("".join(map(chr, distinct))), encoded
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -328,8 +376,9 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 256
 
     @classmethod
-    def fit(cls, text: bytes) -> tuple[Tokenizer, Tokens]:
-        return cls(), np.frombuffer(text, dtype=np.uint8)
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
+        starts = range(0, len(text), PIECE)
+        return cls(), (np.frombuffer(text[start : start + PIECE], np.uint8) for start in starts)
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Tokenizer:
@@ -343,3 +392,38 @@ class ByteTokenizer(Tokenizer):
 
     def token_bytes(self) -> NDArray[np.int64]:
         return np.ones(self.vocab_size, np.int64)
+
+
+@TOKENIZERS("ids")
+class IdTokenizer(Tokenizer):
+    """Numbers without a text: of data=tokens whose tokenizer is not at hand."""
+
+    name = "ids"
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    @classmethod
+    def stream(cls, text: Text, hold: Hold) -> tuple[Tokenizer, Iterator[Tokens]]:
+        raise ConfigError("tokenizer", cls.name, "belongs to data=tokens; a text has no ids")
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Tokenizer:
+        return cls(state["vocab_size"])
+
+    def state(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size}
+
+    def encode(self, text: str) -> list[int]:
+        words = text.split()
+        for word in words:
+            if not re.fullmatch("[0-9]{1,12}", word) or int(word) >= self.vocab_size:
+                valid = f"must be numbers below {self.vocab_size} with tokenizer={self.name}"
+                raise ConfigError("generate.prompt", text, valid)
+        return [int(word) for word in words]
+
+    def to_bytes(self, ids: Sequence[int]) -> bytes:
+        return "".join(f"{i} " for i in ids).encode()
+
+    def token_bytes(self) -> NDArray[np.int64] | None:
+        return None

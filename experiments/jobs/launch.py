@@ -119,7 +119,7 @@ def resume_run(composed: Values, overrides: Sequence[str], directory: Path) -> i
         is_complete = status in COMPLETED and not is_extended
         began_with = earlier_run.summary.corpus.sha256 if state is None else state["corpus_sha256"]
         if path and began_with and not (is_complete and path == stored["data"]["path"]):
-            check_text(path, began_with)
+            check_text(settings.data, path, began_with)
         if is_complete:
             print_line(f"nothing to do: the run in {display_path(directory)} has already {status}")
             return 0

@@ -20,9 +20,13 @@ from experiments.machine.files import line_end_offset
 from experiments.machine.limits import usable_cores
 from experiments.records.directory import CONFIG_FOLDER
 from experiments.settings.compose import SCHEMA, literal, to_values
-from experiments.settings.identity import flatten, result_settings, with_new_names
-from experiments.settings.schema import Settings
-from experiments.settings.texts import text_sha256
+from experiments.settings.identity import (
+    content_sha256,
+    flatten,
+    result_settings,
+    with_new_names,
+)
+from experiments.settings.schema import DataSettings, Settings
 from experiments.settings.typed import names_of
 from experiments.training.checkpoint import State, newest_state
 from experiments.training.schedule import learning_rate
@@ -110,13 +114,13 @@ def merge_overrides(
     return values
 
 
-def check_text(path: str, sha256: str) -> None:
+def check_text(data: DataSettings, path: str, sha256: str) -> None:
     """Raise ConfigError unless the text at `path` is the one with which the run began.
 
     Its content decides: it may lie anywhere.
     """
     try:
-        found = text_sha256(path)
+        found = content_sha256(dataclasses.asdict(data), path)
     except ConfigError as error:
         valid = f"{error.valid}; if the text has moved, give its place with data.path="
         raise ConfigError("data.path", path, valid) from None

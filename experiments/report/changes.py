@@ -39,6 +39,7 @@ from gpt import (
 # The two that the lecture draws side by side.
 FROM, TO = ("GPT-2 XL (2019)", "gpt2_1558m"), ("GPT-OSS 20B (2025)", "gpt_oss_20b")
 BF16_BYTES = 2
+PANEL = (3.7, 2.5)  # inches; the first one is whole on the screen of a telephone
 NO_DIFFERENCE = Cell("\N{EN DASH}", "")
 FORMULAS = {"quick_gelu": "x sigmoid(1.702 x)"}
 
@@ -118,7 +119,7 @@ def what_each_step_changed(layout: Layout, arms: Sequence[Arm]) -> ReportFigure 
     shown = [q for q in QUANTITIES if any(values_of(arm, q) for arm in arms)]
     changes = [str(change) for change in layout.levels[CHANGE]]
     groups = groups_of(layout, arms)
-    figure, axes = panels(-(-len(shown) // 2), 2, (4.4, 2.5))
+    figure, axes = panels(-(-len(shown) // 2), 2, PANEL)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     lines = lines_for(list(groups), list(groups))
@@ -298,8 +299,10 @@ def not_said(layout: Layout, arms: Sequence[Arm]) -> list[str]:
         "memory, and what they cost in loss says little about a long one.",
         *experts_against_dense(layout, arms),
         "Experts pay where there is much to learn and many tokens to learn it from: here each "
-        "expert sees a share of few. On a CPU their speed is that of a loop over experts, not that "
-        "of a grouped product on a GPU.",
+        "expert sees a share of few. Their speed is that of a loop over experts, except in "
+        "bfloat16 on a GPU, where it is that of one grouped product.",
+        "Jobs that run at the same time slow each other down, and the last ones have the machine "
+        "to themselves: tokens per second compare steps only where jobs ran one at a time.",
         *[
             "Dropout is for a text that is read many times. A short run reads less than the whole "
             "text, so dropout mostly slows it down."

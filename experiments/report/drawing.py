@@ -305,13 +305,13 @@ def arms_with_data(
     ]
 
 
-def seeds_note(arms: Sequence[Arm]) -> str:
-    """A sentence about how many runs a median is over."""
+def seeds_note(arms: Sequence[Arm], shown: str = "Median and range") -> str:
+    """A sentence about how many runs what is `shown` is of."""
     counts = sorted({len(arm.histories) for arm in arms})
     if counts == [1]:
         return "One run per arm."
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Median and range over {number} runs per arm."
+    return f"{shown} over {number} runs per arm."
 
 
 def unit_note(unit: Unit) -> str:

@@ -35,6 +35,7 @@ from experiments.report.drawing import (
     draw_band,
     fit_for_panels,
     format_number,
+    grid_cell,
     is_crowded,
     label_axes,
     left_out_note,
@@ -255,14 +256,17 @@ def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=5))
         axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     if mesh is not None:
+        rows = grid_cell(axes[0]).get_gridspec().nrows
         figure.colorbar(
             mesh,
             ax=axes,
             label=textwrap.fill(GRAD_NORM.axis, 27),
+            aspect=20 * rows,  # as wide beside many rows as beside one
         )
     label_axes(axes, "step (updates made)", "block")
     caption = (
-        f"One colour scale for all arms; grey: not measured or not finite. {seeds_note(arms)}{note}"
+        "One colour scale for all arms; grey: not measured or not finite. "
+        f"{seeds_note(arms, 'Median')}{note}"
     )
     alt = (
         f"Heat maps of the gradient norm by block and step for {plural(len(maps), 'arm')}, on one "
@@ -462,10 +466,15 @@ def span(found: Sequence[Scaling]) -> tuple[float, float]:
 def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
     """A probed statistic by layer, at the first and the last probe."""
     stat = statistic.name
+
+    def probed(arm: Arm) -> list[pd.DataFrame]:
+        return [on_scale(h.probes[stat]) for h in arm.histories if stat in h.probes]
+
+    whole = layout
+    layout = whole.where(lambda arm: bool(probed(arm)))
+    without = len(whole.panels) - len(layout.panels)
     layout = layout.thinned(MOST_PANELS)
-    shown = arms_with_data(
-        layout, lambda arm: [on_scale(h.probes[stat]) for h in arm.histories if stat in h.probes]
-    )
+    shown = arms_with_data(layout, probed)
     if not shown:
         return None
     figure, axes = small_multiples(layout)
@@ -496,6 +505,9 @@ def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
         ]
     add_legend(figure, handles)
     caption = f"{seeds_note([arm for _, _, arm, _ in shown])}{left_out_note(layout)}"
+    if without:
+        caption += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
+        caption += "left out."
     if last_only:
         caption += " Measured at the end only." if probed_once else " Only the last probe is shown."
     alt = (

@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from experiments.settings.schema import Settings
+from experiments.settings.shards import SHARDS, shards_sha256
 from experiments.settings.texts import text_sha256
 from gpt import ConfigError
 from gpt.checks import hints_of, valid_of
@@ -71,7 +72,7 @@ def default_of(field: "Field[Any]") -> Any:
 
 
 def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nested settings in which the sha256 of the text stands for its path.
+    """Nested settings in which the sha256 of the text, or of the tokens, stands for its path.
 
     Runs on equal texts are the same, wherever these lie. A text that cannot be read keeps its path.
     """
@@ -79,9 +80,15 @@ def by_content(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("path"), str):
         return values
     try:
-        return {**values, "data": {**data, "path": text_sha256(data["path"])}}
+        return {**values, "data": {**data, "path": content_sha256(data, data["path"])}}
     except ConfigError:
         return values
+
+
+def content_sha256(data: Mapping[str, Any], path: str) -> str:
+    """sha256 of what lies at `path`: the text, or the tokens, whichever `data` names."""
+    read = shards_sha256 if data.get("name") == SHARDS else text_sha256
+    return read(path, data.get("cache_dir"))
 
 
 def digest(values: Mapping[str, Any]) -> str:

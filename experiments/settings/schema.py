@@ -39,8 +39,10 @@ class DataSettings:
     """data: the text and its split.
 
     name         see experiments/data/corpus.py
-    path         of data=text: a UTF-8 file or a folder of them
-    train_share  of the tokens, the first of them; the rest is for validation
+    path         of data=text: a UTF-8 file or a folder of them; of data=tokens: a .bin file or a
+                 folder of them, see experiments/data/shards.py
+    train_share  of the tokens, the first of them; the rest is for validation; without effect where
+                 the names of such files say it
     """
 
     name: str

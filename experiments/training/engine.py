@@ -207,8 +207,8 @@ class Engine:
                 total += float(self.loss(part_tokens, part_targets)) * len(part_tokens)
         return total / len(tokens)
 
-    def bits_per_byte(self, loss: float) -> float:
-        """A validation loss in nats per token as bits per byte of the same windows."""
+    def bits_per_byte(self, loss: float) -> float | None:
+        """A validation loss in nats per token as bits per byte of the same windows, see Corpus."""
         _, targets = self.windows(self.settings.trainer.eval_tokens)
         return self.corpus.bits_per_byte(loss, targets)
 

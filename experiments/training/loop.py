@@ -205,7 +205,7 @@ class Trainer:
                 "cores" if self.engine.device.type == "cpu" else self.engine.device.type,
             )
 
-    def _evaluate(self, step: int) -> dict[str, float]:
+    def _evaluate(self, step: int) -> dict[str, float | None]:
         """The validation loss per token and per byte; keeps a checkpoint of the best if wanted."""
         loss = self.engine.validation_loss()
         if step == 0:
@@ -244,7 +244,7 @@ class Trainer:
         """After the last update: evaluation, probes and checkpoint."""
         steps = self.options.steps
         evaluation = self._evaluate(steps)
-        val_loss = evaluation["val_loss"]
+        val_loss = self.tally.val_losses[steps]
         rows = self._probe_streams() if self.options.probe_every else []
         if math.isfinite(val_loss):
             # Without the last row in it: a run that is given more steps replaces that row.

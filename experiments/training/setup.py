@@ -228,7 +228,7 @@ def closing_table(trainer: Trainer) -> dict[str, str]:
         "train loss": format_loss(summary.train_loss),
         "validation loss": f"{format_loss(summary.val_loss)} (token frequencies alone: "
         f"{frequencies.removesuffix(' nats')})",
-        "validation bits per byte": f"{summary.val_bits_per_byte:.3f}",
+        "validation bits per byte": format_bits(summary.val_bits_per_byte),
         "parameters": f"{summary.parameters:,}",
         "peak memory, whole process": megabytes(trainer.engine.memory.meter.highest()),
     }
@@ -245,6 +245,11 @@ def closing_table(trainer: Trainer) -> dict[str, str]:
                 f"first block {blocks.first_block:.4g}, last block {blocks.last_block:.4g}"
             )
     return results
+
+
+def format_bits(value: float | None) -> str:
+    """Bits per byte, where the text of the tokens is known."""
+    return "not measured" if value is None else f"{value:.3f}"
 
 
 def format_loss(value: float | None) -> str:

@@ -348,3 +348,38 @@ def test_a_model_without_blocks_has_no_load_to_even() -> None:
     model = small_model({"n_layers": 0, "experts.count": 2, "experts.balance_loss": 0.1})
     model(torch.arange(8)[None])
     assert model.balance_loss() is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attention.causal": False},
+        {"attention.kv_heads": 1, "attention.windows": [3]},
+        {"attention.kv_heads": 1, "attention.sinks": True, "attention.scale": 0.7},
+    ],
+)
+def test_attention_in_steps_is_the_fused_one(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, x = (
+        drawn(SelfAttention(changed(SMALL, changes))),
+        in_float64(2, LENGTH, SMALL.emb_dim),
+    )
+    found = []
+    for in_steps in (False, True):
+        monkeypatch.setattr("gpt.attention.is_faster_in_steps", lambda query, is_it=in_steps: is_it)
+        out = attention(x)
+        found.append([out, *torch.autograd.grad(out.square().sum(), attention.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
+
+
+def test_attention_in_steps_drops_weights_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = drawn(SelfAttention(changed(SMALL, {"attention.drop_rate": 0.5}))).train()
+    attention.dropout.p = 0.0
+    monkeypatch.setattr("gpt.attention.is_faster_in_steps", lambda query: True)
+    x = in_float64(2, LENGTH, SMALL.emb_dim)
+    draws = torch.stack([attention(x) for _ in range(2000)])
+    whole = attention.eval()(x)
+    assert not torch.equal(draws[0], draws[1])
+    torch.testing.assert_close(draws.mean(0), whole, rtol=0, atol=0.15 * float(whole.std()))

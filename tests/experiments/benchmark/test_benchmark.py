@@ -19,7 +19,7 @@ from experiments.benchmark import contenders, results, rounds, shapes
 from experiments.benchmark.contenders import CONTENDERS, TITLES, Case, Contender, mean_cross_entropy
 from experiments.benchmark.plain import PlainGPT
 from experiments.benchmark.products import all_products, products_of
-from experiments.benchmark.results import Line, lines_of
+from experiments.benchmark.results import Line, beside_fastest_peer, lines_of
 from experiments.benchmark.rounds import Measured, add_instrumented, peak_bytes, take_turns
 from experiments.benchmark.shapes import COMPACT, SHAPES, Shape, config_of
 from experiments.data.corpus import load_corpus
@@ -156,6 +156,20 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert plain.tokens_per_s == pytest.approx(16 / 6.5)
     assert plain.rounds == 4
     assert plain.mfu is None
+
+
+def test_the_step_with_records_is_compared_with_the_fastest_peer() -> None:
+    found = {
+        "normscope": Measured([1.0, 1.0, 1.0]),
+        "instrumented": Measured([1.1, 2.2, 3.0]),
+        "plain": Measured([2.0, 2.0, 6.0]),
+        "torch": Measured([3.0, 3.0, 3.0]),
+        "transformers": Measured(error="ImportError"),
+        "products": Measured([0.1, 0.1, 0.1]),
+    }
+    expected = "normscope with its default records takes 0.55 of the bare step of plain GPT"
+    assert beside_fastest_peer(found) == expected
+    assert beside_fastest_peer({"normscope": Measured([1.0])}) is None
 
 
 def test_a_gpu_has_the_share_of_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,6 +274,7 @@ def test_what_cannot_be_said_is_true_of_the_runs() -> None:
     assert "0.98 times the parameters and 0.40 times the FLOPs per token of sinks (pre_ln)" in said
     assert "Every step has the same learning rate" in said
     assert "reads less than the whole text" in said
+    assert "compare steps only where jobs ran one at a time" in said
     assert "(50,257 tokens in GPT-2, 201,088 in GPT-OSS): all steps read the tokens of tok" in said
     runs.append(made_up("00_gpt2", 2.0, lr=0.2))
     runs[0].run.summary.tokens = 1000

@@ -149,6 +149,17 @@ def test_figures_are_shown_and_the_page_fits(
     assert (pixels.mean() > 0.5) == (scheme == "light")
 
 
+def test_a_table_scrolled_sideways_keeps_the_names_of_its_rows(page: Page) -> None:
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    box_of_table = page.locator("#results .scroll")
+    box_of_table.evaluate("(box) => box.scrollLeft = box.scrollWidth")
+    assert box_of_table.evaluate("(box) => box.scrollLeft") > 100
+    for name in page.locator("#results th").filter(has_text="_ln").all():
+        box = name.bounding_box()
+        assert box is not None
+        assert box["x"] == pytest.approx(0, abs=1)
+
+
 def test_it_prints(page: Page) -> None:
     page.emulate_media(media="print")
     assert not page.get_by_label("Show runs with").is_visible()

@@ -443,6 +443,32 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     assert alone in figures["gradients_by_layer"].caption
 
 
+def test_a_statistic_that_some_arms_lack_has_panels_of_the_others_alone(tmp_path: Path) -> None:
+    for init, placement in itertools.product(("gpt2", "he", "xavier"), ("post_ln", "pre_ln")):
+        run = make_run(tmp_path, f"{init}-{placement}", init=init, placement=placement)
+        if init == "he":
+            with (run / "gradients.csv").open("a") as file:
+                file.writelines(f"0,{layer},feed_forward,expert_entropy,0.9\n" for layer in (0, 1))
+    figures = drawings(*arms_of(tmp_path))
+    titles = {
+        name: [axis.get_title() for axis in figures[name].figure.axes if axis.get_visible()]
+        for name in ("activation_rms", "expert_entropy")
+    }
+    assert titles["activation_rms"] == ["init gpt2", "init he", "init xavier"]
+    assert titles["expert_entropy"] == ["init he"]
+    left_out = "2 of 3 panels have nothing to measure and are left out."
+    assert left_out in figures["expert_entropy"].caption
+    assert "left out" not in figures["activation_rms"].caption
+
+
+def test_a_caption_speaks_of_ranges_only_where_they_are_drawn(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(tmp_path, f"run{seed}", seed=seed)
+    figures = drawings(*arms_of(tmp_path))
+    assert "Median and range over 2 runs per arm." in figures["gradients_by_layer"].caption
+    assert "Median over 2 runs per arm." in figures["gradient_maps"].caption
+
+
 def test_one_run_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path, "alone")
     page = write_report([run], run)
