@@ -1,7 +1,6 @@
 """Multi-head self-attention."""
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,8 @@ from gpt.weights import Weight, weight_of
 
 # Keys up to which a processor with units for bf16 matrices was seen to gain.
 FEW_KEYS = 1024
+# Whether this one has instructions for them: asked once, since no compiler can trace the question.
+MULTIPLIES_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def is_faster_in_steps(query: Tensor) -> bool:
@@ -24,13 +25,7 @@ def is_faster_in_steps(query: Tensor) -> bool:
     It does on a CPU in bf16, whose matrix units it does not reach: docs/performance.md.
     """
     on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return on_cpu and query.shape[-2] <= FEW_KEYS and multiplies_bf16()
-
-
-@cache
-def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for products in bf16."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return on_cpu and query.shape[-2] <= FEW_KEYS and MULTIPLIES_BF16
 
 
 class SelfAttention(nn.Module):

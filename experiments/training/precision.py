@@ -8,7 +8,7 @@ import torch
 
 from experiments.settings.schema import Settings
 from gpt import ConfigError, GPTConfig
-from gpt.attention import multiplies_bf16
+from gpt.attention import MULTIPLIES_BF16
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,6 @@ def faster_precision(precision: str, config: GPTConfig, device: torch.device) ->
         return None
     if device.type == "cuda" and is_ampere():
         return "this GPU multiplies bf16 matrices several times as fast: trainer.precision=bf16"
-    if device.type == "cpu" and multiplies_bf16():
+    if device.type == "cpu" and MULTIPLIES_BF16:
         return "this processor multiplies bf16 matrices faster: trainer.precision=bf16"
     return None

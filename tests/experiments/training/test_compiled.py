@@ -20,6 +20,7 @@ from configs import settings_of
 from conftest import Cli
 from experiments.training.compiled import compiled_features
 from experiments.training.loop import Trainer
+from experiments.training.loss import language_model_loss
 from gpt import GPT, ConfigError, GPTConfig
 from same_run import assert_same_run
 from training_steps import distances, engine_of, step_of
@@ -149,6 +150,23 @@ def test_a_run_on_compiled_kernels_records_the_same_and_goes_on(
         assert_run_agrees(cli, *toy, "norm=pre_ln")
     else:
         assert cli(*toy, COMPILED)[0] == 1
+
+
+@pytest.mark.long
+def test_bf16_is_compiled_as_one_graph(backend: Callable[[Any], None]) -> None:
+    """Attention asks the processor how it multiplies: not while it is traced."""
+    model, made = GPT(GPTConfig(5, 4, 8, 1, 2)), list[Any]()
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+
+    def count(graph: Any, inputs: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    backend(count)
+    features = compiled_features(model, settings_of())
+    made.clear()
+    language_model_loss(model, tokens, tokens, "bf16", features)
+    assert len(made) == 1
 
 
 def test_every_model_of_a_process_is_compiled(

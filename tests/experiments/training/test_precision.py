@@ -13,6 +13,7 @@ import torch
 
 from conftest import ROOT, Cli, Sweep
 from experiments.training import build
+from experiments.training import precision as precision_module
 from experiments.training.engine import Engine
 from experiments.training.precision import check_precision, faster_precision
 from gpt import ConfigError, GPTConfig
@@ -218,10 +219,10 @@ def test_a_faster_precision_is_named_once_where_the_processor_has_one(
     cpu, wide, narrow = torch.device("cpu"), *(GPTConfig(30, 8, d, 2, 1) for d in (256, 128))
     few = ("model.n_layers=1", "model.emb_dim=256", "trainer.steps=1", "trainer.end_probes=false")
     for has_it in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", partial(bool, has_it))
+        monkeypatch.setattr(precision_module, "MULTIPLIES_BF16", has_it)
         assert (faster_precision("float32", wide, cpu) is not None) is has_it
         for precision, config in (("bf16", wide), ("float64", wide), ("float32", narrow)):
             assert faster_precision(precision, config, cpu) is None
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(precision_module, "MULTIPLIES_BF16", True)
     assert cli(*toy, *few)[0] == 0
     assert capsys.readouterr().out.count("trainer.precision=bf16\n") == 1
