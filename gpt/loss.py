@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Tokens whose logits are held at once. On a CPU fewer fit a cache better, but the gradient of the
 # weight is read and written once for each chunk; on a GPU more fill its processors better.
@@ -40,18 +39,31 @@ def head_loss(
 
     Loss and gradients are computed together, some tokens at a time: while their logits are in the
     cache, the gradient with respect to these, softmax(z) - e_target, is multiplied into those of
-    features and weight. Nothing of the size tokens x V is held. Has no second derivative.
+    features and weight. Nothing of the size tokens x V is held. There is no second derivative and
+    no form for `torch.func`; every target counts.
+
+    Raises ValueError for targets of another shape than the features have, RuntimeError for a
+    derivative of the gradient.
     """
-    x, target, dtype = features.flatten(0, -2), targets.flatten(), dtype or features.dtype
+    if targets.shape != features.shape[:-1]:
+        shapes = f"targets {tuple(targets.shape)}, features {tuple(features.shape)}"
+        raise ValueError(f"each of the features needs a target: {shapes}")
+    x, target = features.reshape(-1, features.shape[-1]), targets.flatten().long()
+    dtype = dtype or features.dtype
     if x.is_cuda and len(x) * len(weight) <= FEW_LOGITS:
-        with torch.autocast("cuda", enabled=False):
-            logits = F.linear(
-                x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-            )
-            return F.cross_entropy(logits.to(torch.promote_types(dtype, torch.float32)), target)
+        return loss_of_few(x, weight, bias, target, dtype)
     to_slope = compiled_slope() if compiled and x.is_cuda else loss_to_slope
     loss: Tensor = HeadLoss.apply(x, weight, bias, target, dtype, to_slope)
     return loss
+
+
+def loss_of_few(
+    x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The same of all logits at once."""
+    with torch.autocast(x.device.type, enabled=False):
+        logits = F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        return F.cross_entropy(logits.to(torch.promote_types(dtype, torch.float32)), target)
 
 
 class HeadLoss(torch.autograd.Function):
@@ -86,9 +98,10 @@ class HeadLoss(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor | None, ...]:
         """The kept gradients times that of the loss."""
+        if torch.is_grad_enabled():  # under create_graph=True, which would find them constant
+            raise RuntimeError("head_loss has no second derivative")
         kept = ctx.saved_tensors
         if by_loss.device.type != "cpu" or by_loss.item() != 1:  # elsewhere a number is waited for
             kept = [None if grad is None else grad * by_loss.to(grad.dtype) for grad in kept]

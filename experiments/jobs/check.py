@@ -15,6 +15,7 @@ from experiments.runner import runner_names
 from experiments.settings.compose import from_values
 from experiments.settings.identity import defaults
 from experiments.settings.schema import Settings, as_typed_in
+from experiments.settings.shards import SHARDS, shards_of
 from experiments.settings.weights import read_description
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
@@ -51,7 +52,7 @@ def check_weights(settings: Settings) -> None:
 
 
 def check_effects(runs: Sequence[Settings], typed: Collection[str]) -> None:
-    """Raise ConfigError for a setting of the model that has no effect in any of a command's runs.
+    """Raise ConfigError for a setting that has no effect in any of a command's runs.
 
     typed  names of the settings on the command line, of all jobs where it is a sweep
 
@@ -73,7 +74,7 @@ def without_effect(
     """
     config = settings.described(settings.model.vocab_size or 1)
     values, usual = asdict(settings), defaults()
-    needs = unmet(config) | ({"feed_forward.ratio": "match=null"} if settings.match else {})
+    needs = unmet(config) | unmet_elsewhere(settings)
     of_files = settings.change is None and settings.model.weights is None
     for name, needed in ((as_typed_in(name), as_typed_in(words)) for name, words in needs.items()):
         value = inside(values, name)
@@ -84,6 +85,20 @@ def without_effect(
             says_something = of_files and not is_usual and not is_decided(needed, typed)
         if says_something:
             yield name, (value, needed)
+
+
+def unmet_elsewhere(settings: Settings) -> dict[str, str]:
+    """What the settings lack for others to have an effect, of those outside the model."""
+    data, needs = settings.data, dict[str, str]()
+    if settings.match:
+        needs["feed_forward.ratio"] = "match=null"
+    if data.name not in ("text", SHARDS):
+        needs["data.path"] = f"data=text or data={SHARDS}"
+    elif data.name == SHARDS and len(shards_of(data.path)) > 1:
+        needs["data.train_share"] = "files that do not say by their names which are for training"
+    if settings.generate.temperature == 0:
+        needs |= dict.fromkeys(("generate.top_k", "generate.top_p"), "generate.temperature above 0")
+    return needs
 
 
 def inside(values: Mapping[str, Any], name: str) -> Any:

@@ -1,5 +1,7 @@
 """The loss taken with the head, chunk by chunk, against the loss of all logits."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from gpt import head_loss
 from gpt.loss import CPU_CHUNK as CHUNK
-from gpt.loss import fused_slope, loss_to_slope
+from gpt.loss import fused_slope, loss_of_few, loss_to_slope
 
 WIDTH, VOCABULARY = 12, 31
 
@@ -100,3 +102,30 @@ def test_what_a_gpu_compiles_is_the_same(dtype: torch.dtype) -> None:
     loss, expected = fused_slope(ours, target, wide), loss_to_slope(theirs, target, wide)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_few_logits_of_a_gpu_have_the_same_loss() -> None:
+    x, weight, bias, targets = inputs(9)
+    ours = torch.autograd.grad(head_loss(x, weight, targets, bias), (x, weight, bias))
+    few = loss_of_few(x, weight, bias, targets, torch.float64)
+    torch.testing.assert_close(torch.autograd.grad(few, (x, weight, bias)), ours)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2), (6, 1), ()])
+def test_each_of_the_features_needs_a_target(shape: tuple[int, ...]) -> None:
+    x, weight, _, targets = inputs(6)
+    with pytest.raises(ValueError, match="each of the features needs a target"):
+        head_loss(x, weight, targets[: math.prod(shape)].view(shape))
+
+
+def test_one_token_and_small_integers_are_taken() -> None:
+    x, weight, _, targets = inputs(6)
+    one = head_loss(x[0], weight, targets[0])
+    torch.testing.assert_close(one, F.cross_entropy(x[:1] @ weight.T, targets[:1]))
+    assert head_loss(x, weight, targets.to(torch.uint8)) == head_loss(x, weight, targets)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x, weight, _, targets = inputs(6)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(head_loss(x, weight, targets), x, create_graph=True)

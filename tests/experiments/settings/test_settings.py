@@ -125,6 +125,8 @@ def check_command(*overrides: str) -> None:
         ),
         (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt"),
         (["init.std=0.02"], "it needs init.scheme=gpt2 or gpt2_scaled"),
+        (["data.path=text.txt"], "it needs data=text or data=tokens"),
+        (["generate.temperature=0", "generate.top_p=0.9"], "it needs generate.temperature above 0"),
     ],
 )
 def test_what_is_typed_without_effect_is_refused(overrides: list[str], words: str) -> None:
@@ -156,6 +158,15 @@ def test_a_file_of_a_size_that_says_what_has_no_effect_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"it needs model.experts.count above 0"):
         check_effects([settings], ["model"])
     check_effects([settings], ["model", "model.experts.count"])
+
+
+def test_files_that_say_which_are_for_training_leave_no_share_to_choose(tmp_path: Path) -> None:
+    typed = ("data=tokens", f"data.path={tmp_path}", "data.train_share=0.5")
+    (tmp_path / "train.bin").touch()
+    check_command(*typed)
+    (tmp_path / "val.bin").touch()
+    with pytest.raises(ConfigError, match="it needs files that do not say by their names"):
+        check_command(*typed)
 
 
 def test_what_has_an_effect_in_one_job_of_a_sweep_stays() -> None:
