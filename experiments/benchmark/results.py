@@ -178,7 +178,7 @@ def print_lines(case: Case, lines: Sequence[Line]) -> None:
     shape = case.shape
     compiled = ", compiled" if case.compiled else ""
     print_table(
-        f"{shape.name}: {shape.layers} x {shape.width}, {shape.batch} windows of {shape.length}, "
+        f"{shape.name}: {shape.layers} x {shape.width}, windows {shape.batch} x {shape.length}, "
         f"vocabulary {shape.vocabulary:,}; {lines[0].device_name}, {case.precision}{compiled}",
         [cells(line) | notes for line, notes in zip(lines, notes_of(lines), strict=True)],
     )
