@@ -366,6 +366,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list
     monkeypatch.setattr(cli_module, "launch", note)
     monkeypatch.setattr(cli_module, "launch_job", note_job)
     monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+    monkeypatch.setattr(sweep_module, "check_effects", lambda runs, typed: None)
     return seen
 
 

@@ -141,7 +141,8 @@ class Engine:
         """See `gradients`, whose factor under fp16 is still in the gradients."""
         parts = self.settings.trainer.accumulate
         tokens, targets = windows
-        torch.compiler.cudagraph_mark_step_begin()
+        if self.features is not None and self.defers:
+            torch.compiler.cudagraph_mark_step_begin()  # loads the compiler, if it is not yet
         total, evening = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for part_tokens, part_targets in zip(
             tokens.chunk(parts), targets.chunk(parts), strict=True

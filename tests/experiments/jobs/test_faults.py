@@ -63,7 +63,8 @@ def test_killed_at_random_moments(
                 child.process.join(draw.uniform(0, seconds))
                 child.process.kill()
             else:
-                moment = draw.randrange(1, calls)
+                # Early and late in turn: most calls come before the first step.
+                moment = draw.randrange(calls * killed // kills, calls * (killed + 1) // kills)
                 child = Child(tmp_path, *arguments, fault=Fault("calls", moment))
             code, output = child.wait()
             assert code in (0, -signal.SIGKILL), output
@@ -187,6 +188,7 @@ def test_a_full_disk_at_the_token_cache_costs_a_warning(
     assert_same_run(again, tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_directory_made_read_only(toy: tuple[str, ...], tmp_path: Path) -> None:
     output, run, whole = killed_by(Fault("no_permissions", 3), toy, tmp_path)
     assert "Permission denied" in output

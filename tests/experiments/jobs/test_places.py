@@ -103,6 +103,7 @@ def test_a_job_that_can_go_on_keeps_its_checkpoint(
     assert (interrupted / "gradients.csv").read_bytes() == (whole / "gradients.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_more_steps_for_a_job_without_checkpoint_start_again_and_say_so(
     sweep: Sweep, cli: Cli, toy: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:

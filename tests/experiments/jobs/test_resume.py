@@ -200,6 +200,7 @@ def test_cut_in_the_probes_of_the_end(
     assert_same_run(run, runs())
 
 
+@pytest.mark.long
 def test_cut_again_and_again(cli: Cli, toy: tuple[str, ...], monkeypatch: Any) -> None:
     """Every step is cut short once, whatever it was that failed before."""
     options = (*toy, "trainer.steps=4", "model.drop_rate=0.2", "trainer.checkpoint_every=1")

@@ -484,6 +484,7 @@ NAMES = (
 )
 
 
+@pytest.mark.long
 def test_names_stand_as_they_are_in_every_picture(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

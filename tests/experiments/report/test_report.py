@@ -299,6 +299,7 @@ PLACEMENTS = (
 )
 
 
+@pytest.mark.long
 def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_path: Path) -> None:
     for index, placement in enumerate(PLACEMENTS):
         for rate in (3e-4, 1e-3, 3e-3, 1e-2):
