@@ -107,6 +107,10 @@ def inside(values: Mapping[str, Any], name: str) -> Any:
 
 
 def is_decided(needed: str, typed: Collection[str]) -> bool:
-    """Whether what decides over a setting's effect is typed, or the choice that it is a part of."""
+    """Whether what decides over a setting's effect is typed, or the choice that it is a part of.
+
+    A placement may bring the initialisation of its paper.
+    """
     decides = needed.split("=")[0].split(" ")[0]
-    return any(f"{decides}.".startswith(f"{name}.") for name in typed if name != "model")
+    chosen = {*typed, "init"} if "norm" in typed else {*typed}
+    return any(f"{decides}.".startswith(f"{name}.") for name in chosen - {"model"})

@@ -144,6 +144,7 @@ def test_what_is_typed_without_effect_is_refused(overrides: list[str], words: st
         ["model=olmo3_7b", "norm.qk=false", "model.context_length=128"],
         ["model=smollm3_3b", "model.n_layers=2", "norm=no_norm"],
         ["model=xiong", "match=parameters"],
+        ["model=opt_125m", "norm=deepnorm"],  # which brings its own initialisation
         ["model.parallel.shared=false", "model.attention.windows=[0]"],  # which says off
     ],
     ids=str,
