@@ -1,6 +1,7 @@
 """What can be set: bounds and defaults stand with their fields, and names are those one types."""
 
 import dataclasses
+import itertools
 import json
 import pickle
 import re
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 import run
 from experiments.jobs.check import check_effects, checked_settings
 from experiments.settings.compose import SCHEMA, every, schema_of, setting_names, to_values
+from experiments.settings.explain import options_of
 from experiments.settings.identity import (
     RENAMED,
     defaults,
@@ -151,6 +153,17 @@ def test_what_is_typed_without_effect_is_refused(overrides: list[str], words: st
 )
 def test_a_part_of_a_size_may_take_the_effect_of_others(overrides: list[str]) -> None:
     check_command(*overrides)
+
+
+@pytest.mark.long
+def test_every_size_takes_every_placement_that_parallel_branches_allow() -> None:
+    sizes, placements = (options_of(group) for group in ("model", "norm"))
+    for size, placement in itertools.product(sizes, placements):
+        try:
+            check_command(f"model={size}", f"norm={placement}")
+        except ConfigError as refused:
+            words = str(refused)
+            assert "read the same input" in words or "parallel.shared" in words, (size, words)
 
 
 def test_a_file_of_a_size_that_says_what_has_no_effect_is_refused() -> None:
