@@ -427,6 +427,7 @@ def test_a_running_median_keeps_both_ends() -> None:
     assert smooth.tolist() == values.tolist()  # a monotonic curve is its own running median
 
 
+@pytest.mark.long
 def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
     for rate in range(1, 6):
         for warmup in range(5):

@@ -134,6 +134,7 @@ def test_a_tied_head_with_embeddings_of_unit_variance_starts_high_and_says_so(
     assert not [message for message in caplog.messages if "ln V" in message]
 
 
+@pytest.mark.long
 def test_which_models_start_high(caplog: pytest.LogCaptureFixture) -> None:
     """Tied to embeddings of unit variance all do; else those alone that have no norm at all."""
     tokens = torch.randint(0, 256, (4, 16), generator=torch.Generator().manual_seed(0))

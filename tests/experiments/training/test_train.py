@@ -391,6 +391,7 @@ def test_init_gradients_that_are_not_finite_are_recorded(cli: Cli, toy: tuple[st
     assert not single["value"].map(math.isfinite).all()
 
 
+@pytest.mark.long
 def test_equal_jobs_measure_equal_memory(toy: tuple[str, ...], tmp_path: Path) -> None:
     """Within 15 %, in a process of their own: what libraries keep from the first job on is none."""
     sizes = ("model.emb_dim=128", "trainer.batch_size=32")
