@@ -34,7 +34,7 @@ VARIABLES = {
     # Makes Hydra raise its errors instead of printing them, so that each becomes one line here.
     "HYDRA_FULL_ERROR": "1",
     # PyTorch's optimizers load its compiler, which makes its folder at once and fails where it
-    # cannot. Nothing is compiled here, so that any folder will do that is there.
+    # cannot. Any folder will do that is there: a run that compiles names its own.
     "TORCHINDUCTOR_CACHE_DIR": CONF,
 }
 

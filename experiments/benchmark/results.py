@@ -20,9 +20,9 @@ from experiments.machine.versions import versions
 from experiments.report.style import COLOURS, panels, save
 
 PEAK_FLOPS = 989e12  # per second, of an H100 or H200 in bf16 without sparsity, as NVIDIA states
-PEERS = ("transformers", "x-transformers", "wandb")
+PACKAGES = ("transformers", "x-transformers", "wandb")  # whose versions a row has, too
 OWN = {"normscope", "records", "probed", "instrumented", "watch"}  # of the same model
-OTHERS = [name for name in TITLES if name not in {*OWN, "products"}]
+PEERS = [name for name in TITLES if name not in {*OWN, "products"}]
 COLUMNS_OF_PANELS = 3
 
 
@@ -30,7 +30,7 @@ COLUMNS_OF_PANELS = 3
 class Line:
     """One contender at one shape, as benchmark.csv has it.
 
-    compiled      the losses of this comparison; never the step that is probed, nor products alone
+    compiled      the steps of this comparison; never the probes, nor products alone
     seconds       of a step: the median over the rounds, with its quartiles
     tokens_per_s  tokens of a step over that median
     ratio         of its step to the bare step of normscope in the same round: the median, with its
@@ -96,7 +96,7 @@ def lines_of(case: Case, found: Mapping[str, Measured]) -> list[Line]:
 
 def beside_fastest_peer(found: Mapping[str, Measured]) -> str | None:
     """In a sentence: the step with all records beside the bare step of the fastest peer."""
-    peers = {name: quartiles(each.seconds)[1] for name, each in found.items() if name in OTHERS}
+    peers = {name: quartiles(each.seconds)[1] for name, each in found.items() if name in PEERS}
     timed = {name: seconds for name, seconds in peers.items() if seconds is not None}
     if not timed or "instrumented" not in found:
         return None
@@ -160,7 +160,7 @@ def device_name(device: torch.device) -> str:
 def all_versions() -> str:
     """Of Python, PyTorch, this project and the peers that are installed."""
     known = {name: versions()[name] for name in ("python", "torch", "normscope")}
-    for name in PEERS:
+    for name in PACKAGES:
         try:
             known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -213,11 +213,13 @@ class Engine:
         _, targets = self.windows(self.settings.trainer.eval_tokens)
         return self.corpus.bits_per_byte(loss, targets)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The loss of some windows (B, T), in the precision of the run."""
-        precision = self.settings.trainer.precision
+    def loss(self, tokens: Tensor, targets: Tensor, precision: str | None = None) -> Tensor:
+        """The loss of some windows (B, T); in the precision of the run, if no other is named."""
         return language_model_loss(
-            self.model, tokens.to(self.device), targets.to(self.device), precision
+            self.model,
+            tokens.to(self.device),
+            targets.to(self.device),
+            precision or self.settings.trainer.precision,
         )
 
     def training_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -233,11 +235,7 @@ class Engine:
 
     def probe_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """The loss that probes take gradients of: in float32 where the run scales its own."""
-        if self.scaler is None:
-            return self.loss(tokens, targets)
-        return language_model_loss(
-            self.model, tokens.to(self.device), targets.to(self.device), "float32"
-        )
+        return self.loss(tokens, targets, None if self.scaler is None else "float32")
 
     def windows(self, tokens: int) -> tuple[Tensor, Tensor]:
         """The same validation windows each time, as many as `tokens` fill; (B, T) each."""

@@ -1,6 +1,5 @@
 """In which types a run computes, and what that asks of the device."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +8,6 @@ import torch
 from experiments.settings.schema import Settings
 from gpt import ConfigError, GPTConfig
 from gpt.attention import MULTIPLIES_BF16
-
-log = logging.getLogger(__name__)
 
 # Of the matrix products under autocast; parameters, norms and the softmax stay in float32.
 PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -52,6 +52,19 @@ def traced(backend: Callable[[Any], None]) -> None:
     backend("aot_eager")
 
 
+@pytest.fixture
+def graphs(backend: Callable[[Any], None]) -> list[Any]:
+    """Those that the compiler has traced, one after the other."""
+    made: list[Any] = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    backend(keep)
+    return made
+
+
 def assert_steps_agree(*options: str) -> None:
     """Two steps, compiled and not, from the same weights."""
     usual, engine = engine_of(*options), engine_of(*options, COMPILED)
@@ -153,59 +166,37 @@ def test_a_run_on_compiled_kernels_records_the_same_and_goes_on(
 
 
 @pytest.mark.long
-def test_bf16_is_compiled_as_one_graph(backend: Callable[[Any], None]) -> None:
+def test_bf16_is_compiled_as_one_graph(graphs: list[Any]) -> None:
     """Attention asks the processor how it multiplies: not while it is traced."""
-    model, made = GPT(GPTConfig(5, 4, 8, 1, 2)), list[Any]()
+    model = GPT(GPTConfig(5, 4, 8, 1, 2))
     tokens = torch.zeros(1, 4, dtype=torch.long)
-
-    def count(graph: Any, inputs: Any) -> Any:
-        made.append(graph)
-        return graph.forward
-
-    backend(count)
     features = compiled_features(model, settings_of())
-    made.clear()
+    graphs.clear()
     language_model_loss(model, tokens, tokens, "bf16", features)
-    assert len(made) == 1
+    assert len(graphs) == 1
 
 
-def test_every_model_of_a_process_is_compiled(
-    toy: tuple[str, ...], backend: Callable[[Any], None]
-) -> None:
+def test_every_model_of_a_process_is_compiled(toy: tuple[str, ...], graphs: list[Any]) -> None:
     """PyTorch compiles a function for eight kinds of model; a sweep has more in one process."""
-    made: list[Any] = []
-
-    def count(graph: Any, inputs: Any) -> Any:
-        made.append(graph)
-        return graph.forward
-
-    backend(count)
     tokens, settings = torch.zeros(1, 4, dtype=torch.long), settings_of(*toy)
     for width in range(1, 10):
         features = compiled_features(GPT(GPTConfig(5, 4, width, 1, 0)), settings)
-        made.clear()
+        graphs.clear()
         features(tokens)
-        assert len(made) == 1, width
+        assert len(graphs) == 1, width
 
 
 @pytest.mark.long
 def test_experts_are_not_compiled_anew_for_each_step(
-    toy: tuple[str, ...], backend: Callable[[Any], None]
+    toy: tuple[str, ...], graphs: list[Any]
 ) -> None:
     """Tokens go to other experts in each, and a graph would be of their counts."""
-    made: list[Any] = []
-
-    def count(graph: Any, inputs: Any) -> Any:
-        made.append(graph)
-        return graph.forward
-
-    backend(count)
     engine = engine_of(*toy, *EXPERTS, COMPILED, "model.n_layers=1")
     step_of(engine, 0)
-    of_first = len(made)
+    of_first = len(graphs)
     for step in (1, 2):
         step_of(engine, step)
-    assert len(made) == of_first
+    assert len(graphs) == of_first
 
 
 def test_a_machine_that_cannot_compile_says_so_in_a_line(
