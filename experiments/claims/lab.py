@@ -1,14 +1,13 @@
 """What a claim's measurement uses: models from the config, batches, and training runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from hydra import compose
 from torch import Tensor
 
 from experiments.analysis.runs import Run
-from experiments.claims.claim import CLAIMS
 from experiments.data.corpus import Corpus, load_corpus
 from experiments.jobs.check import checked_settings
 from experiments.settings.compose import to_values
@@ -16,135 +15,44 @@ from experiments.settings.schema import Settings
 from experiments.training.build import build_model
 from gpt import GPT, GPTConfig
 
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is measured.
-
-    seeds         number of seeds at initialisation in the theory's setting
-    few           the same in other settings
-    many          the same where seeds differ much
-    width         emb_dim in the theory's setting
-    depths        n_layers in the theory's setting
-    gpt_depths    n_layers of a GPT at initialisation
-    runs          number of seeds of each training arm; 0 leaves training claims out
-    steps         of a training run: for the warm-up claim, and for all others. Warm-up, where there
-                  is any, takes a third of them
-    rates         learning rates of the claim about sensitivity
-    rate_depths   n_layers of that claim: the fewer, the more
-    probed_depth  n_layers of the trained models that end probes measure
-    deep          n_layers of the claims about training without warm-up
-    """
-
-    seeds: int
-    few: int
-    many: int
-    width: int
-    depths: tuple[int, ...]
-    gpt_depths: tuple[int, ...]
-    runs: int
-    steps: tuple[int, int]
-    rates: tuple[str, ...]
-    rate_depths: tuple[int, int]
-    probed_depth: int
-    deep: int
-
-    def placeholders(self) -> dict[str, object]:
-        """Values of the {placeholders} in the settings of claims."""
-        return {
-            "width": self.width,
-            "warm_up_steps": self.steps[0],
-            "steps": self.steps[1],
-            "rates": ", ".join(self.rates),
-            "fewer": self.rate_depths[0],
-            "more": self.rate_depths[1],
-            "inside": self.probed_depth,
-            "third": self.probed_depth // 3,
-            "deep": self.deep,
-        }
+Arms = Mapping[str, Sequence[str]]  # overrides of an arm's training runs, by the arm's name
 
 
-DEPTHS = (2, 4, 8, 16, 32)
-STANDARD = Budget(
-    seeds=10,
-    few=5,
-    many=20,
-    width=256,
-    depths=DEPTHS,
-    gpt_depths=DEPTHS,
-    runs=3,
-    steps=(300, 200),
-    rates=("3e-3", "1e-2", "3e-2", "1e-1"),
-    rate_depths=(2, 4),
-    probed_depth=8,
-    deep=12,
-)
-BUDGETS = {
-    "quick": replace(STANDARD, many=10, width=128, gpt_depths=DEPTHS[:-1], runs=0),
-    "standard": STANDARD,
-    "full": Budget(
-        seeds=30,
-        few=10,
-        many=100,
-        width=256,
-        depths=(*DEPTHS, 64),
-        gpt_depths=(*DEPTHS, 64),
-        runs=5,
-        steps=(1000, 1000),
-        rates=("3e-4", "1e-3", *STANDARD.rates, "3e-1"),
-        rate_depths=(6, 12),
-        probed_depth=16,
-        deep=24,
-    ),
-}
+class Untrained(Exception):
+    """A measurement needs training runs that are not there: (overrides, seed) of each."""
+
+    def __init__(self, runs: Sequence[tuple[tuple[str, ...], int]]) -> None:
+        super().__init__(f"{len(runs)} runs")
+        self.runs = list(runs)
 
 
 class Lab:
     """Gives measurements their models, batches and training runs.
 
-    base       settings of the command: budget and first seed of the claims
     overrides  of the command that hold for every model and run, such as device=cpu
-    runs       of the arms of training claims, by the arm's overrides; in the order of the seeds
+    trained    training runs by the arm's overrides and the seed
     """
 
-    def __init__(self, settings: Settings, overrides: Sequence[str] = ()) -> None:
-        self.base, self.overrides = settings, list(overrides)
-        self.budget = BUDGETS[settings.claims.budget]
+    def __init__(self, overrides: Sequence[str] = ()) -> None:
+        self.overrides = list(overrides)
         self.device = torch.device("cpu")  # mps has no float64
-        self.runs: Mapping[tuple[str, ...], list[Run]] = {}
+        self.trained: dict[tuple[tuple[str, ...], int], Run] = {}
+        self.run_seconds = 0.0  # of the runs that were read
         self.composed: dict[tuple[str, ...], Settings] = {}
         self.corpora: dict[str, Corpus] = {}
 
-    def first_seeds(self, count: int) -> range:
-        """`count` seeds from the command's seed on.
+    def runs(self, arms: Arms, seed: int) -> dict[str, Run]:
+        """The run of each arm under a seed.
 
-        Commands whose seeds lie closer together than that share some of them: what was measured
-        under a seed must stay what it was, so they are not spread.
+        A measurement may choose its next arms by what it finds, as a bisection does: it is called
+        again when the runs it asked for are there. Raises Untrained until then.
         """
-        return range(self.base.seed, self.base.seed + count)
-
-    @property
-    def seeds(self) -> range:
-        return self.first_seeds(self.budget.seeds)
-
-    @property
-    def few_seeds(self) -> range:
-        return self.first_seeds(self.budget.few)
-
-    @property
-    def many_seeds(self) -> range:
-        return self.first_seeds(self.budget.many)
-
-    @property
-    def run_seeds(self) -> range:
-        return self.first_seeds(self.budget.runs)
-
-    def arms(self, claim: str) -> dict[str, list[Run]]:
-        """The runs of each arm of a claim, in the order of their seeds."""
-        arms_of = CLAIMS[claim].arms
-        assert arms_of is not None
-        arms = arms_of(self.budget)
-        return {arm: self.runs[tuple(overrides)] for arm, overrides in arms.items()}
+        wanted = {name: (tuple(overrides), seed) for name, overrides in arms.items()}
+        missing = [run for run in wanted.values() if run not in self.trained]
+        if missing:
+            raise Untrained(missing)
+        self.run_seconds += sum(self.trained[run].summary.seconds or 0.0 for run in wanted.values())
+        return {name: self.trained[run] for name, run in wanted.items()}
 
     def settings(self, *overrides: str) -> Settings:
         """The settings of `python run.py OVERRIDES`."""

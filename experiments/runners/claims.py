@@ -1,6 +1,6 @@
 """Published claims, measured again, with verdicts by a rule that was stated before."""
 
-from experiments.claims.measuring import measure_claims
+from experiments.claims.board import run_board
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
@@ -13,4 +13,4 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     value; claims.html shows both, and claims.md is the scoreboard. Training runs are stored in
     claims.runs, where finished ones are found again.
     """
-    return measure_claims(settings, recorder)
+    return run_board(settings, recorder)

@@ -192,13 +192,15 @@ class InitGradientsSettings:
 class ClaimsSettings:
     """claims: which claims are measured, and how much.
 
-    budget  see experiments/claims/lab.py
-    only    names with commas between; null: all that the budget allows
-    runs    where training runs are kept, which are not repeated the next time
+    budget      how many looks: quick, standard or full; see experiments/claims/board.py
+    only        names with commas between; null: all that the budget allows
+    first_seed  null: each claim's registered seeds; with others its measurement is exploratory
+    runs        where looks and training runs are kept, which are not repeated the next time
     """
 
     budget: str = "standard"
     only: str | None = None
+    first_seed: int | None = setting(None, at_least=0)
     runs: str = setting("outputs/claims", affects_results=False)
 
 
