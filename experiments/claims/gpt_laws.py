@@ -36,7 +36,7 @@ from experiments.claims.settings import (
     distance="other architecture",
     predictions=[
         law("post_ln: slope in L", "0, within 0.1", -0.1, 0.1),
-        law("pre_ln: slope in L", "-1/2, within 0.1", -0.6, -0.4),
+        law("pre_ln: slope in L", "minus 1/2, within 0.1", -0.6, -0.4),
         control(sign("no_norm: slope in L", "without norms it grows, faster than L", 1.0)),
     ],
     axes=AxisLabels("gradient norm of W_2 in the last block", "blocks L", log_x=True, log_y=True),

@@ -7,8 +7,8 @@ probability of at most 0.05, however the looks depend on one another.
 At a look every number has a two-sided interval of level 1 - alpha. That of a mean is the wider, at
 each end, of Student's t and of Hall's (1992, Journal of the Royal Statistical Society B 54, 221 to
 228), which corrects t for skewness: t alone is wrong more often than alpha where seeds are skewed.
-That of a share is Clopper and Pearson's, which is exact; a paired rate is the share, of the seeds whose outcomes
-differ, of those that go as claimed. Then a prediction
+That of a share is Clopper and Pearson's, which is exact; a paired rate is the share, of the seeds
+whose outcomes differ, of those that go as claimed. Then a prediction
 
     holds           if the interval lies in its region (of a sign: above the margin)
     does not hold   if they do not overlap

@@ -48,7 +48,7 @@ XIONG_2020 = "Xiong et al. 2020", "2002.04745"
     distance="same",
     predictions=[
         law("post_ln: slope in L", "0, within 0.05", -0.05, 0.05),
-        law("pre_ln: slope in L", "-1/2, within 0.05", -0.55, -0.45),
+        law("pre_ln: slope in L", "minus 1/2, within 0.05", -0.55, -0.45),
         control(sign("no_norm: slope in L", "without norms it grows, faster than L", 1.0)),
         shown("post_ln: slope of the mean gradient's norm"),
         shown("pre_ln: slope of the mean gradient's norm"),

@@ -13,6 +13,7 @@ from experiments.claims.claim import (
     Source,
     claim,
     control,
+    law,
     paired_rate,
     rate,
 )
