@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 # every training run. Any other setting belongs to the claims, and changing it would change them.
 ABOUT_CLAIMS = ("experiment=", "claims.", "hydra.", "resume=", "pictures=", "wandb.name=")
 FOR_RUNS = ("device=", "threads=", "data.cache_dir=", "wandb.", "sweep.")
-# Settings in the directory names of training runs.
+# Settings in the directory names of the training runs that set them.
 NAMED = ("init", "model.n_layers", "optimizer.lr", "schedule.warmup_steps", "norm.qk")
 
 

@@ -88,8 +88,9 @@ def result_of(
 ) -> Result:
     """The numbers of a prediction, with the verdict that fell."""
     numbers = np.asarray(values, dtype=float)
-    mean = float(numbers.mean()) if len(numbers) else math.nan
-    sd = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
+    is_finite = bool(np.isfinite(numbers).all())
+    mean = float(numbers.mean()) if len(numbers) and is_finite else math.nan
+    sd = float(numbers.std(ddof=1)) if len(numbers) > 1 and is_finite else math.nan
     low, high = interval(prediction, numbers, ALPHAS[looks[-1]] if looks else ALPHAS[LOOKS[0]])
     verdict, look = decided if prediction.kind else ("", 0)
     closes_at = closing_look(prediction, numbers) if verdict == OPEN else 0

@@ -68,7 +68,7 @@ def name_job(values: Mapping[str, Any], overrides: Sequence[str], swept: Sequenc
     typed = dict(as_typed(override).split("=", 1) for override in overrides)
     parts = [str((values.get("norm") or {}).get("placement", values.get("runner")))]
     for key in swept:
-        if key in ("norm", "norm.placement", "seed"):
+        if key in ("norm", "norm.placement", "seed") or key not in typed:
             continue
         is_group = "." not in key and isinstance(values.get(key), dict)
         parts.append(typed[key] if is_group else key.rpartition(".")[2] + typed[key])
