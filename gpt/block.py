@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import getattr_static
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -41,19 +42,17 @@ class Block(nn.Module):
     init               the scheme that the paper ties to it, which its YAML chooses
     unfit_inits        schemes with which the paper says not to combine it
     Options            parameters of its own, a frozen dataclass whose defaults are the paper's
-    only_shortcut      whether it differs from another placement by its shortcuts alone, and so is
-                       nothing without them
+    only_shortcut      the placement from which it differs by its shortcuts alone, if it does: it
+                       is nothing without them
     inside             what stands inside the branches
-    kinds              where blocks differ by depth, the placements that they are of, see `kind_of`
     """
 
     norms: ClassVar[tuple[str, ...]] = ("norm_1", "norm_2")
     final_norm: ClassVar[bool] = False
     init: ClassVar[str | None] = None
     unfit_inits: ClassVar[tuple[str, ...]] = ()
-    only_shortcut: ClassVar[bool] = False
+    only_shortcut: ClassVar[str | None] = None
     inside: ClassVar[Inside] = NOTHING
-    kinds: ClassVar[tuple[type["Block"], ...]] = ()
     norm_1: nn.Module
     norm_2: nn.Module
     feed_forward: FeedForward | MixtureOfExperts
@@ -76,7 +75,9 @@ class Block(nn.Module):
         """Raise ConfigError for a config that makes no sense under this placement."""
         if cls.only_shortcut and not config.shortcut:
             placement = config.norm.placement
-            valid = f"{placement} is about the shortcut itself; without one take post_ln"
+            valid = (
+                f"{placement} is about the shortcut itself; without one take {cls.only_shortcut}"
+            )
             raise ConfigError("shortcut", config.shortcut, valid)
 
     @classmethod
@@ -107,19 +108,34 @@ class Block(nn.Module):
 
     @classmethod
     def build(cls, config: GPTConfig, layer: int) -> "Block":
-        """The block at `layer` (0 .. n_layers - 1)."""
-        return cls.kind_of(config, layer)(config, layer)
+        """The block at `layer` (0 .. n_layers - 1); override where blocks differ by depth."""
+        return cls(config, layer)
 
     @classmethod
-    def kind_of(cls, config: GPTConfig, layer: int) -> type["Block"]:
-        """Of which placement that block is; override where blocks differ by depth."""
-        return cls
+    def kind_of(cls, config: GPTConfig, layer: int) -> str:
+        """The name of the placement that the block at `layer` is of."""
+        return config.norm.placement
 
     @classmethod
-    def absent_kinds(cls, config: GPTConfig) -> list[type["Block"]]:
+    def kinds(cls, config: GPTConfig) -> tuple[str, ...]:
+        """The names of the placements that blocks are meant to be of."""
+        return (config.norm.placement,)
+
+    @classmethod
+    def absent_kinds(cls, config: GPTConfig) -> list[str]:
         """Those of `kinds` of which the model has no block."""
         present = {cls.kind_of(config, layer) for layer in range(config.n_layers)}
-        return [kind for kind in cls.kinds if kind not in present]
+        return [kind for kind in cls.kinds(config) if kind not in present]
+
+    @classmethod
+    def is_its_blocks_alone(cls) -> bool:
+        """Whether its blocks could stand beside others.
+
+        They can if they hand on one stream, and the placement does nothing before the first block,
+        after the last one but for a norm, or with the first batch.
+        """
+        own = ("make_entry", "stream", "make_final", "profile")
+        return all(getattr_static(cls, name) is getattr_static(Block, name) for name in own)
 
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:
@@ -134,7 +150,12 @@ class Block(nn.Module):
     @classmethod
     def has_final_norm(cls, config: GPTConfig) -> bool:
         """What the config says, or the paper where it says nothing."""
-        return cls.final_norm if config.norm.final is None else config.norm.final
+        return cls.paper_final_norm(config) if config.norm.final is None else config.norm.final
+
+    @classmethod
+    def paper_final_norm(cls, config: GPTConfig) -> bool:
+        """Whether the paper puts a norm before the head."""
+        return cls.final_norm
 
     @classmethod
     def make_final(cls, config: GPTConfig) -> nn.Module:

@@ -74,7 +74,7 @@ def check_fields(description: Any, prefix: str = "") -> None:
 def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) -> None:
     """Raise ConfigError unless `value` is of the type `hint` and `valid`.
 
-    Names, numbers, lists of numbers and flags are checked, alone or `| None`; of other types
+    Names, numbers, lists of either and flags are checked, alone or `| None`; of other types
     nothing is known.
     """
     kind, optional = without_none(hint)
@@ -87,6 +87,11 @@ def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) ->
         fits = isinstance(value, list) and all(is_number(item, of, valid) for item in value)
     elif kind is str and valid.choices is not None:
         return check_choice(name, value, valid.choices)
+    elif kind == list[str]:
+        fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if isinstance(value, list) and valid.choices is not None:
+            for item in value:
+                check_choice(name, item, valid.choices)
     elif kind in (bool, str):
         fits = isinstance(value, kind)
     else:

@@ -1,9 +1,9 @@
 """Placements where both branches read the same input, under the names of `gpt/placement.py`.
 
 Notation as there. `add_1` adds A to the stream and `add_2` then F, which reads the block's input
-all the same, and is added whether or not there is a shortcut. With `parallel.shared` one norm, N_1,
-stands before both branches. A placement that is about what lies between the two branches has no
-parallel form, and is not here.
+all the same, and is added whether or not there is a shortcut; GPAS follows the sum of all. With
+`parallel.shared` one norm, N_1, stands before both branches. A placement that is about what lies
+between the two branches has no parallel form, and is not here.
 
 Wang and Komatsuzaki 2021 (GPT-J); Black et al. 2022 (GPT-NeoX), arXiv 2204.06745; Chowdhery et al.
 2022 (PaLM), arXiv 2204.02311. These are `pre_ln`; the other forms follow from it, unpublished.
@@ -61,10 +61,10 @@ class NoInputs(Branches):
     @classmethod
     def check(cls, config: GPTConfig) -> None:
         """Also refuse to share what is not there."""
-        super().check(config)
         if config.parallel.shared:
             valid = f"norm={config.norm.placement} has no norms before its branches to share"
             raise ConfigError("parallel.shared", True, valid)
+        super().check(config)
 
 
 @PARALLEL("pre_ln")
@@ -73,7 +73,8 @@ class ParallelPreLN(Inputs, PreLN):
 
     def forward(self, x: Tensor) -> Tensor:
         a, f = self.inputs(x)
-        return self.add_2(self.add_1(x, self.attention(a)), self.feed_forward(f))
+        out = self.add_2(self.add_1(x, self.attention(a)), self.feed_forward(f))
+        return self.scale_stream(out)
 
 
 @PARALLEL("post_ln")
@@ -101,7 +102,7 @@ class ParallelSandwich(Inputs, Sandwich):
     def forward(self, x: Tensor) -> Tensor:
         a, f = self.inputs(x)
         h = self.add_1(x, self.out_norm_1(self.attention(a)))
-        return self.add_2(h, self.out_norm_2(self.feed_forward(f)))
+        return self.scale_stream(self.add_2(h, self.out_norm_2(self.feed_forward(f))))
 
 
 @PARALLEL("peri_ln")
@@ -119,8 +120,12 @@ class ParallelReordered(NoInputs, Reordered):
 
 
 @PARALLEL("sub_ln")
-class ParallelSubLN(ParallelPreLN, SubLN):
+class ParallelSubLN(Inputs, SubLN):
     """out = x + W_O N(attend(N_1 x)) + W_2 N(phi(W_1 N_2 x)); a final norm before the head."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, f = self.inputs(x)
+        return self.add_2(self.add_1(x, self.attention(a)), self.feed_forward(f))
 
 
 @PARALLEL("normformer")
@@ -141,11 +146,9 @@ class ParallelLNScaling(Inputs, LNScaling):
     def forward(self, x: Tensor) -> Tensor:
         a, f = self.inputs(x)
         h = self.add_1(x, self.attention(self.scale * a))
-        return self.add_2(h, self.feed_forward(self.scale * f))
+        return self.scale_stream(self.add_2(h, self.feed_forward(self.scale * f)))
 
 
 @PARALLEL("mix_ln")
 class ParallelMixLN(NoInputs, MixLN):
     """Blocks l <= fraction x L as post_ln, the rest as pre_ln, both parallel; a final norm."""
-
-    kinds = (ParallelPostLN, ParallelPreLN)

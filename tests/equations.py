@@ -103,9 +103,17 @@ class Written:
         return self.wide(self.hidden(x))
 
 
+def scaled_sum(w: Written, x: Tensor) -> Tensor:
+    """x - SiLU(g) sg(x) where GPAS is on."""
+    if not w.config.norm.options.get("gpas"):
+        return x
+    g = w.block.get_parameter("scale_stream.gate")
+    return x - g / (1 + torch.exp(-g)) * x.detach()
+
+
 def pre(w: Written, x: Tensor, s: float, scale: float = 1.0) -> Tensor:
-    h = s * x + w.attention(scale * w.norm(x, "norm_1"))
-    return s * h + w.feed_forward(scale * w.norm(h, "norm_2"))
+    h = scaled_sum(w, s * x + w.attention(scale * w.norm(x, "norm_1")))
+    return scaled_sum(w, s * h + w.feed_forward(scale * w.norm(h, "norm_2")))
 
 
 def post(w: Written, x: Tensor, s: float, a: float = 1.0) -> Tensor:
@@ -119,8 +127,8 @@ def no_norm(w: Written, x: Tensor, s: float) -> Tensor:
 
 
 def sandwich(w: Written, x: Tensor, s: float) -> Tensor:
-    h = s * x + w.norm(w.attention(w.norm(x, "norm_1")), "out_norm_1")
-    return s * h + w.norm(w.feed_forward(w.norm(h, "norm_2")), "out_norm_2")
+    h = scaled_sum(w, s * x + w.norm(w.attention(w.norm(x, "norm_1")), "out_norm_1"))
+    return scaled_sum(w, s * h + w.norm(w.feed_forward(w.norm(h, "norm_2")), "out_norm_2"))
 
 
 def reordered(w: Written, x: Tensor, s: float) -> Tensor:
@@ -166,20 +174,58 @@ def residual_dual(w: Written, state: tuple[Tensor, Tensor], s: float) -> tuple[T
     return w.norm(q + f, "norm_2"), d + a + f
 
 
+def keel(w: Written, x: Tensor, s: float) -> Tensor:
+    h = w.norm(8 * x + w.attention(w.norm(x, "norm_1")), "out_norm_1")
+    return w.norm(8 * h + w.feed_forward(w.norm(h, "norm_2")), "out_norm_2")
+
+
+def siamese(
+    w: Written, state: tuple[Tensor, Tensor], s: float, depth: int
+) -> tuple[Tensor, Tensor]:
+    x, y = state
+    x = w.norm(x, "post_norm_1")
+    z = w.attention(w.norm(x + w.norm(y, "pre_norm_1"), "in_norm_1"))
+    x, y = x + z / math.sqrt(2 * depth), y + z
+    x = w.norm(x, "post_norm_2")
+    z = w.feed_forward(w.norm(x + w.norm(y, "pre_norm_2"), "in_norm_2"))
+    return x + z / math.sqrt(2 * depth), y + z
+
+
+def span(w: Written, x: Tensor, s: float, first: bool = False) -> Tensor:
+    read = w.norm(x, "in_norm_1") if first else x
+    h = w.norm(x + w.attention(read), "norm_1")
+    return w.norm(x + w.feed_forward(h), "norm_2")
+
+
+def two_hop(w: Written, x: Tensor, s: float) -> Tensor:
+    h = x + w.attention(w.norm(x, "norm_1"))
+    return x + w.feed_forward(w.norm(h, "norm_2"))
+
+
 def b2t(w: Written, x: Tensor, s: float) -> Tensor:
     h = w.norm(x + w.attention(x), "norm_1")
     return w.norm(x + h + w.feed_forward(h), "norm_2")
 
 
-def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
+def normed_qkv(w: Written, x: Tensor) -> Tensor:
+    """Attention with a norm on each head's query, key and value."""
     attention = w.block.attention
     query, key, value = w.heads(x)
     if w.config.norm.qk is not False:
         query = w.norm(query, "query_norm", attention)
         key = w.norm(key, "key_norm", attention)
     mixed = w.mix(query, key, w.norm(value, "value_norm", attention))
-    n = w.norm(s * x + w.out(mixed.flatten(-2)), "norm_1")
+    return w.out(mixed.flatten(-2))
+
+
+def hybrid(w: Written, x: Tensor, s: float) -> Tensor:
+    n = w.norm(s * x + normed_qkv(w, x), "norm_1")
     return s * n + w.feed_forward(n)
+
+
+def first_of_hybrid_star(w: Written, x: Tensor, s: float) -> Tensor:
+    h = s * x + normed_qkv(w, w.norm(x, "norm_1"))
+    return s * h + w.feed_forward(w.norm(h, "norm_2"))
 
 
 def normformer(w: Written, x: Tensor, s: float) -> Tensor:
@@ -200,7 +246,7 @@ def inputs(w: Written, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def parallel_pre(w: Written, x: Tensor, s: float, scale: float = 1.0) -> Tensor:
     a, f = inputs(w, x)
-    return s * x + w.attention(scale * a) + w.feed_forward(scale * f)
+    return scaled_sum(w, s * x + w.attention(scale * a) + w.feed_forward(scale * f))
 
 
 def parallel_post(w: Written, x: Tensor, s: float) -> Tensor:
@@ -213,7 +259,8 @@ def parallel_no_norm(w: Written, x: Tensor, s: float) -> Tensor:
 
 def parallel_sandwich(w: Written, x: Tensor, s: float) -> Tensor:
     a, f = inputs(w, x)
-    return s * x + w.norm(w.attention(a), "out_norm_1") + w.norm(w.feed_forward(f), "out_norm_2")
+    branches = w.norm(w.attention(a), "out_norm_1") + w.norm(w.feed_forward(f), "out_norm_2")
+    return scaled_sum(w, s * x + branches)
 
 
 def parallel_reordered(w: Written, x: Tensor, s: float) -> Tensor:
@@ -259,18 +306,22 @@ class Paper:
                 one for each of four layers where they differ
     final_norm  whether a norm precedes the head
     norms       of width emb_dim, in each block
+    first       norms that the first block has more, or less
     qk          whether norms stand on queries and keys
     own         parameters of a block beside those norms and the matrices, given the size of a norm
     entry       parameters before the first block
+    end         parameters after the last block beside that norm
     streams     which a block hands to the next
     """
 
     block: Callable[..., Any] | Sequence[Callable[..., Any]]
     final_norm: bool
     norms: int = 2
+    first: int = 0
     qk: bool = False
     own: Callable[[GPTConfig, Size], int] = nothing
     entry: Callable[[GPTConfig, Size], int] = nothing
+    end: Callable[[GPTConfig, Size], int] = nothing
     streams: int = 1
 
     @property
@@ -278,25 +329,51 @@ class Paper:
         return [self.block] if callable(self.block) else list(self.block)
 
 
+def gpas(config: GPTConfig, norm: Size) -> int:
+    return int(config.norm.options.get("gpas", False))
+
+
 PAPERS = {
-    "pre_ln": Paper(pre, True),
+    "pre_ln": Paper(pre, True, own=gpas),
     "post_ln": Paper(post, False),
     "no_norm": Paper(no_norm, False, norms=0),
-    "sandwich": Paper(sandwich, True, norms=4),
+    "sandwich": Paper(sandwich, True, norms=4, own=gpas),
     "peri_ln": Paper(
         sandwich,
         True,
         norms=4,
+        own=gpas,
         entry=lambda c, norm: norm(c.emb_dim) * c.norm.options.get("embedding_norm", True),
     ),
     "reordered": Paper(reordered, True),
     "deepnorm": Paper(partial(post, a=8**0.25), False),
+    "keel": Paper([pre, keel, keel, keel], False, norms=4, first=-2),
     "sub_ln": Paper(sub_ln, True, own=lambda c, norm: norm(c.emb_dim) + norm(c.ff_dim)),
     "residual_dual": Paper(residual_dual, True, streams=2),
+    "siamese": Paper(
+        [partial(siamese, depth=depth) for depth in (1, 2, 3, 4)],
+        True,
+        norms=6,
+        end=lambda c, norm: 2 * norm(c.emb_dim),
+        streams=2,
+    ),
     "b2t": Paper(b2t, False),
+    "span": Paper([partial(span, first=True), span, span, span], False, first=1),
+    "two_hop": Paper(two_hop, True),
     "mix_ln": Paper([post, pre, pre, pre], True),
-    "ln_scaling": Paper([partial(pre, scale=depth**-0.5) for depth in (1, 2, 3, 4)], True),
+    "per_block": Paper([post, pre, post, pre], True),
+    "ln_scaling": Paper(
+        [partial(pre, scale=depth**-0.5) for depth in (1, 2, 3, 4)], True, own=gpas
+    ),
     "hybrid": Paper(hybrid, True, norms=1, qk=True, own=lambda c, norm: norm(c.head_dim)),
+    "hybrid_star": Paper(
+        [first_of_hybrid_star, hybrid, hybrid, hybrid],
+        True,
+        norms=1,
+        first=1,
+        qk=True,
+        own=lambda c, norm: norm(c.head_dim),
+    ),
     "normformer": Paper(normformer, True, norms=3, own=lambda c, norm: c.n_heads + norm(c.ff_dim)),
     "admin": Paper(admin, False, own=lambda c, norm: 2 * c.emb_dim),
 }
@@ -319,4 +396,5 @@ def closed_form(config: GPTConfig) -> int:
     places = config.context_length if config.position.kind == "learned" else 0
     before = (config.vocab_size + places) * d + paper.entry(config, norm)
     after = final_norm * norm(d) + (not config.tie_head) * config.vocab_size * d
-    return before + config.n_layers * block + after
+    blocks = config.n_layers * block + (config.n_layers > 0) * paper.first * norm(d)
+    return before + blocks + paper.end(config, norm) + after

@@ -287,7 +287,7 @@ BAD_INPUT = {
     "norm=postln": r"norm='postln' .* did you mean 'post_ln'\? Choose from: admin, b2t,",
     "norm.fraction=0.5": r"'norm.fraction' .* its name is now norm.options.fraction",
     "norm.options.fraction=0.5": r"norm.options.fraction=0.5 .*norm=pre_ln .* norm=mix_ln",
-    "norm.options.nonsense=1": r"norm.options.nonsense=1 .*norm=pre_ln has .* has none\)$",
+    "norm.options.nonsense=1": r"norm.options.nonsense=1 .*norm=pre_ln has .*its options: gpas\)$",
     "model.attention.causal=false": r"model.attention.causal=False .* is to predict",
     "experiment=trian": r"did you mean 'train'",
     "norm=null": r"norm='null' .* Choose from",

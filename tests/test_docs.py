@@ -158,10 +158,10 @@ def test_the_keys_of_summaries_are_documented(cli: Cli, toy: tuple[str, ...]) ->
     for arguments in (
         ("norm=sub_ln", "trainer.clip=1"),
         ("norm=deepnorm", "optimizer.lr=1e30", "trainer.steps=9"),
-        ("experiment=init_gradients", "norm=mix_ln"),
-        ("experiment=init_gradients", "norm=peri_ln"),
-        ("experiment=init_gradients", "norm=reordered"),
-        ("experiment=init_gradients", "norm=ln_scaling"),
+        *(
+            ("experiment=init_gradients", f"norm={norm}")
+            for norm in ("mix_ln", "peri_ln", "ln_scaling", "keel", "siamese", "per_block")
+        ),
         ("generate.prompt=UPPER",),
     ):
         _, directory = cli(*toy, *arguments)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.records.summary import Summary, read_summary
-from experiments.settings.identity import SEEDS, defaults, flatten, with_new_names
+from experiments.settings.identity import (
+    SEEDS,
+    defaults,
+    flatten,
+    newer_options,
+    with_new_names,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +62,10 @@ class Run:
     def __post_init__(self) -> None:
         recorded = self.summary.settings
         if recorded is not None:
-            self.settings = dict(flatten(with_new_names(recorded)))
+            named = with_new_names(recorded)
+            self.settings = dict(flatten(named))
+            for name, value in newer_options(named.get("norm") or {}).items():
+                self.settings.setdefault(f"norm.options.{name}", value)
         else:
             found = {name: getattr(self.summary, key) for key, name in KEYS_BEFORE_0_2.items()}
             self.settings = {name: value for name, value in found.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.settings.schema import Settings
 from experiments.settings.shards import SHARDS, shards_sha256
 from experiments.settings.texts import text_sha256
-from gpt import ConfigError
+from gpt import PLACEMENTS, ConfigError
 from gpt.checks import hints_of, valid_of
 
 SEEDS = 2**32  # PyTorch's generator on the CPU knows no more: it drops the higher bits of a seed
@@ -66,6 +66,26 @@ def without_newer(values: Mapping[str, Any], kind: Any = Settings) -> dict[str, 
     return kept
 
 
+def newer_options(norm: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the chosen placement that are newer than recorded runs, at their default."""
+    placement = PLACEMENTS.get(norm.get("placement", ""))
+    return {
+        field.name: default_of(field)
+        for field in (fields(placement.Options) if placement else ())
+        if valid_of(field).newer
+    }
+
+
+def without_newer_options(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nested settings without the options that `newer_options` gives."""
+    norm = values.get("norm")
+    if not isinstance(norm, dict) or not norm.get("options"):
+        return values
+    usual = newer_options(norm).items()
+    options = {name: v for name, v in norm["options"].items() if (name, v) not in usual}
+    return {**values, "norm": {**norm, "options": options}}
+
+
 def default_of(field: "Field[Any]") -> Any:
     """The default of a field; MISSING where it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()
@@ -93,7 +113,7 @@ def content_sha256(data: Mapping[str, Any], path: str) -> str:
 
 def digest(values: Mapping[str, Any]) -> str:
     """sha256 of the nested settings that can change a result, the text by its content."""
-    chosen = without_newer(result_settings(by_content(values)))
+    chosen = without_newer(without_newer_options(result_settings(by_content(values))))
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

@@ -45,14 +45,16 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     """Put the model into the summary, and what its placement fixes."""
     placement = config.placement
     name, scheme = config.norm.placement, config.init.scheme
-    if scheme in placement.unfit_inits:
-        log.warning("the paper of %s advises against init=%s", name, scheme)
+    for kind in placement.kinds(config):
+        if scheme in PLACEMENTS[kind].unfit_inits:
+            log.warning("the paper of %s advises against init=%s", kind, scheme)
     warn_of_absent_kinds(config)
     summary, fixed = recorder.summary, dict(placement.fixes(config))
     summary.placement = name
     summary.final_norm, summary.qk_norm = bool(fixed.pop("final_norm")), bool(fixed.pop("qk_norm"))
     summary.other = fixed
-    summary.paper_final_norm, summary.paper_init = placement.final_norm, placement.init
+    summary.paper_final_norm = placement.paper_final_norm(config)
+    summary.paper_init = placement.init
     summary.norm, summary.shortcut = config.norm.kind, config.shortcut
     summary.activation, summary.init = config.activation, scheme
     summary.n_layers, summary.emb_dim = config.n_layers, config.emb_dim
@@ -62,8 +64,7 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
 def warn_of_absent_kinds(config: GPTConfig) -> None:
     """Say which kinds of blocks a placement that mixes several has no block of."""
     placement = config.placement
-    absent = placement.absent_kinds(config) if config.n_layers else []
-    names = [name for name, kind in PLACEMENTS.items() if kind in absent]
+    names = placement.absent_kinds(config) if config.n_layers else []
     if names:
         options = [f"norm.options.{n}={v}" for n, v in asdict(placement.options(config)).items()]
         log.warning(

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from configs import SMALL, changed, small_model
-from equations import PAPERS, PARALLEL_EQUATIONS, Written, closed_form
+from equations import PAPERS, PARALLEL_EQUATIONS, Written, closed_form, pre
 from gpt import (
     ACTIVATIONS,
     GPT,
@@ -28,6 +28,7 @@ from gpt import (
     parameter_count,
 )
 from gpt.block import Block
+from gpt.checks import valid_of
 from gpt.init import init_gain
 from gpt.norm import make_norm
 from normscope import anatomy_of, parameter_table
@@ -70,7 +71,8 @@ def test_every_placement_has_its_equation_and_its_yaml() -> None:
     for name, placement in PLACEMENTS.items():
         text = yaml.safe_load((ROOT / f"conf/norm/{name}.yaml").read_text())
         chosen = text.get("norm", text)
-        options = dataclasses.asdict(placement.Options())
+        usual, fields = placement.Options(), dataclasses.fields(placement.Options)
+        options = {f.name: getattr(usual, f.name) for f in fields if not valid_of(f).newer}
         assert chosen == {"placement": name, **({"options": options} if options else {})}
         inits = [d["override /init"] for d in text.get("defaults", [])]
         assert inits == ([placement.init] if placement.init else [])
@@ -113,14 +115,48 @@ def test_block_is_its_equation(
 
 def assert_same(out: Tensor, written: Tensor, weights: list[Tensor]) -> None:
     """Equal, and with equal gradients of the weights."""
-    torch.testing.assert_close(out, written, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(out, written, atol=1e-12, rtol=1e-12)
     direction = torch.randn_like(out)
     for ours, theirs in zip(
         torch.autograd.grad(out, weights, direction, retain_graph=True),
         torch.autograd.grad(written, weights, direction),
         strict=True,
     ):
-        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+
+
+OPTIONS = [
+    *(
+        ({"norm.placement": name, "norm.options.gpas": True}, PAPERS[name].layers[-1])
+        for name in ("pre_ln", "sandwich", "peri_ln", "ln_scaling")
+    ),
+    *(
+        (
+            {"norm.placement": name, "norm.options.gpas": True, "parallel.enabled": True},
+            PARALLEL_EQUATIONS[name][-1],
+        )
+        for name in ("pre_ln", "sandwich", "peri_ln", "ln_scaling")
+    ),
+    (
+        {"norm.placement": "keel", "norm.options.first_out_norm": True, "n_layers": 1},
+        lambda w, x, s: w.norm(pre(w, x, s), "out_norm_2"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "equation"), OPTIONS, ids=str)
+def test_options_are_in_the_equation(changes: dict[str, Any], equation: Callable[..., Any]) -> None:
+    """Of the last block; GPAS with its gradient, which the stop-gradient leaves as it was."""
+    for shortcut in (True, False):
+        config = changed(
+            SMALL, {**changes, "shortcut": shortcut or changes["norm.placement"] == "keel"}
+        )
+        torch.manual_seed(0)
+        block = config.placement.build(config, config.n_layers - 1).double()
+        draw_vectors(block)
+        x = torch.randn(2, 8, 12, dtype=torch.float64, requires_grad=True)
+        written = equation(Written(block, config), x, float(config.shortcut))
+        assert_same(block(x), written, [x, *block.parameters()])
 
 
 PARALLEL_CASES = [
@@ -174,7 +210,8 @@ def test_what_stands_before_and_after_the_blocks() -> None:
     """Entry and final norm of the placements that have their own, written out."""
     tokens = torch.randint(0, 11, (3, 8))
     norm = partial(nn.functional.layer_norm, normalized_shape=(12,))
-    for placement, final_norm in itertools.product(("peri_ln", "residual_dual"), (True, False)):
+    around = ("peri_ln", "residual_dual", "siamese")
+    for placement, final_norm in itertools.product(around, (True, False)):
         model = small_model({"norm.placement": placement, "norm.final": final_norm})
         x = model.token_embedding(tokens) + model.position_embedding.weight
         state: Any = norm(x) if placement == "peri_ln" else (x, x)
@@ -182,6 +219,9 @@ def test_what_stands_before_and_after_the_blocks() -> None:
             state = block(state)
         if placement == "peri_ln":
             last = norm(state) if final_norm else state
+        elif placement == "siamese":
+            both = sum(map(norm, state))
+            last = norm(both) if final_norm else both
         else:
             p, d = state
             last = p + (norm(d) if final_norm else d)
@@ -204,19 +244,124 @@ def test_parameters_of_single_placements() -> None:
     swin = small_model({"norm.placement": "reordered", "norm.options.scale_start": 0.0})
     x = torch.randn(2, 8, 12, dtype=torch.float64)
     assert torch.equal(swin.blocks[0](x), x)  # as its paper has it, the identity at first
-    for name, value, owner in (
-        ("fraction", 0.5, "mix_ln"),
-        ("embedding_norm", False, "peri_ln"),
-        ("scale_start", 0.0, "reordered"),
+    for name, value, owners in (
+        ("fraction", 0.5, ["mix_ln"]),
+        ("embedding_norm", False, ["peri_ln"]),
+        ("scale_start", 0.0, ["sandwich", "peri_ln", "reordered"]),
+        ("gpas", True, ["pre_ln", "sandwich", "peri_ln", "ln_scaling"]),
     ):
+        named = " and ".join(f"norm={owner}" for owner in owners)
         for placement in PLACEMENTS:
-            if placement != owner:
+            if placement not in owners:
                 with pytest.raises(
-                    ConfigError, match=f"norm.options.{name}=.*norm={placement} .* norm={owner}$"
+                    ConfigError, match=f"norm.options.{name}=.*norm={placement} .* to {named}$"
                 ):
                     changed(SMALL, {"norm.placement": placement, f"norm.options.{name}": value})
     with pytest.raises(ConfigError, match=r"norm.options.fraction=1.5 .*\[0, 1\]"):
         changed(SMALL, {"norm.placement": "mix_ln", "norm.options.fraction": 1.5})
+
+
+def names_of_blocks(changes: dict[str, Any]) -> list[str]:
+    return [type(block).__name__ for block in small_model(changes).blocks]
+
+
+def test_gpas_and_the_scales_of_outputs_start_where_their_papers_say() -> None:
+    """GPAS as if it were not there; sandwich's outputs at the given scale, the inputs at 1."""
+    tokens = torch.randint(0, 11, (3, 8))
+    for placement in ("pre_ln", "sandwich", "peri_ln", "ln_scaling"):
+        choice = {"norm.placement": placement}
+        plain, scaled = (small_model({**choice, "norm.options.gpas": on}) for on in (False, True))
+        assert torch.equal(plain(tokens), scaled(tokens))
+        extra = scaled.state_dict().keys() - plain.state_dict().keys()
+        assert extra == {f"blocks.{layer}.scale_stream.gate" for layer in range(4)}
+    for placement, kind in itertools.product(("sandwich", "peri_ln"), sorted(NORMS)):
+        choice = {"norm.placement": placement, "norm.kind": kind, "norm.options.scale_start": 0.5}
+        if kind == "gain_free_rms_norm":
+            with pytest.raises(ConfigError, match=r"scale_start=0.5 .* has no scale that could"):
+                changed(SMALL, choice)
+            continue
+        for name, norm in small_model(choice).blocks[2].named_children():
+            if "norm" in name:
+                scale = norm.get_parameter("weight") + (kind == "zero_centred_rms_norm")
+                assert scale.tolist() == [0.5 if name.startswith("out") else 1.0] * 12
+
+
+def test_the_first_block_of_keel_may_end_in_a_norm() -> None:
+    choice = {"norm.placement": "keel", "norm.options.first_out_norm": True}
+    names = [{*dict(block.named_parameters())} for block in small_model(choice).blocks[:2]]
+    assert names[1] - names[0] == {"out_norm_1.weight", "out_norm_1.bias"}
+    config = changed(SMALL, choice)
+    assert config.placement.fixes(config)["shortcut_scale"] == 8.0
+
+
+ALONE = [name for name, placement in PLACEMENTS.items() if placement.is_its_blocks_alone()]
+
+
+@pytest.mark.parametrize("placement", ALONE)
+def test_a_list_of_one_placement_is_that_placement(placement: str) -> None:
+    """The same weights drawn, the same logits, the same final norm."""
+    tokens = torch.randint(0, 11, (3, 8))
+    listed = {"norm.placement": "per_block", "norm.options.placements": [placement]}
+    model, alone = small_model(listed), small_model({"norm.placement": placement})
+    assert torch.equal(model(tokens), alone(tokens))
+    assert model.state_dict().keys() == alone.state_dict().keys()
+    theirs, ours = (config.placement.inside_of(config) for config in (alone.config, model.config))
+    assert ours == theirs
+
+
+def test_a_list_gives_each_block_its_placement() -> None:
+    def listed(*names: str, **more: Any) -> dict[str, Any]:
+        return {"norm.placement": "per_block", "norm.options.placements": [*names], **more}
+
+    tokens = torch.randint(0, 11, (3, 8))
+    mixed = small_model({"norm.placement": "mix_ln"})
+    assert torch.equal(small_model(listed("post_ln", *["pre_ln"] * 3))(tokens), mixed(tokens))
+    star = small_model({"norm.placement": "hybrid_star"})
+    assert torch.equal(small_model(listed("hybrid_star", *["hybrid"] * 3))(tokens), star(tokens))
+    assert names_of_blocks(listed("sandwich", "no_norm")) == ["Sandwich", "NoNorm"] * 2
+    assert names_of_blocks(listed("keel", "keel", "span", "ln_scaling")) == [
+        *("FirstOfKeel", "Keel", "Span", "LNScaling")
+    ]
+    assert small_model(listed("pre_ln", "ln_scaling")).blocks[1].scale == 2**-0.5
+    for names, final_norm in ((("pre_ln", "post_ln"), False), (("post_ln", "pre_ln"), True)):
+        assert isinstance(small_model(listed(*names)).final_norm, nn.LayerNorm) == final_norm
+        config = changed(SMALL, listed(*names))
+        assert config.placement.fixes(config)["placements"] == ",".join(names)
+    config = changed(SMALL, listed("pre_ln", "hybrid", n_layers=1))
+    assert config.placement.absent_kinds(config) == ["hybrid"]
+    assert config.placement.inside_of(config).query
+    assert not isinstance(small_model(listed("pre_ln", n_layers=0)).final_norm, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"norm.options.placements": []}, r"=\[\] is not valid: must name one block's at least"),
+        ({"norm.options.placements": "pre_ln"}, "='pre_ln' is not valid: must be a list such as"),
+        ({"norm.options.placements": [1]}, "=1 is not valid: Choose from: admin"),
+        ({"norm.options.placements": ["preln"]}, "='preln' .* did you mean 'pre_ln'"),
+        *(
+            (
+                {"norm.options.placements": ["pre_ln", name]},
+                rf"=\['pre_ln', '{name}'\] is not valid: {name} is more than its blocks .* take of",
+            )
+            for name in PLACEMENTS
+            if name not in ALONE
+        ),
+        (
+            {"norm.options.placements": ["pre_ln", "b2t"], "shortcut": False},
+            "shortcut=False is not valid: b2t is about the shortcut itself",
+        ),
+        ({"parallel.enabled": True}, "'per_block' is not valid: has no form in which attention"),
+    ],
+)
+def test_a_list_is_refused_in_a_line(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        changed(SMALL, {"norm.placement": "per_block", **changes})
+    assert "\n" not in str(refused.value)
+    assert set(PLACEMENTS) - set(ALONE) == {
+        *("residual_dual", "siamese", "peri_ln", "admin", "per_block")
+    }
 
 
 def test_admin_profile() -> None:

@@ -384,6 +384,15 @@ def test_what_a_placement_also_chooses_is_no_arm_of_its_own(tmp_path: Path) -> N
     assert arms_of(tied)[0].factors == ["norm.placement", "norm.options.fraction"]
 
 
+def test_a_run_that_lacks_a_newer_option_had_its_default(tmp_path: Path) -> None:
+    """As those that were recorded before there was GPAS."""
+    for name, options in (("old", {}), ("off", {"gpas": False}), ("on", {"gpas": True})):
+        make_run(tmp_path, name, seed=len(name), norm={"options": options})
+    layout, arms = arms_of(tmp_path)
+    assert layout.factors == ["norm.options.gpas"]
+    assert [len(arm.histories) for arm in arms] == [2, 1]
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for folder, losses in (("one", (4.0, 1.0)), ("two", (4.0, 1.0))):

@@ -292,6 +292,16 @@ def test_an_option_may_be_given_before_its_placement_is_known() -> None:
         checked_settings(values_of("norm=mix_ln", "norm.options.nonsense=1"))
 
 
+def test_an_option_newer_than_recorded_runs_changes_no_hash_at_its_default() -> None:
+    for norm in ("pre_ln", "peri_ln"):
+        plain, off, on = (
+            digest(values_of(f"norm={norm}", *option))
+            for option in ([], ["norm.options.gpas=false"], ["norm.options.gpas=true"])
+        )
+        assert plain == off != on
+    assert digest(values_of()) == digest(values_of("norm=pre_ln"))
+
+
 def test_defaults_are_what_composes_without_a_choice() -> None:
     composed, usual = dict(flatten(values_of())), dict(flatten(defaults()))
     chosen = {"init.scheme", "optimizer.betas"}  # of which the YAML files say something else
