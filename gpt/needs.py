@@ -40,7 +40,7 @@ ROTARY = "position.fraction position.interleaved position.in_float32 position.ya
 NEEDS = (
     need(
         "norm.eps",
-        "norm.kind other than dyt",
+        "norm.kind other than dyt and derf",
         lambda c: getattr(NORMS[c.norm.kind], "reads_eps", True),
     ),
     need("norm.qk_width", "norm.qk=true", has_qk_norm),

@@ -28,6 +28,7 @@ NORM_EQUATIONS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     ),
     "gain_free_rms_norm": lambda x, m: x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
     "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
+    "derf": lambda x, m: m.weight * torch.erf(m.slope * x + m.offset) + m.bias,
 }
 # Parameters of a norm of a width.
 NORM_SIZES: dict[str, Callable[[int], int]] = {
@@ -36,6 +37,7 @@ NORM_SIZES: dict[str, Callable[[int], int]] = {
     "zero_centred_rms_norm": lambda width: width,
     "gain_free_rms_norm": lambda width: 0,
     "dyt": lambda width: 2 * width + 1,
+    "derf": lambda width: 2 * width + 2,
 }
 ACTIVATION_EQUATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),

@@ -335,7 +335,7 @@ BAD_INPUT = {
     "model.drop_rate=2": r"model.drop_rate=2.0 .* in \[0, 1\]",
     "activation=rellu": r"activation='rellu' .* did you mean 'relu'",
     "norm.placement=../../x": r"norm.placement='../../x' .* Choose from",
-    "norm.kind=batch": r"norm.kind='batch' .* dyt, gain_free_rms_norm, layer_norm, rms_norm",
+    "norm.kind=batch": r"norm.kind='batch' .* derf, dyt, gain_free_rms_norm, layer_norm, rms_norm",
     "optimizer.betas=[0.9]": r"optimizer.betas=\[0.9\] .* two numbers",
     "optimizer.lr=nan": r"optimizer.lr=nan .* finite",
     "schedule.final_ratio=-1": r"schedule.final_ratio=-1.0",
