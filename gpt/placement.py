@@ -100,8 +100,8 @@ class Reordered(Block):
     """h = x + N(A x); out = h + N(F h); a final norm before the head.
 
     Liu et al. 2021 (Swin Transformer V2), arXiv 2111.09883, whose code starts the norms' scales at
-    0, as the option scale_start does; OLMo 2, arXiv 2501.00656, which pairs it with QK-norm, as
-    `norm.qk=true` does.
+    0, as the option scale_start does; OLMo 2, arXiv 2501.00656, which pairs it with a QK-norm
+    over all heads together, as `norm.qk=projection` does.
     """
 
     final_norm = True

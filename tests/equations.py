@@ -316,7 +316,8 @@ def closed_form(config: GPTConfig) -> int:
     final_norm = paper.final_norm if config.norm.final is None else config.norm.final
     matrices = 4 * d * d + 2 * d * f
     biases = 3 * d * config.qkv_bias + (d + f + d) * config.bias
-    norms = paper.norms * norm(d) + 2 * qk * norm(config.head_dim)
+    qk_width = config.heads_dim if qk == "projection" else config.head_dim
+    norms = paper.norms * norm(d) + 2 * bool(qk) * norm(qk_width)
     block = matrices + biases + norms + paper.own(config, norm)
     places = config.context_length if config.position.kind == "learned" else 0
     before = (config.vocab_size + places) * d + paper.entry(config, norm)

@@ -220,6 +220,7 @@ OF_FIRST = ("shortcut=false", "norm.kind=rms_norm", "norm.final=true", "norm.qk=
         ("reordered", "norm.options.scale_start=0"),
         ("deepnorm", "init=xavier"),
         ("hybrid", "norm.qk=false"),
+        ("hybrid", "norm.qk=projection"),
     ],
 )
 def test_choices_reach_the_model(cli: Cli, toy: tuple[str, ...], norm: str, choice: str) -> None:
@@ -304,6 +305,9 @@ BAD_INPUT = {
     "optimizer.lr=abc": r"optimizer.lr='abc' .* must be a finite number of at least 0$",
     "shortcut=3": r"shortcut='3' .* must be true or false$",
     "norm.final=-7": r"norm.final='-7' .* must be true or false, or null$",
+    "norm.qk=all": r"norm.qk='all' .* must be true, false, head, projection, or null$",
+    "norm.qk=3": r"norm.qk='?3'? .* must be true, false, head, projection, or null$",
+    "norm.qk_width=all": r"'norm.qk_width' .* did you mean 'norm.qk'\?$",
     "wandb.tags=x": r"wandb.tags='x' .* must be a list such as \[a,b\]$",
     "optimizer.betas=0.9": r"optimizer.betas='0.9' .* a list such as \[0.9,0.95\], or null$",
     "model.position=none": r"model.position='none' .* is a section; .* model.position.kind, ",

@@ -156,6 +156,7 @@ OTHER_NAMES = {
     "model.drop_rate": "drop dropout p_drop",
     "model.tie_head": "tie tie_weights tied weight_tying",
     "norm": "norm_type placement",
+    "norm.qk": "qk_layernorm qk_norm qk_width use_qk_norm",
     "activation": "act nonlinearity",
     "init.std": "init_std initializer_range",
     "data": "corpus dataset",

@@ -121,10 +121,6 @@ def check_command(*overrides: str) -> None:
         (["model.feed_forward.clamp=7"], "it needs model.feed_forward.gated=true"),
         (["model=llama_7b", "model.feed_forward.ratio=4"], "it needs model.feed_forward.dim=null"),
         (["match=flops", "model.feed_forward.ratio=2"], "it needs match=null"),
-        (
-            ["norm.qk_width=all"],
-            "has no effect: it needs norm.qk=true",
-        ),
         (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
         (["norm.kind=derf", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
         (["init.std=0.02"], "it needs init.scheme=gpt2 or gpt2_scaled"),
@@ -230,6 +226,7 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
 def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
     assert digest(values_of()).startswith("de47e3410b99d94c")
     assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
+    assert digest(values_of("norm.qk=true")).startswith("9fb748bcd73a49b9")
     newer = ("compile=true", "activation_checkpointing=true", "precision=fp16", "precision=tf32")
     others = {digest(values_of(f"trainer.{each}")) for each in newer}
     assert len(others | {digest(values_of())}) == 5
