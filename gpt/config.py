@@ -177,12 +177,15 @@ class ParallelConfig:
 class InitConfig:
     """How the weights are drawn.
 
-    scheme  see gpt/init.py
-    std     standard deviation of the gpt2 schemes
+    scheme         see gpt/init.py
+    std            standard deviation of the gpt2 schemes
+    embedding_std  that of the token and position embeddings, before `embedding.factor`; None leaves
+                   it to the scheme: std in the gpt2 ones, 1 in the others
     """
 
     scheme: str = setting("torch", choices=INITS)
     std: float = setting(0.02, at_least=0)
+    embedding_std: float | None = setting(None, at_least=0, newer=True)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def without_effect(
 def unmet_elsewhere(settings: Settings) -> dict[str, str]:
     """What the settings lack for others to have an effect, of those outside the model."""
     data, needs = settings.data, dict[str, str]()
+    if settings.model.weights is not None:
+        needs |= dict.fromkeys(("init.std", "init.embedding_std"), "model.weights=null")
     if settings.match:
         needs["feed_forward.ratio"] = "match=null"
     if data.name not in ("text", SHARDS):

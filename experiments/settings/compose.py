@@ -159,6 +159,7 @@ OTHER_NAMES = {
     "norm.qk": "qk_layernorm qk_norm qk_width use_qk_norm",
     "activation": "act nonlinearity",
     "init.std": "init_std initializer_range",
+    "init.embedding_std": "embedding_init_std embed_init_std embed_std",
     "data": "corpus dataset",
     "data.path": "file text text_file",
     "device": "cuda gpu",

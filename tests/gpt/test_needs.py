@@ -77,6 +77,7 @@ OTHERS: dict[str, Any] = {
     "norm.eps": 0.3,
     "norm.qk": "projection",
     "init.std": 0.5,
+    "init.embedding_std": 0.3,
 }
 # What is no part of a model, or can be anything under any other setting.
 SIZES = {"vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"}

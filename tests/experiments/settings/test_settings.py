@@ -124,6 +124,7 @@ def check_command(*overrides: str) -> None:
         (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
         (["norm.kind=derf", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
         (["init.std=0.02"], "it needs init.scheme=gpt2 or gpt2_scaled"),
+        (["model.weights=x", "init.embedding_std=1"], "it needs model.weights=null"),
         (["data.path=text.txt"], "it needs data=text or data=tokens"),
         (["generate.temperature=0", "generate.top_p=0.9"], "it needs generate.temperature above 0"),
     ],
@@ -227,6 +228,7 @@ def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
     assert digest(values_of()).startswith("de47e3410b99d94c")
     assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
     assert digest(values_of("norm.qk=true")).startswith("9fb748bcd73a49b9")
+    assert digest(values_of("init=gpt2")).startswith("20e37591aba852dc")
     newer = ("compile=true", "activation_checkpointing=true", "precision=fp16", "precision=tf32")
     others = {digest(values_of(f"trainer.{each}")) for each in newer}
     assert len(others | {digest(values_of())}) == 5
