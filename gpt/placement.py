@@ -78,7 +78,7 @@ class Sandwich(Block):
 
 @PLACEMENTS("peri_ln")
 class PeriLN(Sandwich):
-    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), by an option.
+    """As sandwich; by an option with a norm on the embeddings, x_0 = N(embeddings).
 
     Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
     """
@@ -87,7 +87,7 @@ class PeriLN(Sandwich):
     class Options:
         """embedding_norm: whether the embeddings pass a norm before the first block."""
 
-        embedding_norm: bool = True
+        embedding_norm: bool = False
 
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:

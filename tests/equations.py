@@ -289,7 +289,7 @@ PAPERS = {
         sandwich,
         True,
         norms=4,
-        entry=lambda c, norm: norm(c.emb_dim) * c.norm.options.get("embedding_norm", True),
+        entry=lambda c, norm: norm(c.emb_dim) * c.norm.options.get("embedding_norm", False),
     ),
     "reordered": Paper(reordered, True),
     "deepnorm": Paper(partial(post, a=8**0.25), False),

@@ -216,7 +216,7 @@ OF_FIRST = ("shortcut=false", "norm.kind=rms_norm", "norm.final=true", "norm.qk=
             if norm not in (*FIRST, "b2t")
         ),
         ("mix_ln", "norm.options.fraction=0.5"),
-        ("peri_ln", "norm.options.embedding_norm=false"),
+        ("peri_ln", "norm.options.embedding_norm=true"),
         ("reordered", "norm.options.scale_start=0"),
         ("deepnorm", "init=xavier"),
         ("hybrid", "norm.qk=false"),

@@ -195,3 +195,9 @@ class Lab:
         ]
         targets = torch.randint(0, config.vocab_size, (windows, length), generator=random)
         return torch.stack(rows).to(self.device), targets.to(self.device)
+
+
+def placed(placement: str) -> list[str]:
+    """The overrides that choose a placement; peri_ln as it was measured, with its optional norm."""
+    options = ["norm.options.embedding_norm=true"] if placement == "peri_ln" else []
+    return [f"norm={placement}", *options]

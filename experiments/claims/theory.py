@@ -20,7 +20,7 @@ from experiments.claims.claim import (
     log_slope,
     slope,
 )
-from experiments.claims.lab import Lab
+from experiments.claims.lab import Lab, placed
 from experiments.settings.schema import Settings
 from experiments.training.loss import language_model_loss
 from experiments.training.optimizer import make_optimizer
@@ -291,7 +291,7 @@ def variance_growth(lab: Lab) -> Evidence:
             if init == "gpt2" and seed not in lab.few_seeds:
                 continue
             width = f"model.emb_dim={lab.budget.width}"
-            settings = lab.settings(f"norm={placement}", *XIONG, width, f"init={init}")
+            settings = lab.settings(*placed(placement), *XIONG, width, f"init={init}")
             model = lab.model(settings, seed, DEEP)
             tokens, _ = lab.random_batch(settings, seed, SEQUENCES)
             with outputs([block.add_2 for block in model.blocks]) as sums:

@@ -18,7 +18,7 @@ from experiments.claims.claim import (
     Source,
     claim,
 )
-from experiments.claims.lab import Budget, Lab
+from experiments.claims.lab import Budget, Lab, placed
 
 MICRO_SETTING = (
     "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
@@ -60,7 +60,7 @@ def arm_overrides(
     """
     steps = budget.steps[1] if steps is None else steps
     return (
-        f"norm={placement}",
+        *placed(placement),
         f"init={init}",
         f"norm.qk={'true' if qk else 'null'}",
         f"model.n_layers={n_layers}",

@@ -174,8 +174,10 @@ def test_what_stands_before_and_after_the_blocks() -> None:
     """Entry and final norm of the placements that have their own, written out."""
     tokens = torch.randint(0, 11, (3, 8))
     norm = partial(nn.functional.layer_norm, normalized_shape=(12,))
-    for placement, final_norm in itertools.product(("peri_ln", "residual_dual"), (True, False)):
-        model = small_model({"norm.placement": placement, "norm.final": final_norm})
+    options: dict[str, dict[str, Any]] = {"peri_ln": {"embedding_norm": True}, "residual_dual": {}}
+    for placement, final_norm in itertools.product(options, (True, False)):
+        chosen = {"norm.placement": placement, "norm.options": options[placement]}
+        model = small_model({**chosen, "norm.final": final_norm})
         x = model.token_embedding(tokens) + model.position_embedding.weight
         state: Any = norm(x) if placement == "peri_ln" else (x, x)
         for block in model.blocks:
@@ -186,7 +188,7 @@ def test_what_stands_before_and_after_the_blocks() -> None:
             p, d = state
             last = p + (norm(d) if final_norm else d)
         torch.testing.assert_close(model(tokens), last @ model.head.weight.T)
-    plain = small_model({"norm.placement": "peri_ln", "norm.options.embedding_norm": False})
+    plain = small_model({"norm.placement": "peri_ln"})
     sandwich = small_model({"norm.placement": "sandwich"}, seed=1)
     plain.load_state_dict(sandwich.state_dict())  # the same parameters
     assert torch.equal(plain(tokens), sandwich(tokens))

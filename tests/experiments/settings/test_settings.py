@@ -228,6 +228,8 @@ def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
     assert digest(values_of()).startswith("de47e3410b99d94c")
     assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
     assert digest(values_of("norm.qk=true")).startswith("9fb748bcd73a49b9")
+    peri_ln = ("norm=peri_ln", "norm.options.embedding_norm=true")  # its default then
+    assert digest(values_of(*peri_ln)).startswith("30365f01b1666fa9")
     assert digest(values_of("init=gpt2")).startswith("20e37591aba852dc")
     newer = ("compile=true", "activation_checkpointing=true", "precision=fp16", "precision=tf32")
     others = {digest(values_of(f"trainer.{each}")) for each in newer}
