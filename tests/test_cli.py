@@ -312,7 +312,7 @@ BAD_INPUT = {
     "optimizer.betas=0.9": r"optimizer.betas='0.9' .* a list such as \[0.9,0.95\], or null$",
     "model.position=none": r"model.position='none' .* is a section; .* model.position.kind, ",
     "norm.options=3": r"norm.options='3' .* must be names with their values$",
-    "optimizer=3": r"optimizer='3' .* Choose from: adamw, sgd$",
+    "optimizer=3": r"optimizer='3' .* Choose from: adamw, muon, sgd$",
     "trainer=null": r"trainer='null' .* Choose from: long, quick$",
     "init=": r"init='' .* Choose from: deepnorm,",
     "wandb=disabled": r"wandb='disabled' .* is a section; set its parts: wandb.mode,",

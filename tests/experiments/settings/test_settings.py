@@ -107,6 +107,11 @@ def test_an_error_names_the_field_as_it_is_typed(override: str, field: str) -> N
         (["optimizer.momentum=0.5"], "optimizer=adamw has none; leave it null, or choose opt"),
         (["optimizer.betas=null"], "optimizer.betas=None is not valid: optimizer=adamw needs two"),
         (["optimizer=sgd", "optimizer.betas=[0.9,0.95]"], "optimizer=sgd has none; leave it null"),
+        (
+            ["optimizer=muon", "optimizer.momentum=1"],
+            "optimizer.momentum=1.0 is not valid",
+        ),
+        (["optimizer=muon", "optimizer.betas=null"], "optimizer=muon needs two numbers"),
         (["optimizer=sgd", "optimizer.name=adamw"], "optimizer.momentum=0.9 is not valid"),
     ],
 )
