@@ -61,7 +61,7 @@ class SelfAttention(nn.Module):
         out_bias = config.bias if attention.out_bias is None else attention.out_bias
         self.out_proj = nn.Linear(config.heads_dim, config.emb_dim, bias=out_bias)
         self.dropout = nn.Dropout(config.drop_rate)
-        self.over_all = config.norm.qk_width == "all"
+        self.over_all = config.norm.qk == "projection"
         query, key = self.widths[:2] if self.over_all else 2 * [self.head_dim]
         self.query_norm = make_norm(config, query, inside.query)
         self.key_norm = make_norm(config, key, inside.key)

@@ -94,7 +94,7 @@ class Block(nn.Module):
     def inside_of(cls, config: GPTConfig) -> Inside:
         """What stands inside the branches; of query and key what the config says, if it does."""
         qk = config.norm.qk
-        return cls.inside if qk is None else replace(cls.inside, query=qk, key=qk)
+        return cls.inside if qk is None else replace(cls.inside, query=bool(qk), key=bool(qk))
 
     @classmethod
     def fixes(cls, config: GPTConfig) -> dict[str, float | bool | str]:

@@ -6,6 +6,7 @@ Each check raises a ConfigError that names the field as it is typed, its value a
 import dataclasses
 import functools
 import math
+import operator
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Valid:
 
 
 ANYTHING = Valid()
+FLAG_OR_NAME = bool | str
 # The type of each field of a dataclass; to find it out takes longer than to check a value.
 hints_of: Callable[[Any], Mapping[str, Any]] = functools.cache(get_type_hints)
 
@@ -74,8 +76,8 @@ def check_fields(description: Any, prefix: str = "") -> None:
 def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) -> None:
     """Raise ConfigError unless `value` is of the type `hint` and `valid`.
 
-    Names, numbers, lists of either and flags are checked, alone or `| None`; of other types
-    nothing is known.
+    Names, numbers, lists of either and flags are checked, and flags that may be names, alone or
+    `| None`; of other types nothing is known.
     """
     kind, optional = without_none(hint)
     if optional and value is None:
@@ -92,6 +94,8 @@ def check_value(name: str, value: object, hint: Any, valid: Valid = ANYTHING) ->
         if isinstance(value, list) and valid.choices is not None:
             for item in value:
                 check_choice(name, item, valid.choices)
+    elif kind == FLAG_OR_NAME:
+        fits = isinstance(value, bool) or value in list(valid.choices or ())
     elif kind in (bool, str):
         fits = isinstance(value, kind)
     else:
@@ -104,8 +108,8 @@ def without_none(hint: Any) -> tuple[Any, bool]:
     """The type `hint` without `| None`, and whether it had that."""
     if get_origin(hint) not in (Union, types.UnionType) or type(None) not in get_args(hint):
         return hint, False
-    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
-    return kind, True
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return functools.reduce(operator.or_, kinds), True
 
 
 def in_words(hint: Any, valid: Valid = ANYTHING) -> str:
@@ -113,6 +117,8 @@ def in_words(hint: Any, valid: Valid = ANYTHING) -> str:
     kind, optional = without_none(hint)
     if kind in (int, float):
         words = ("a whole number" if kind is int else "a finite number") + bounds_in_words(valid)
+    elif kind == FLAG_OR_NAME:
+        words = ", ".join(["true", "false", *(valid.choices or ())])
     elif get_origin(kind) is dict:
         words = "names with their values"
     elif get_origin(kind) is list:

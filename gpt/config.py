@@ -31,9 +31,9 @@ class NormConfig:
     kind       see gpt/norm.py
     eps        added to the variance or mean square under the root
     final      whether a norm precedes the head; None leaves it to the placement
-    qk         whether a norm stands on queries and keys; None leaves it to the placement
-    qk_width   of that norm: `head`, one for each head's head_dim features, shared by the heads, or
-               `all`, over the features of all heads together
+    qk         of queries and keys: `head`, a norm over each head's features, shared by the heads,
+               as Dehghani et al. 2023; `projection`, one over the features of all heads together,
+               as OLMo 2; True is head; False is none; None leaves it to the placement
     options    parameters of the placement's own, by name; what is absent is as in its paper
 
     Raises ConfigError for an option that the placement does not have.
@@ -43,8 +43,7 @@ class NormConfig:
     kind: str = setting("layer_norm", choices=NORMS)
     eps: float = setting(1e-5, at_least=0)
     final: bool | None = None
-    qk: bool | None = None
-    qk_width: str = setting("head", choices=("head", "all"), newer=True)
+    qk: bool | str | None = setting(None, choices=("head", "projection"))
     options: dict[str, Any] = setting(factory=dict)
 
 
@@ -178,12 +177,15 @@ class ParallelConfig:
 class InitConfig:
     """How the weights are drawn.
 
-    scheme  see gpt/init.py
-    std     standard deviation of the gpt2 schemes
+    scheme         see gpt/init.py
+    std            standard deviation of the gpt2 schemes
+    embedding_std  that of the token and position embeddings, before `embedding.factor`; None leaves
+                   it to the scheme: std in the gpt2 ones, 1 in the others
     """
 
     scheme: str = setting("torch", choices=INITS)
     std: float = setting(0.02, at_least=0)
+    embedding_std: float | None = setting(None, at_least=0, newer=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each scheme takes the matrices of a freshly built model, which PyTorch has already drawn, each with
 its role, in the order in which the model has them, and redraws what it defines in that order.
-No gradients are recorded meanwhile.
+Embeddings are N(0, embedding_std(config)^2) then, as most schemes leave them. No gradients are
+recorded meanwhile.
 """
 
 import math
@@ -31,7 +32,9 @@ def gpt2(weights: Sequence[Weight], config: GPTConfig) -> None:
     Radford et al. 2019 (GPT-2) with std = 0.02.
     """
     for weight in weights:
-        nn.init.normal_(weight.matrix, std=config.init.std)
+        is_embedding = weight.role in EMBEDDINGS
+        std = embedding_std(config) if is_embedding else config.init.std
+        nn.init.normal_(weight.matrix, std=std)
     zero_biases(weights)
 
 
@@ -89,6 +92,22 @@ def xiong(weights: Sequence[Weight], config: GPTConfig) -> None:
             nn.init.zeros_(weight.matrix)
         elif weight.role == "out":
             nn.init.eye_(weight.matrix)
+
+
+def initialise(weights: Sequence[Weight], config: GPTConfig) -> None:
+    """Apply the scheme to the matrices of a freshly built model, whose embeddings are N(0, 1)."""
+    if config.init.embedding_std is not None:
+        for weight in weights:
+            if weight.role in EMBEDDINGS:
+                weight.matrix.mul_(config.init.embedding_std)
+    INITS[config.init.scheme](weights, config)
+
+
+def embedding_std(config: GPTConfig) -> float:
+    """Standard deviation of the embeddings: what the config says, or else what the scheme draws."""
+    if config.init.embedding_std is not None:
+        return config.init.embedding_std
+    return config.init.std if config.init.scheme in ("gpt2", "gpt2_scaled") else 1.0
 
 
 def init_gain(scheme: str, n_layers: int) -> float | None:

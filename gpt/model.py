@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from gpt.block import Block
 from gpt.cache import Reading
 from gpt.config import GPTConfig
-from gpt.registry import INITS, POSITIONS, ConfigError
+from gpt.init import initialise
+from gpt.registry import POSITIONS, ConfigError
 from gpt.weights import Weight, weight_of
 
 
@@ -53,7 +54,7 @@ class GPT(nn.Module):
         self.reading: Reading | None = None  # of generation, see gpt/cache.py
         self.recomputes = False  # whether backward computes each block again, from its input alone
         with torch.no_grad():
-            INITS[config.init.scheme](list(self.weights()), config)
+            initialise(list(self.weights()), config)
 
     def tie(self) -> None:
         """Let the head share the token embedding's weight, where the config says so."""

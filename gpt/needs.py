@@ -27,12 +27,6 @@ def need(settings: str, needed: str, met: Callable[[GPTConfig], Any]) -> Need:
     return Need(tuple(settings.split()), needed, met)
 
 
-def has_qk_norm(config: GPTConfig) -> bool:
-    """Whether a norm stands on queries and keys."""
-    inside = config.placement.inside_of(config)
-    return bool(inside.query or inside.key)
-
-
 RAMP = "position.yarn.original_length position.yarn.beta_fast position.yarn.beta_slow"
 ROTARY = "position.fraction position.interleaved position.in_float32 position.yarn.factors"
 # By what is known to leave a setting out, so that a kind that is added later may read it. no_norm,
@@ -40,10 +34,9 @@ ROTARY = "position.fraction position.interleaved position.in_float32 position.ya
 NEEDS = (
     need(
         "norm.eps",
-        "norm.kind other than dyt",
+        "norm.kind other than dyt and derf",
         lambda c: getattr(NORMS[c.norm.kind], "reads_eps", True),
     ),
-    need("norm.qk_width", "norm.qk=true", has_qk_norm),
     need(
         "init.std",
         "init.scheme=gpt2 or gpt2_scaled",

@@ -78,6 +78,22 @@ class DynamicTanh(nn.Module):
         return self.weight * torch.tanh(self.slope * x) + self.bias
 
 
+@NORMS("derf")
+class DynamicErf(DynamicTanh):
+    """g erf(a x + s) + b: elementwise as dyt; eps has no part in it.
+
+    The scalars a and s start at 0.5 and 0, scale g at 1, shift b at 0. Chen et al. 2025, arXiv
+    2512.10938.
+    """
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps)
+        self.offset = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * torch.erf(self.slope * x + self.offset) + self.bias
+
+
 def make_norm(config: GPTConfig, width: int, present: bool = True) -> nn.Module:
     """A norm of the configured kind, or the identity where there is to be none."""
     return NORMS[config.norm.kind](width, config.norm.eps) if present else nn.Identity()

@@ -141,7 +141,7 @@ def check_start(config: GPTConfig, start: float) -> None:
 
 @PLACEMENTS("peri_ln")
 class PeriLN(Sandwich):
-    """As sandwich, and a norm on the embeddings: x_0 = N(embeddings), by an option.
+    """As sandwich; by an option with a norm on the embeddings, x_0 = N(embeddings).
 
     Kim et al. 2025, arXiv 2502.02732, where the norm on the embeddings is optional.
     """
@@ -150,7 +150,7 @@ class PeriLN(Sandwich):
     class Options(Sandwich.Options):
         """As sandwich's. embedding_norm: whether the embeddings pass a norm first."""
 
-        embedding_norm: bool = True
+        embedding_norm: bool = False
 
     @classmethod
     def make_entry(cls, config: GPTConfig) -> nn.Module:
@@ -163,8 +163,8 @@ class Reordered(Block):
     """h = x + N(A x); out = h + N(F h); a final norm before the head.
 
     Liu et al. 2021 (Swin Transformer V2), arXiv 2111.09883, whose code starts the norms' scales at
-    0, as the option scale_start does; OLMo 2, arXiv 2501.00656, which pairs it with QK-norm, as
-    `norm.qk=true` does.
+    0, as the option scale_start does; OLMo 2, arXiv 2501.00656, which pairs it with a QK-norm
+    over all heads together, as `norm.qk=projection` does.
     """
 
     final_norm = True

@@ -28,6 +28,7 @@ OTHER_WORDS = {
     "norm.kind=layer_norm": "layernorm ln",
     "norm.kind=rms_norm": "rmsnorm rms",
     "norm.kind=dyt": "dyt",
+    "norm.kind=derf": "derf dynamicerf",
     "rotary": "rope",
     "learned": "absolute wpe",
     "zero_centred_rms_norm": "zerocenteredrmsnorm gemmarmsnorm",

@@ -28,6 +28,7 @@ NORM_EQUATIONS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     ),
     "gain_free_rms_norm": lambda x, m: x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5),
     "dyt": lambda x, m: m.weight * torch.tanh(m.slope * x) + m.bias,
+    "derf": lambda x, m: m.weight * torch.erf(m.slope * x + m.offset) + m.bias,
 }
 # Parameters of a norm of a width.
 NORM_SIZES: dict[str, Callable[[int], int]] = {
@@ -36,6 +37,7 @@ NORM_SIZES: dict[str, Callable[[int], int]] = {
     "zero_centred_rms_norm": lambda width: width,
     "gain_free_rms_norm": lambda width: 0,
     "dyt": lambda width: 2 * width + 1,
+    "derf": lambda width: 2 * width + 2,
 }
 ACTIVATION_EQUATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
@@ -343,7 +345,7 @@ PAPERS = {
         True,
         norms=4,
         own=gpas,
-        entry=lambda c, norm: norm(c.emb_dim) * c.norm.options.get("embedding_norm", True),
+        entry=lambda c, norm: norm(c.emb_dim) * c.norm.options.get("embedding_norm", False),
     ),
     "reordered": Paper(reordered, True),
     "deepnorm": Paper(partial(post, a=8**0.25), False),
@@ -391,7 +393,8 @@ def closed_form(config: GPTConfig) -> int:
     final_norm = paper.final_norm if config.norm.final is None else config.norm.final
     matrices = 4 * d * d + 2 * d * f
     biases = 3 * d * config.qkv_bias + (d + f + d) * config.bias
-    norms = paper.norms * norm(d) + 2 * qk * norm(config.head_dim)
+    qk_width = config.heads_dim if qk == "projection" else config.head_dim
+    norms = paper.norms * norm(d) + 2 * bool(qk) * norm(qk_width)
     block = matrices + biases + norms + paper.own(config, norm)
     places = config.context_length if config.position.kind == "learned" else 0
     before = (config.vocab_size + places) * d + paper.entry(config, norm)

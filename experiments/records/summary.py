@@ -100,6 +100,7 @@ class Summary:
     shortcut          whether the sublayers add their input
     activation        activation
     init              init.scheme
+    embedding_std     standard deviation with which embeddings are drawn
     n_layers          blocks
     emb_dim           width of the stream
     init_gain         what the initialisation scales the branches' weights by, where it does
@@ -159,6 +160,7 @@ class Summary:
     shortcut: bool | None = None
     activation: str | None = None
     init: str | None = None
+    embedding_std: float | None = None
     n_layers: int | None = None
     emb_dim: int | None = None
     init_gain: float | None = None

@@ -67,8 +67,8 @@ class OptimizerSettings:
     """optimizer: see experiments/training/optimizer.py.
 
     weight_decay  on matrices only
-    betas         of adamw alone
-    momentum      of sgd alone
+    betas         of adamw, and of muon for what AdamW updates there
+    momentum      of sgd and muon
     """
 
     name: str

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.training.precision import PRODUCTS
-from gpt import GPT, head_loss
+from gpt import GPT, GPTConfig, head_loss
 from normscope.streams import evaluating
 
 log = logging.getLogger(__name__)
@@ -70,10 +70,16 @@ def causes_of_high_start(model: GPT, tokens: Tensor) -> list[str]:
         causes.append(f"the head reads a stream of root mean square {size:.3g}{remedy}")
     if config.tie_head:
         causes.append(
-            f"the head is tied to embeddings of root mean square {spread:.2g}, as init="
-            f"{config.init.scheme} draws them: model.tie_head=false unties it, init=gpt2 draws "
-            "smaller ones"
+            f"the head is tied to embeddings of root mean square {spread:.2g}, as "
+            f"{drawn_by(config)} draws them: model.tie_head=false unties it, "
+            "init.embedding_std=0.02 draws smaller ones"
         )
     elif not causes:
         causes.append(f"the head's weights have a root mean square of {spread:.2g}")
     return causes
+
+
+def drawn_by(config: GPTConfig) -> str:
+    """The setting that decides with which standard deviation embeddings are drawn."""
+    own = config.init.embedding_std
+    return f"init={config.init.scheme}" if own is None else f"init.embedding_std={own:g}"

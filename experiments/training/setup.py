@@ -32,7 +32,7 @@ from experiments.training.precision import faster_precision
 from experiments.training.tally import Tally
 from gpt import GPT, PLACEMENTS, GPTConfig
 from gpt.count import cached_values, flops_per_token_of, is_of_experts, met_parameters
-from gpt.init import init_gain
+from gpt.init import embedding_std, init_gain
 from normscope.anatomy import Place, anatomy_of
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def describe_model(recorder: Recorder, config: GPTConfig) -> None:
     summary.paper_init = placement.init
     summary.norm, summary.shortcut = config.norm.kind, config.shortcut
     summary.activation, summary.init = config.activation, scheme
+    summary.embedding_std = embedding_std(config)
     summary.n_layers, summary.emb_dim = config.n_layers, config.emb_dim
     summary.init_gain = init_gain(scheme, config.n_layers)
 

@@ -223,12 +223,11 @@ def norm_spelled_out(config: GPTConfig) -> NormConfig:
     """What the placement says where the config says nothing."""
     placement, norm = config.placement, config.norm
     inside = placement.inside_of(config)
-    qk = inside.query and inside.key
+    width = "projection" if norm.qk == "projection" else "head"
     return replace(
         norm,
         final=placement.has_final_norm(config),
-        qk=qk,
-        qk_width=norm.qk_width if qk else "head",
+        qk=inside.query and inside.key and width,
         options=asdict(placement.options(config)),
     )
 

@@ -44,7 +44,7 @@ enter(
         | {
             "norm.placement": "sandwich",
             "norm.kind": "zero_centred_rms_norm",
-            "norm.qk": True,
+            "norm.qk": "head",
             "bias": False,
         },
         entries=(

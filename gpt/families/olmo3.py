@@ -24,7 +24,7 @@ enter(
         "Olmo3ForCausalLM",
         holds=RMS
         | GATED
-        | {"norm.placement": "reordered", "norm.qk": True, "norm.qk_width": "all", "bias": False}
+        | {"norm.placement": "reordered", "norm.qk": "projection", "bias": False}
         | {"position.in_float32": True},
         entries=(
             *SIZES,

@@ -23,7 +23,7 @@ enter(
     Family(
         "qwen3",
         "Qwen3ForCausalLM",
-        holds=RMS | GATED | {"norm.qk": True, "bias": False},
+        holds=RMS | GATED | {"norm.qk": "head", "bias": False},
         entries=(
             *SIZES,
             SILU,

@@ -275,8 +275,15 @@ def test_a_factor_is_rounded_to_the_type_of_the_embeddings() -> None:
     assert torch.equal(model.embed(tokens), rounded)
 
 
+def test_true_is_the_earlier_spelling_of_a_norm_over_each_head() -> None:
+    tokens = torch.randint(11, (1, LENGTH))
+    former, new = (small_model({"norm.qk": qk})(tokens) for qk in (True, "head"))
+    assert torch.equal(former, new)
+    assert not torch.equal(new, small_model({"norm.qk": "projection"})(tokens))
+
+
 def test_a_norm_over_all_heads_is_not_one_over_each() -> None:
-    changes = {"norm.qk": True, "norm.qk_width": "all", "norm.kind": "rms_norm"}
+    changes = {"norm.qk": "projection", "norm.kind": "rms_norm"}
     attention = drawn(
         SelfAttention(
             changed(SMALL, changes),

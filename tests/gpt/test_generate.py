@@ -34,7 +34,7 @@ VARIANTS: list[dict[str, Any]] = [
     {**ROTARY, "position.bases": [100.0, 0.0]},
     {**ROTARY, **YARN},
     {"embedding.dim": 5, "embedding.factor": 3.0},
-    {"norm.qk": True, "norm.qk_width": "all"},
+    {"norm.qk": "projection"},
     {"experts.count": 4, "experts.active": 2},
     {"parallel.enabled": True, "parallel.shared": True},
     *({"norm.placement": name, "parallel.enabled": True} for name in PARALLEL),

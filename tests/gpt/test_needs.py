@@ -75,12 +75,13 @@ OTHERS: dict[str, Any] = {
     "activation": "relu",
     "norm.kind": "rms_norm",
     "norm.eps": 0.3,
-    "norm.qk_width": "all",
+    "norm.qk": "projection",
     "init.std": 0.5,
+    "init.embedding_std": 0.3,
 }
 # What is no part of a model, or can be anything under any other setting.
 SIZES = {"vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"}
-OPEN = {"norm.placement", "norm.final", "norm.qk", "position.kind", "init.scheme"}
+OPEN = {"norm.placement", "norm.final", "position.kind", "init.scheme"}
 
 
 def described(changes: Mapping[str, Any]) -> GPTConfig:

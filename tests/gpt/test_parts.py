@@ -23,6 +23,7 @@ from gpt import (
     parameter_count,
 )
 from gpt.attention import SelfAttention
+from gpt.init import embedding_std
 
 SMALL = GPTConfig(11, 8, 12, 3, 2)
 
@@ -226,6 +227,29 @@ def test_initialisation_schemes() -> None:
     assert has_std(xavier.token_embedding.weight, 1.0)
     others = {"deepnorm", "sub_ln", "xiong"}  # in test_placement.py, with what they belong to
     assert set(INITS) == {"torch", "gpt2", "gpt2_scaled", "xavier"} | others
+
+
+@pytest.mark.parametrize("scheme", INITS)
+def test_embeddings_have_the_standard_deviation_of_the_scheme_or_their_own(scheme: str) -> None:
+    """The numbers of their own are the scheme's, multiplied, and no other weight changes."""
+    config = GPTConfig(4000, 500, 12, 3, 1, init=InitConfig(scheme))
+
+    def drawn(**init: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        made = dataclasses.replace(config, init=InitConfig(scheme, **init))
+        return GPT(made).state_dict()
+
+    plain, own = drawn(), drawn(embedding_std=0.63)
+    assert plain["token_embedding.weight"].std().item() == pytest.approx(
+        embedding_std(config), 0.02
+    )
+    for name, weight in plain.items():
+        if name in ("token_embedding.weight", "position_embedding.weight"):
+            weight = weight * (0.63 / embedding_std(config))
+        torch.testing.assert_close(own[name], weight, msg=name)
+    assert not drawn(embedding_std=0.0)["token_embedding.weight"].any()
+    zero = drawn(std=0.0, embedding_std=0.63)["token_embedding.weight"]
+    assert zero.std().item() == pytest.approx(0.63, 0.02)
 
 
 def test_without_positions_a_model_is_one_whose_vectors_are_zero() -> None:

@@ -210,9 +210,14 @@ def test_what_stands_before_and_after_the_blocks() -> None:
     """Entry and final norm of the placements that have their own, written out."""
     tokens = torch.randint(0, 11, (3, 8))
     norm = partial(nn.functional.layer_norm, normalized_shape=(12,))
-    around = ("peri_ln", "residual_dual", "siamese")
-    for placement, final_norm in itertools.product(around, (True, False)):
-        model = small_model({"norm.placement": placement, "norm.final": final_norm})
+    options: dict[str, dict[str, Any]] = {
+        "peri_ln": {"embedding_norm": True},
+        "residual_dual": {},
+        "siamese": {},
+    }
+    for placement, final_norm in itertools.product(options, (True, False)):
+        chosen = {"norm.placement": placement, "norm.options": options[placement]}
+        model = small_model({**chosen, "norm.final": final_norm})
         x = model.token_embedding(tokens) + model.position_embedding.weight
         state: Any = norm(x) if placement == "peri_ln" else (x, x)
         for block in model.blocks:
@@ -226,7 +231,7 @@ def test_what_stands_before_and_after_the_blocks() -> None:
             p, d = state
             last = p + (norm(d) if final_norm else d)
         torch.testing.assert_close(model(tokens), last @ model.head.weight.T)
-    plain = small_model({"norm.placement": "peri_ln", "norm.options.embedding_norm": False})
+    plain = small_model({"norm.placement": "peri_ln"})
     sandwich = small_model({"norm.placement": "sandwich"}, seed=1)
     plain.load_state_dict(sandwich.state_dict())  # the same parameters
     assert torch.equal(plain(tokens), sandwich(tokens))
@@ -523,15 +528,17 @@ def test_shortcut_off_passes_no_input_through(placement: str) -> None:
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_counts_equal_the_closed_form(placement: str, norm: str) -> None:
-    """Under every combination, of a model that allocates nothing."""
+    """Under every combination, of a model that allocates nothing; the kinds with all biases."""
     chosen = {
         "n_layers": 2,
         "feed_forward.ratio": 2,
         "norm.placement": placement,
         "norm.kind": norm,
     }
-    flags, choices = (True, False), (None, True, False)
-    for tie, qkv_bias, bias, qk, final in itertools.product(flags, flags, flags, choices, choices):
+    flags, choices = ((True, False) if norm == "layer_norm" else (True,)), (None, True, False)
+    for tie, qkv_bias, bias, qk, final in itertools.product(
+        flags, flags, flags, (*choices, "projection"), choices
+    ):
         biases = {"tie_head": tie, "qkv_bias": qkv_bias, "bias": bias}
         config = changed(SMALL, {**chosen, **biases, "norm.qk": qk, "norm.final": final})
         assert parameter_count(config) == closed_form(config)

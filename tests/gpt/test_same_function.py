@@ -202,7 +202,7 @@ def test_blooms_residual_after_the_norm_is_post_ln_with_a_norm_on_the_embeddings
 
 
 def test_peri_ln_without_the_norm_on_the_embeddings_is_sandwich() -> None:
-    model = made("peri_ln", {"norm.options.embedding_norm": False})
+    model = made("peri_ln")
     assert_same_function(model, with_parameters_of(model, made("sandwich")))
 
 

@@ -57,7 +57,8 @@ def test_every_parameter_of_our_model_has_its_place_in_its_order() -> None:
 
 
 def test_what_a_placement_puts_around_the_blocks_has_its_place() -> None:
-    peri = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig("peri_ln")))))
+    norm = NormConfig("peri_ln", options={"embedding_norm": True})
+    peri = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, norm=norm))))
     assert peri["entry.weight"] == (-1, "entry")
     dual = components(anatomy_of(GPT(GPTConfig(11, 8, 12, 3, 1, norm=NormConfig("residual_dual")))))
     assert dual["final_norm.norm.weight"] == (1, "final_norm")

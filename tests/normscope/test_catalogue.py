@@ -15,11 +15,12 @@ from normscope import Probes, anatomy_of, catalogue
 from normscope.__main__ import page
 from normscope.stats import ACTIVATIONS, MOMENTS, described
 
+NORMED = ("norm=peri_ln", "norm.options.embedding_norm=true")  # of the embeddings, too
 RUNS = (
     ("experiment=train", "norm=residual_dual", "norm.final=true"),
-    ("experiment=train", "norm=peri_ln", "model.n_layers=4", "trainer.steps=1"),
+    ("experiment=train", *NORMED, "model.n_layers=4", "trainer.steps=1"),
     ("experiment=train", "norm=admin"),
-    ("experiment=init_gradients", "norm=peri_ln"),
+    ("experiment=init_gradients", *NORMED),
     ("experiment=init_gradients", "norm=admin"),
     ("experiment=shortcut",),
     ("experiment=train", "model.experts.count=3", "model.experts.active=2", "trainer.steps=1"),

@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "dropout": ("model.drop_rate=0.2", "trainer.accumulate=2", "norm=post_ln"),
     "sgd": ("optimizer=sgd", "trainer.clip=0.1", "schedule=linear", "trainer.keep_best=true"),
     "coarse": ("trainer.log_every=4", "trainer.probe_every=5", "trainer.eval_every=3"),
+    "muon": ("optimizer=muon", "trainer.precision=fp16", "model.feed_forward.gated=true"),
     "bf16": ("trainer.precision=bf16", "tokenizer=gpt2_compact", "norm.kind=rms_norm"),
 }
 CUTS: list[Any] = [("adamw", cut) for cut in (0, 5)]

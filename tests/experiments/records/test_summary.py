@@ -23,7 +23,7 @@ from normscope.stats import Row
 START = ["status", "runner", "seed", "settings_sha256", "settings", "overrides"]
 MODEL = [
     *["placement", "final_norm", "qk_norm", "paper_final_norm", "paper_init", "norm"],
-    *["shortcut", "activation", "init", "n_layers", "emb_dim", "parameters"],
+    *["shortcut", "activation", "init", "embedding_std", "n_layers", "emb_dim", "parameters"],
     *["active_parameters", "ff_dim", "flops_per_token", "cache_bytes"],
 ]
 END = [

@@ -28,6 +28,7 @@ from experiments.settings.identity import (
 )
 from experiments.settings.schema import Settings
 from experiments.settings.typed import names_of
+from experiments.training.optimizer import OPTIMIZERS, OWN
 from gpt import PLACEMENTS, ConfigError, GPTConfig
 from gpt.checks import Valid, valid_of
 
@@ -100,6 +101,26 @@ def test_an_error_names_the_field_as_it_is_typed(override: str, field: str) -> N
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer.momentum=0.5"], "optimizer=adamw has none; leave it null, or choose opt"),
+        (["optimizer.betas=null"], "optimizer.betas=None is not valid: optimizer=adamw needs two"),
+        (["optimizer=sgd", "optimizer.betas=[0.9,0.95]"], "optimizer=sgd has none; leave it null"),
+        (
+            ["optimizer=muon", "optimizer.momentum=1"],
+            "optimizer.momentum=1.0 is not valid",
+        ),
+        (["optimizer=muon", "optimizer.betas=null"], "optimizer=muon needs two numbers"),
+        (["optimizer=sgd", "optimizer.name=adamw"], "optimizer.momentum=0.9 is not valid"),
+    ],
+)
+def test_what_belongs_to_another_optimizer_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        checked_settings(values_of(*overrides))
+    assert OWN.keys() == OPTIMIZERS.keys()
+
+
 def check_command(*overrides: str) -> None:
     check_effects([checked_settings(values_of(*overrides))], names_of(overrides))
 
@@ -121,12 +142,10 @@ def check_command(*overrides: str) -> None:
         (["model.feed_forward.clamp=7"], "it needs model.feed_forward.gated=true"),
         (["model=llama_7b", "model.feed_forward.ratio=4"], "it needs model.feed_forward.dim=null"),
         (["match=flops", "model.feed_forward.ratio=2"], "it needs match=null"),
-        (
-            ["norm.qk_width=all"],
-            "has no effect: it needs norm.qk=true",
-        ),
-        (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt"),
+        (["norm.kind=dyt", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
+        (["norm.kind=derf", "norm.eps=0.1"], "it needs norm.kind other than dyt and derf"),
         (["init.std=0.02"], "it needs init.scheme=gpt2 or gpt2_scaled"),
+        (["model.weights=x", "init.embedding_std=1"], "it needs model.weights=null"),
         (["data.path=text.txt"], "it needs data=text or data=tokens"),
         (["generate.temperature=0", "generate.top_p=0.9"], "it needs generate.temperature above 0"),
     ],
@@ -229,6 +248,10 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
 def test_runs_on_the_embedded_text_have_the_hash_of_version_0_5() -> None:
     assert digest(values_of()).startswith("de47e3410b99d94c")
     assert digest(values_of("tokenizer=char")).startswith("09eff0533bc65dae")
+    assert digest(values_of("norm.qk=true")).startswith("9fb748bcd73a49b9")
+    peri_ln = ("norm=peri_ln", "norm.options.embedding_norm=true")  # its default then
+    assert digest(values_of(*peri_ln)).startswith("30365f01b1666fa9")
+    assert digest(values_of("init=gpt2")).startswith("20e37591aba852dc")
     newer = ("compile=true", "activation_checkpointing=true", "precision=fp16", "precision=tf32")
     others = {digest(values_of(f"trainer.{each}")) for each in newer}
     assert len(others | {digest(values_of())}) == 5

@@ -131,7 +131,12 @@ def test_a_tied_head_with_embeddings_of_unit_variance_starts_high_and_says_so(
     caplog.clear()
     cli(*toy, *wide)
     cli(*toy, *wide, "model.tie_head=true", "init=gpt2")
+    _, small = cli(*toy, *wide, "model.tie_head=true", "init.embedding_std=0.02")
+    assert (summary["embedding_std"], summary_of(small)["embedding_std"]) == (1.0, 0.02)
     assert not [message for message in caplog.messages if "ln V" in message]
+    cli(*toy, *wide, "model.tie_head=true", "init=gpt2", "init.embedding_std=3")
+    (line,) = [message for message in caplog.messages if "ln V" in message]
+    assert "as init.embedding_std=3 draws them" in line
 
 
 @pytest.mark.long

@@ -26,9 +26,10 @@ INITIAL_FACTOR = 2.0**16
 # Both have fp16 tensors where others have float32: what the head reads, and several products.
 NARROW = ("model.embedding.dim=8", "model.tie_head=true")
 EXPERTS = ("model.experts.count=4", "model.experts.active=2", "model.experts.balance_loss=0.5")
+MUON = ("optimizer=muon", *EXPERTS)
 
 
-@pytest.mark.parametrize("options", [NARROW, EXPERTS])
+@pytest.mark.parametrize("options", [NARROW, MUON])
 def test_gradients_of_fp16_are_those_of_float32(
     toy: tuple[str, ...], options: tuple[str, ...]
 ) -> None:

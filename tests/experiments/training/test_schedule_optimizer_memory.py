@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from configs import settings_of
+from configs import changed, settings_of
 from conftest import ROOT
 from experiments.machine import memory
 from experiments.settings.schema import (
@@ -26,6 +27,13 @@ from gpt import GPT, GPTConfig, NormConfig
 
 CONFIG = GPTConfig(50, 16, 24, 3, 2)
 ADAMW = OptimizerSettings("adamw", 1e-3, 0.5, [0.9, 0.95], None)
+MUON = OptimizerSettings("muon", 1e-3, 0.5, [0.9, 0.95], 0.95)
+PARTS = {  # every parameter that holds several matrices
+    "attention.kv_heads": 1,
+    "feed_forward.gated": True,
+    "experts.count": 3,
+    "experts.active": 2,
+}
 
 
 @pytest.mark.parametrize(
@@ -48,8 +56,8 @@ def test_no_warmup_starts_at_the_peak() -> None:
 
 
 def test_only_matrices_are_decayed() -> None:
-    """With zero gradients AdamW and SGD move what they decay, by lr x decay, and nothing else."""
-    for settings in (ADAMW, OptimizerSettings("sgd", 1e-3, 0.5, None, 0.9)):
+    """With zero gradients all optimizers move what they decay, by lr x decay, and nothing else."""
+    for settings in (ADAMW, MUON, OptimizerSettings("sgd", 1e-3, 0.5, None, 0.9)):
         model = GPT(CONFIG)
         for parameter in model.parameters():
             torch.nn.init.ones_(parameter)
@@ -60,6 +68,99 @@ def test_only_matrices_are_decayed() -> None:
             torch.testing.assert_close(
                 parameter.detach(), torch.full_like(parameter, expected), msg=name
             )
+
+
+def matrices_in(name: str, tensor: Tensor) -> list[Tensor]:
+    """Of a parameter of a model with PARTS in three heads of width 8: views, one for each."""
+    if name.endswith("qkv.weight"):
+        return [*tensor.split([24, 8, 8])]
+    if name.endswith("fc_in.weight"):
+        return [half for expert in tensor for half in expert.chunk(2)]
+    return [*tensor] if name.endswith("fc_out.weight") else [tensor]
+
+
+def test_muon_updates_each_matrix_of_the_blocks_apart_and_adamw_all_else() -> None:
+    """Bit for bit what PyTorch's own two do, the matrices and their gradients cut out by hand."""
+    torch.manual_seed(0)
+    model = GPT(changed(CONFIG, PARTS))
+    hidden = {
+        name
+        for name, p in model.named_parameters()
+        if p.ndim > 1 and name.startswith("blocks.") and name.endswith("weight")
+    }
+    assert len(hidden) == CONFIG.n_layers * len(["qkv", "out_proj", "router", "fc_in", "fc_out"])
+    own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    parts = {name: [nn.Parameter(m) for m in matrices_in(name, own[name])] for name in hidden}
+    rest = {name: nn.Parameter(tensor) for name, tensor in own.items() if name not in hidden}
+    both = (
+        torch.optim.Muon(
+            [part for each in parts.values() for part in each],
+            weight_decay=0.5,
+            momentum=0.95,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in rest.values() if p.ndim > 1], "weight_decay": 0.5},
+                {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.95),
+            fused=True,
+        ),
+    )
+    optimizer = make_optimizer(model, MUON)
+    for rate in (1e-3, 3e-3, 2e-3):
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.randn_like(parameter)
+            for part, gradient in zip(
+                parts.get(name, [rest.get(name)]),
+                matrices_in(name, parameter.grad) if name in hidden else [parameter.grad],
+                strict=True,
+            ):
+                assert part is not None
+                part.grad = gradient.clone()
+        for each in (*both, optimizer):
+            for group in each.param_groups:
+                group["lr"] = rate
+            each.step()
+        if rate == 3e-3:  # as a run that is resumed
+            state = optimizer.state_dict()
+            optimizer = make_optimizer(model, MUON)
+            optimizer.load_state_dict(state)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, own[name]), name
+
+
+def test_updates_of_muon_are_as_large_as_those_of_adamw() -> None:
+    """0.2 lr, of matrices of any shape, where the gradient has full rank."""
+    torch.manual_seed(0)
+    model = GPT(CONFIG)
+    optimizer = make_optimizer(model, replace(MUON, weight_decay=0.0))
+    old = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = 1e-6 * torch.randn_like(parameter)
+    optimizer.step()
+    for block, layer in enumerate(model.blocks):
+        for name in ("attention.out_proj.weight", "feed_forward.fc_in.weight"):
+            change = layer.get_parameter(name) - old[f"blocks.{block}.{name}"]
+            # The iteration leaves singular values between 0.7 and 1.2, where U V^T has 1.
+            assert change.square().mean().sqrt().item() == pytest.approx(0.2e-3, rel=0.3)
+
+
+def test_the_memory_of_muon_is_predicted() -> None:
+    """A copy of the blocks' matrices, two of all else with a step each."""
+    config = changed(CONFIG, PARTS)
+    model = GPT(config)
+    hidden = sum(w.matrix.numel() for block in model.blocks for w in block.weights())
+    count = sum(p.numel() for p in model.parameters())
+    others = len(list(model.parameters())) - 5 * CONFIG.n_layers
+    predicted = predict(settings(MUON), config)["optimizer"]
+    assert predicted == 4 * (hidden + 2 * (count - hidden) + others)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made = make_optimizer(model, MUON)
+    made.step()
+    assert optimizer_bytes(made) == predicted
 
 
 def settings(optimizer: OptimizerSettings, precision: str = "float32") -> Settings:
