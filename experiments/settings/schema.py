@@ -200,7 +200,7 @@ class ClaimsSettings:
 
     budget: str = "standard"
     only: str | None = None
-    first_seed: int | None = setting(None, at_least=0)
+    first_seed: int | None = setting(None, at_least=0, newer=True)
     runs: str = setting("outputs/claims", affects_results=False)
 
 

@@ -144,7 +144,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "equation"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("changes", "equation"), OPTIONS, ids=[str(c) for c, _ in OPTIONS])
 def test_options_are_in_the_equation(changes: dict[str, Any], equation: Callable[..., Any]) -> None:
     """Of the last block; GPAS with its gradient, which the stop-gradient leaves as it was."""
     for shortcut in (True, False):
