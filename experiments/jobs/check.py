@@ -17,7 +17,7 @@ from experiments.settings.identity import defaults
 from experiments.settings.schema import Settings, as_typed_in
 from experiments.settings.shards import SHARDS, shards_of
 from experiments.settings.weights import read_description
-from experiments.training.optimizer import OPTIMIZERS
+from experiments.training.optimizer import OPTIMIZERS, check_own
 from experiments.training.schedule import SCHEDULES
 from experiments.training.weights import check_fit
 from gpt import ConfigError
@@ -35,6 +35,7 @@ def checked_settings(values: Mapping[str, Any]) -> Settings:
         valid = f"belongs to tokenizer=pretrained, and tokenizer={settings.tokenizer.name}"
         raise ConfigError("tokenizer.path", settings.tokenizer.path, valid)
     check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
+    check_own(settings.optimizer)
     check_choice("schedule.name", settings.schedule.name, SCHEDULES)
     return settings
 

@@ -99,8 +99,8 @@ def plan_jobs(
     else is swept, and can differ for the same settings under another command; a copy with another
     name counts only where there is none of the job's own.
 
-    Raises ConfigError for a setting without effect in any job, and for weights that the model of a
-    job has no place for.
+    Raises ConfigError where no job is valid, for a setting without effect in any job, and for
+    weights that the model of a job has no place for.
     """
     present: dict[str, Path] = {}
     for path in sorted(folder.glob("*-*")):
@@ -115,6 +115,8 @@ def plan_jobs(
         directory = own if own.is_dir() else present.get(key, own)
         jobs.setdefault(key, Job(tuple(overrides), directory, values))
     valid = valid_settings(jobs.values())
+    if jobs and not valid:
+        checked_settings(next(iter(jobs.values())).values)  # says why
     check_effects(valid, {name for overrides in grid for name in names_of(overrides)})
     for settings in valid:
         check_weights(settings)

@@ -12,16 +12,14 @@ from gpt.registry import Registry
 
 OPTIMIZERS: Registry[Callable[[list[dict[str, Any]], OptimizerSettings], torch.optim.Optimizer]]
 OPTIMIZERS = Registry("optimizer.name")
+# Of the settings that not all optimizers have, those that each has.
+OWN = {"adamw": ("betas",), "sgd": ("momentum",)}
 
 
 @OPTIMIZERS("adamw")
 def adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay. Loshchilov and Hutter 2017, arXiv 1711.05101."""
-    if settings.momentum is not None:
-        valid = "optimizer=adamw has none; leave it null, or choose optimizer=sgd"
-        raise ConfigError("optimizer.momentum", settings.momentum, valid)
-    if settings.betas is None or len(settings.betas) != 2:
-        raise ConfigError("optimizer.betas", settings.betas, "optimizer=adamw needs two numbers")
+    assert settings.betas is not None
     beta_1, beta_2 = settings.betas
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(beta_1, beta_2), fused=True)
 
@@ -29,11 +27,19 @@ def adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.op
 @OPTIMIZERS("sgd")
 def sgd(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum; unlike Adam it feels the gradient's scale."""
-    if settings.betas is not None:
-        raise ConfigError(
-            "optimizer.betas", settings.betas, "optimizer=sgd has none; leave it null"
-        )
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum or 0.0, fused=True)
+
+
+def check_own(settings: OptimizerSettings) -> None:
+    """Raise ConfigError for a setting of other optimizers, or where the betas are not given."""
+    own = OWN[settings.name]
+    for name in sorted({name for names in OWN.values() for name in names}.difference(own)):
+        if (value := getattr(settings, name)) is not None:
+            others = " or ".join(f"optimizer={each}" for each in OWN if name in OWN[each])
+            valid = f"optimizer={settings.name} has none; leave it null, or choose {others}"
+            raise ConfigError(f"optimizer.{name}", value, valid)
+    if "betas" in own and settings.betas is None:
+        raise ConfigError("optimizer.betas", None, f"optimizer={settings.name} needs two numbers")
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -132,6 +132,8 @@ def test_bad_input_of_the_sweep_itself_costs_one_line(
         (("norm=pre_ln,postln",), "norm='postln' is not valid: did you mean 'post_ln'?"),
         (("trainer.steps=3,abc",), "trainer.steps='abc'"),
         (("model.n_layr=1,2",), "did you mean 'model.n_layers'?"),
+        (("optimizer.momentum=0.5,0.9",), "optimizer.momentum=0.5 is not valid: optimizer=adamw"),
+        (("model.n_heads=3",), "model.n_heads=3 is not valid: must divide model.emb_dim=16"),
         (("model.experts.active=1,2",), "has no effect: it needs model.experts.count above 0"),
     ):
         code, folder = sweep("seed=0,1", *arguments)

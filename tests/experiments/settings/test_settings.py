@@ -28,6 +28,7 @@ from experiments.settings.identity import (
 )
 from experiments.settings.schema import Settings
 from experiments.settings.typed import names_of
+from experiments.training.optimizer import OPTIMIZERS, OWN
 from gpt import PLACEMENTS, ConfigError, GPTConfig
 from gpt.checks import Valid, valid_of
 
@@ -98,6 +99,21 @@ def test_an_error_names_the_field_as_it_is_typed(override: str, field: str) -> N
     with pytest.raises(ConfigError) as refused:
         checked_settings(values_of(override))
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimizer.momentum=0.5"], "optimizer=adamw has none; leave it null, or choose opt"),
+        (["optimizer.betas=null"], "optimizer.betas=None is not valid: optimizer=adamw needs two"),
+        (["optimizer=sgd", "optimizer.betas=[0.9,0.95]"], "optimizer=sgd has none; leave it null"),
+        (["optimizer=sgd", "optimizer.name=adamw"], "optimizer.momentum=0.9 is not valid"),
+    ],
+)
+def test_what_belongs_to_another_optimizer_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        checked_settings(values_of(*overrides))
+    assert OWN.keys() == OPTIMIZERS.keys()
 
 
 def check_command(*overrides: str) -> None:
