@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,7 +19,9 @@ from conftest import ROOT, TOY, Cli
 from experiments.claims import CLAIMS, measuring
 from experiments.claims.lab import BUDGETS
 from experiments.data import corpus
-from experiments.jobs.sweep import Sweep
+from experiments.jobs import sweep
+from experiments.jobs.check import checked_settings
+from experiments.jobs.sweep import Job, Sweep, plan_jobs
 from experiments.report import __main__ as report
 from experiments.report import run_pictures
 from experiments.runner import runner_names
@@ -215,19 +218,40 @@ def smallest(experiment: str) -> list[str]:
     ]
 
 
+AMOUNTS = {  # that a command may name, without another way through the code: as in TOY
+    name: value
+    for name, value in (override.split("=") for override in TOY)
+    if name in ("trainer.steps", "schedule.warmup_steps", "generate.tokens")
+}
+
+
 def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
-    """Arguments of run.py with toy sizes before them, which they may override."""
+    """Arguments of run.py with toy sizes before them, which they may override but for amounts."""
     if "--help" in arguments or "--cfg" in arguments:
         return arguments
     flags = [argument for argument in arguments if argument.startswith("-")]
     values = [argument for argument in arguments if argument not in (*flags, JOBLIB)]
+    amounts = [f"{n}={most}" for n, most in AMOUNTS.items() if amount(values, n) > int(most)]
     for argument in list(values):
         if argument.startswith("experiment="):
             values += smallest(argument.removeprefix("experiment="))
     published = any(argument.startswith("model.weights=") for argument in values)
     counted = "experiment=parameters" in values  # costs nothing at its own size
     toy = [o for o in TOY if not ((published or counted) and o.startswith("model."))]
-    return [*flags, *toy, f"data.cache_dir={cache}", *values]
+    return [*flags, *toy, f"data.cache_dir={cache}", *values, *amounts]
+
+
+def amount(values: list[str], name: str) -> int:
+    """What a command says of an amount; 0: nothing."""
+    return max((int(v.partition("=")[2]) for v in values if v.startswith(f"{name}=")), default=0)
+
+
+def first_and_last(*arguments: Any) -> list[Job]:
+    """Of a grid's jobs, all of which must be valid; test_sweep.py runs all jobs of grids."""
+    jobs = plan_jobs(*arguments)
+    for job in jobs:
+        checked_settings(job.values)
+    return [job for job in jobs if job in (jobs[0], jobs[-1])]
 
 
 @pytest.fixture(scope="session")
@@ -255,6 +279,7 @@ def test_commands_run(
     (tmp_path / "my.txt").write_text(text_file.read_text())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
+    monkeypatch.setattr(sweep, "plan_jobs", first_and_last)
     monkeypatch.setitem(corpus.CORPORA, "kjv", lambda data: bible())
     monkeypatch.setattr(measuring, "write_page", lambda directory: directory)
     places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}

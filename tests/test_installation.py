@@ -176,6 +176,7 @@ def test_threads_are_not_bound_to_cores() -> None:
 
 def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not of an editable installation made at an earlier one; nor need there be one at all."""
+    monkeypatch.setattr(versions_module, "_installed", versions_module._installed.__wrapped__)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1")
     assert versions()["normscope"] == PROJECT["version"]
     assert versions()["numpy"] == "0.0.1"

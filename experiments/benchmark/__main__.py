@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,10 +18,16 @@ from experiments.benchmark.results import (
     print_lines,
     write_csv,
 )
-from experiments.benchmark.rounds import WARMUP, add_instrumented, compare, measure_memory
+from experiments.benchmark.rounds import (
+    WARMUP,
+    Measured,
+    compare,
+    measure_memory,
+    with_instrumented,
+)
 from experiments.benchmark.shapes import SHAPES, USUAL_SHAPES
 from experiments.machine.console import one_line, print_error, print_line, progress, terminal
-from experiments.machine.device import pick_device, threads_within_quota, warn_of_many_threads
+from experiments.machine.device import threads_within_quota, warn_of_many_threads
 from gpt import ConfigError
 from gpt.registry import choice_hint
 
@@ -71,7 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Every comparison, its results on the disk before the next one begins."""
+    """Every comparison; what was measured is on the disk before anything else is."""
     cases, names = cases_of(options), contenders_of(options.peers)
     rounds = whole_number("--rounds", options.rounds)
     if (threads := threads_within_quota()) is not None:
@@ -80,34 +87,44 @@ def run(options: argparse.Namespace) -> None:
     out = options.out or Path("outputs/benchmark") / time.strftime("%Y-%m-%d_%H-%M-%S")
     table, lines = new_file(out / "benchmark.csv"), list[Line]()
     for case in cases:
-        lines += one_comparison(case, names, rounds, not options.no_memory)
-        write_csv(lines, table)
+        for found in one_comparison(case, names, rounds, not options.no_memory):
+            of_case = lines_of(case, found)
+            write_csv([*lines, *of_case], table)
+        lines += of_case
+        print_lines(case, of_case)
+        if sentence := beside_fastest_peer(found):
+            print_line(sentence)
     print_line(f"\n{table}")
     print_line(str(draw(lines, out / "benchmark.png")))
 
 
-def one_comparison(case: Case, names: Sequence[str], rounds: int, with_memory: bool) -> list[Line]:
-    """Time and memory of all contenders at one shape, printed."""
+def one_comparison(
+    case: Case, names: Sequence[str], rounds: int, with_memory: bool
+) -> Iterator[dict[str, Measured]]:
+    """What was found at one shape, by `names`: once all were timed, and again with their memory."""
     compiled = ", compiled" if case.compiled else ""
     taking_steps = [name for name in names if name in CONTENDERS]
     with progress(f"{case.shape.name}{compiled}", WARMUP + rounds) as report:
         found = compare(case, taking_steps, rounds, report)
+    yield in_order(names, found)
     if with_memory:
         with progress(f"{case.shape.name}{compiled}, memory", len(found)) as report:
             measure_memory(case, found, report)
-    if "instrumented" in names:
-        add_instrumented(found)
-    lines = lines_of(case, {name: found[name] for name in names})
-    print_lines(case, lines)
-    if sentence := beside_fastest_peer(found):
-        print_line(sentence)
-    return lines
+        yield in_order(names, found)
+
+
+def in_order(names: Sequence[str], found: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Those that were chosen, the default run among them."""
+    put_together = with_instrumented(found)
+    return {name: put_together[name] for name in names}
 
 
 def cases_of(options: argparse.Namespace) -> list[Case]:
     """A comparison for each shape, and for each way of computing it."""
     known = one_of("--device", options.device, USUAL_PRECISION)
-    device = pick_device(known)
+    if known == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device", known, "this machine has none; choose cpu")
+    device = torch.device(known)
     precision = one_of("--precision", options.precision or USUAL_PRECISION[known], TYPES)
     compiled = COMPILED[one_of("--compile", options.compile, COMPILED)]
     shapes = options.shapes.split(",") if options.shapes else USUAL_SHAPES[known]
@@ -139,11 +156,17 @@ def whole_number(option: str, value: str) -> int:
 
 
 def new_file(path: Path) -> Path:
-    """A path in a folder that is there, at which nothing is: measurements are not overwritten."""
+    """A path in a folder that can be written, at which nothing is: no measurement is lost."""
+    folder = path.parent
     if path.exists():
-        raise ConfigError("--out", str(path.parent), f"has a {path.name} already")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+        raise ConfigError("--out", str(folder), f"has a {path.name} already")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return path
+    except OSError as error:
+        valid = f"must be a directory that can be written: {error.strerror}"
+        raise ConfigError("--out", str(folder), valid) from None
 
 
 if __name__ == "__main__":

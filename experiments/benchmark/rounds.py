@@ -124,17 +124,20 @@ def with_probes_at_interval(records: Sequence[float], probed: Sequence[float]) -
     return [((n - 1) * r + p) / n for r, p in zip(records, probed, strict=True)]
 
 
-def add_instrumented(found: dict[str, Measured]) -> None:
-    """Put the default run together, from its two kinds of steps."""
+def with_instrumented(found: Mapping[str, Measured]) -> dict[str, Measured]:
+    """And the default run, put together from its two kinds of steps where both are there."""
+    if not {"records", "probed"} <= found.keys():
+        return dict(found)
     records, probed = found["records"], found["probed"]
     peaks = [kind.peak_bytes for kind in (records, probed) if kind.peak_bytes is not None]
-    found["instrumented"] = Measured(
-        # Empty where one of them failed.
-        with_probes_at_interval(records.seconds, probed.seconds),
+    failed = not (records.seconds and probed.seconds)
+    instrumented = Measured(
+        [] if failed else with_probes_at_interval(records.seconds, probed.seconds),
         records.parameters,
         max(peaks, default=None),
         records.error or probed.error,
     )
+    return {**found, "instrumented": instrumented}
 
 
 def measure_memory(case: Case, found: Mapping[str, Measured], report: ReportProgress) -> None:

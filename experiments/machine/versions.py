@@ -1,9 +1,9 @@
 """The versions that a run records: of packages and Python; the machine and its threads."""
 
+import functools
 import importlib.metadata
 import platform
 import tomllib
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,12 +40,13 @@ def _own_version() -> dict[str, str]:
     none where it installed only the other packages.
     """
     if not PROJECT.is_file():
-        return _installed(["normscope"])
+        return _installed(("normscope",))
     return {"normscope": tomllib.loads(PROJECT.read_text())["project"]["version"]}
 
 
-def _installed(packages: Sequence[str]) -> dict[str, str]:
-    """The versions that pip knows."""
+@functools.cache
+def _installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions that pip knows, read from its files once."""
     found = {}
     for package in packages:
         with suppress(importlib.metadata.PackageNotFoundError):

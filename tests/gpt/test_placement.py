@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -525,23 +525,42 @@ def test_shortcut_off_passes_no_input_through(placement: str) -> None:
         assert bool(gradient.any()) == shortcut
 
 
+# Settings by which the count changes, the usual value of each first.
+COUNTED: dict[str, Sequence[bool | str | None]] = {
+    "tie_head": (True, False),
+    "qkv_bias": (True, False),
+    "bias": (True, False),
+    "norm.qk": (None, True, False, "projection"),
+    "norm.final": (None, True, False),
+}
+USUAL = {name: values[0] for name, values in COUNTED.items()}
+ONE_BY_ONE = [
+    USUAL,
+    *(USUAL | {name: other} for name, values in COUNTED.items() for other in values[1:]),
+]
+
+
+def check_counts(placement: str, norm: str, combinations: Iterable[Mapping[str, Any]]) -> None:
+    """Of a model that allocates nothing."""
+    sizes = {"n_layers": 2, "feed_forward.ratio": 2}
+    chosen = {**sizes, "norm.placement": placement, "norm.kind": norm}
+    for values in combinations:
+        config = changed(SMALL, {**chosen, **values})
+        assert parameter_count(config) == closed_form(config)
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_counts_equal_the_closed_form(placement: str, norm: str) -> None:
-    """Under every combination, of a model that allocates nothing; the kinds with all biases."""
-    chosen = {
-        "n_layers": 2,
-        "feed_forward.ratio": 2,
-        "norm.placement": placement,
-        "norm.kind": norm,
-    }
-    flags, choices = ((True, False) if norm == "layer_norm" else (True,)), (None, True, False)
-    for tie, qkv_bias, bias, qk, final in itertools.product(
-        flags, flags, flags, (*choices, "projection"), choices
-    ):
-        biases = {"tie_head": tie, "qkv_bias": qkv_bias, "bias": bias}
-        config = changed(SMALL, {**chosen, **biases, "norm.qk": qk, "norm.final": final})
-        assert parameter_count(config) == closed_form(config)
+    check_counts(placement, norm, ONE_BY_ONE)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_counts_equal_the_closed_form_under_every_combination(placement: str, norm: str) -> None:
+    every = itertools.product(*COUNTED.values())
+    check_counts(placement, norm, (dict(zip(COUNTED, v, strict=True)) for v in every))
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiments.benchmark.contenders import CONTENDERS, TITLES, Case, Contender
 from experiments.benchmark.plain import PlainGPT
 from experiments.benchmark.products import all_products, products_of
 from experiments.benchmark.results import Line, beside_fastest_peer, lines_of
-from experiments.benchmark.rounds import Measured, add_instrumented, peak_bytes, take_turns
+from experiments.benchmark.rounds import Measured, peak_bytes, take_turns, with_instrumented
 from experiments.benchmark.shapes import COMPACT, SHAPES, Shape, config_of
 from experiments.data.corpus import load_corpus
 from experiments.settings.sizes import settings_of_size
@@ -184,8 +185,13 @@ def test_a_gpu_has_the_share_of_its_peak(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_default_run_is_put_together_from_its_two_steps() -> None:
     found = {"records": Measured([1.0, 2.0], 5, 70), "probed": Measured([51.0, 2.0], 5, 90)}
-    add_instrumented(found)
-    assert found["instrumented"] == Measured([2.0, 2.0], 5, 90)
+    assert with_instrumented(found)["instrumented"] == Measured([2.0, 2.0], 5, 90)
+    assert with_instrumented({}) == {}
+
+
+def test_the_default_run_has_no_figure_where_one_of_its_steps_failed() -> None:
+    found = {"records": Measured([1.0, 2.0], 5), "probed": Measured(error="no memory")}
+    assert with_instrumented(found)["instrumented"] == Measured([], 5, error="no memory")
 
 
 def test_a_step_that_fails_is_left_out_and_says_why() -> None:
@@ -288,16 +294,51 @@ def test_a_package_that_is_not_there_is_a_row(
         (["--device", "gpu"], "did you mean 'cuda'?"),
         (["--precision", "fp16"], "did you mean 'bf16'?"),
         (["--compile", "maybe"], "--compile='maybe'"),
+        (["--device", "cuda"], "--device='cuda' is not valid: this machine has none; choose cpu"),
+        (["--out", "{file}"], "/file' is not valid: must be a directory that can be written: File"),
+        (["--out", "{file}/a/b"], "/file/a/b' is not valid: must be a directory that can be"),
     ],
 )
 def test_bad_input_is_one_line(
-    typed: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    typed: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert benchmark.main(typed) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "file").touch()
+    assert benchmark.main([each.format(file=tmp_path / "file") for each in typed]) == 1
     printed = capsys.readouterr()
     assert said in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    assert benchmark.main(["--shapes", "nano", "--out", str(tmp_path)]) == 1
+    assert "can be written: Permission denied" in capsys.readouterr().err
+
+
+def test_times_are_on_the_disk_before_memory_is_measured(
+    toy: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "measure_memory", stopped)
+    typed = ["--shapes", "toy", "--peers", "plain", "--rounds", "1", "--out", str(tmp_path)]
+    assert benchmark.main(typed) == 130
+    table = pd.read_csv(tmp_path / "benchmark.csv").set_index("contender")
+    assert [*table.index] == ["normscope", "plain"]
+    assert (table["seconds"] > 0).all()
+    assert table["peak_bytes"].isna().all()
 
 
 def test_earlier_measurements_are_not_overwritten(

@@ -1,6 +1,8 @@
 """What can be set: bounds and defaults stand with their fields, and names are those one types."""
 
+import copy
 import dataclasses
+import functools
 import itertools
 import json
 import pickle
@@ -34,8 +36,16 @@ from gpt.checks import Valid, valid_of
 
 
 def values_of(*overrides: str) -> dict[str, Any]:
+    """What is composed; without overrides once for all tests, which change copies of it."""
+    return copy.deepcopy(USUAL_VALUES()) if not overrides else composed(*overrides)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(run.CONF, version_base="1.3"):
         return to_values(compose("config", list(overrides)))
+
+
+USUAL_VALUES = functools.cache(composed)
 
 
 def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any, Valid]]:
