@@ -3,7 +3,9 @@
 Importing this package fills `experiments.claims.claim.CLAIMS`, block by block.
 """
 
-from experiments.claims import theorems, gpt_laws, training  # noqa: I001 - the order of the board
+# In the order of the board.
+from experiments.claims import theorems, variance, updates, vanishing  # noqa: I001
+from experiments.claims import gpt_laws, training
 from experiments.claims.claim import CLAIMS
 
-__all__ = ["CLAIMS", "gpt_laws", "theorems", "training"]
+__all__ = ["CLAIMS", "gpt_laws", "theorems", "training", "updates", "vanishing", "variance"]
