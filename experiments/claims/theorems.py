@@ -111,7 +111,7 @@ def depth_law(lab: Lab, seed: int) -> Evidence:
         "At initialisation the expected squared norm before a block's last norm is 3d/2 under "
         "Post-LN; after block l it lies between (1 + l/2) d and (1 + 3l/2) d under Pre-LN."
     ),
-    setting=f"{NARROW_SETTING}; L = {DEEP}",
+    setting=f"{XIONG_SETTING}; L = {DEEP}",
     distance="same",
     predictions=[
         law("post_ln: squared norm / d, mean over blocks", "3/2, within 5 %", 1.425, 1.575),
@@ -123,6 +123,9 @@ def depth_law(lab: Lab, seed: int) -> Evidence:
                 1 + 1.5 * block,
             )
             for block in (4, 8, 16, 32)
+        ),
+        control(
+            law("no_norm: squared norm / d after block 8", "without norms above the bounds", low=13)
         ),
     ],
     axes=AxisLabels("squared norm / d", "block l"),
@@ -139,19 +142,20 @@ def depth_law(lab: Lab, seed: int) -> Evidence:
 def hidden_norm(lab: Lab, seed: int) -> Evidence:
     """Mean over sequences and positions; that of the input is 1 in expectation."""
     evidence = Evidence()
-    for placement in ("post_ln", "pre_ln"):
-        model, tokens, _ = in_xiongs_setting(lab, placement, seed, DEEP, f"model.emb_dim={NARROW}")
+    squares: dict[str, list[float]] = {}
+    for placement, depth in (("post_ln", DEEP), ("pre_ln", DEEP), ("no_norm", 8)):
+        model, tokens, _ = in_xiongs_setting(lab, placement, seed, depth)
         with outputs([block.add_2 for block in model.blocks]) as sums:
             model(tokens)
-        squares = [x.square().mean().item() for x in sums]
-        evidence.curve(placement, range(1, DEEP + 1), squares)
-        if placement == "post_ln":
-            mean = sum(squares) / len(squares)
-            evidence.values["post_ln: squared norm / d, mean over blocks"] = mean
-            continue
-        for block in (4, 8, 16, 32):
-            name = f"pre_ln: squared norm / d after block {block}"
-            evidence.values[name] = squares[block - 1]
+        squares[placement] = [x.square().mean().item() for x in sums]
+    for placement in ("post_ln", "pre_ln"):
+        evidence.curve(placement, range(1, DEEP + 1), squares[placement])
+    mean = sum(squares["post_ln"]) / DEEP
+    evidence.values["post_ln: squared norm / d, mean over blocks"] = mean
+    for block in (4, 8, 16, 32):
+        name = f"pre_ln: squared norm / d after block {block}"
+        evidence.values[name] = squares["pre_ln"][block - 1]
+    evidence.values["no_norm: squared norm / d after block 8"] = squares["no_norm"][-1]
     return evidence
 
 
