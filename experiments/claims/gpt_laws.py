@@ -1,7 +1,6 @@
 """The laws of the theorems, and others, asked of this project's own GPT at initialisation."""
 
 import math
-from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -38,6 +37,7 @@ from experiments.claims.settings import (
     streams,
     text_loss,
 )
+from experiments.claims.theorems import branches_cut
 from experiments.claims.updates import SLOPE, add_slopes
 from experiments.settings.schema import Settings
 from experiments.training.loss import language_model_loss
@@ -298,28 +298,8 @@ def token_cosine(x: Tensor) -> float:
     return of_pairs / (count - 1)
 
 
-def scale_embeddings(model: GPT, factor: float) -> None:
-    """Multiply the embeddings of tokens and of places."""
-    with torch.no_grad():
-        for table in (model.token_embedding.weight, *model.position_embedding.parameters()):
-            table *= factor
-
-
-# What makes embeddings of standard deviation 0.02, or 1, of those that each scheme draws.
-SMALL = {"xavier": 0.02, "gpt2": 1.0, "gpt2_scaled": 1.0}
-LARGE = {"xavier": 1.0, "gpt2": 50.0, "gpt2_scaled": 50.0}
-SIZES: Mapping[str, Mapping[str, float]] = {"N(0, 1)": LARGE, "N(0, 0.02)": SMALL}
-
-
-def loss_of(
-    lab: Lab, overrides: Sequence[str], seed: int, depth: int, factor: float
-) -> tuple[GPT, Tensor]:
-    """A GPT whose embeddings are multiplied by `factor`, and its loss on the seed's windows."""
-    settings = micro(lab, *overrides)
-    model = lab.model(settings, seed, depth)
-    scale_embeddings(model, factor)
-    tokens, targets = lab.text_batch(settings, seed, 2)
-    return model, language_model_loss(model, tokens, targets, "float64")
+# Overrides for the embeddings' size, by their distribution.
+SIZES = {"N(0, 1)": "init.embedding_std=1", "N(0, 0.02)": "init.embedding_std=0.02"}
 
 
 @claim(
@@ -353,13 +333,12 @@ def init_decides(lab: Lab, seed: int) -> Evidence:
     """Norm of the mean loss's gradient of W_2 in the last block."""
     evidence = Evidence()
     for init in ("xavier", "gpt2"):
-        for size, factors in SIZES.items():
-            norms = []
-            for placement in ("pre_ln", "post_ln"):
-                overrides = (f"norm={placement}", f"init={init}")
-                model, loss = loss_of(lab, overrides, seed, BLOCKS, factors[init])
-                norms.append(grad_norm(loss, ff_weights(model)[-1]))
-            ratio = math.log(norms[0] / norms[1])
+        for size, override in SIZES.items():
+            pre, post = (
+                last_gradient(lab, micro(lab, f"norm={p}", f"init={init}", override), seed, BLOCKS)
+                for p in ("pre_ln", "post_ln")
+            )
+            ratio = math.log(pre / post)
             evidence.points.append(Point(f"{init}, {size}", math.nan, ratio))
             evidence.values[f"{init}, {size}: ln(pre_ln / post_ln)"] = ratio
     return evidence
@@ -428,14 +407,63 @@ def small_embeddings(lab: Lab, seed: int) -> Evidence:
     }
     for arm, overrides in arms.items():
         norms = []
-        for size, factors in SIZES.items():
-            scheme = (*overrides, "init=gpt2_scaled")
-            model, loss = loss_of(lab, scheme, seed, BLOCKS, factors["gpt2_scaled"])
+        for size, override in SIZES.items():
+            settings = micro(lab, *overrides, "init=gpt2_scaled", override)
+            model, loss = text_loss(lab, settings, seed, BLOCKS)
             norms.append(block_grad_norms(loss, model.blocks))
             evidence.curve(f"{arm}, {size}", range(1, BLOCKS + 1), norms[-1])
         large, small = norms
         evidence.values[f"{arm}: ln(small / large), first block"] = math.log(small[0] / large[0])
         evidence.values[f"{arm}: ln(small / large), last block"] = math.log(small[-1] / large[-1])
+    return evidence
+
+
+RATIO = "log10(first block / last block)"
+VANISHES, STAYS = "vanishes: below a tenth", "does not: above a tenth"
+RELATIVE = AxisLabels("gradient norm of the block / that of the last", "block l", log_y=True)
+
+
+def add_relative(evidence: Evidence, arm: str, model: GPT, loss: Tensor) -> None:
+    """The curve of an arm's gradients by block over that of the last, and its number."""
+    norms = block_grad_norms(loss, model.blocks)
+    evidence.curve(arm, range(1, len(norms) + 1), [norm / norms[-1] for norm in norms])
+    evidence.values[f"{arm}: {RATIO}"] = math.log10(norms[0] / norms[-1])
+
+
+@claim(
+    "keel_keeps_gradients",
+    block=GPT_LAW,
+    title="Keel keeps the gradients of a deep decoder from vanishing, as they do under Post-LN",
+    source=Source("Chen and Wei 2026 (Keel)", "2601.19895", "abstract", read="abstract"),
+    statement=(
+        "The central failure of Post-LN is that its residual pathway makes gradients vanish in "
+        "deep networks; a highway-style connection preserves them from the top to the bottom."
+    ),
+    setting=f"{XAVIER_SETTING}; L = {DEEP}; gradient norm of all parameters of a block",
+    distance="scaled down",
+    predictions=[
+        law(f"post_ln: {RATIO}", VANISHES, high=-1.0),
+        law(f"keel: {RATIO}", STAYS, low=-1.0),
+        control(law(f"post_ln, branches cut: {RATIO}", VANISHES, high=-1.0)),
+    ],
+    axes=RELATIVE,
+    guides=[level("a tenth", 0.1)],
+    remark="Keel's equation comes from others' code. At initialisation Post-LN's branches give "
+    "back what its norms take (homogeneous_branch), so that a decoder without cross-attention has "
+    "nothing to be kept from.",
+)
+def keel_keeps_gradients(lab: Lab, seed: int) -> Evidence:
+    """Norm of the mean loss's gradient."""
+    evidence = Evidence()
+    for placement in ("post_ln", "keel"):
+        settings = micro(lab, f"norm={placement}", "init=xavier")
+        add_relative(evidence, placement, *text_loss(lab, settings, seed, DEEP))
+    settings = micro(lab, "norm=post_ln", "init=xavier")
+    model = lab.model(settings, seed, DEEP)
+    tokens, targets = lab.text_batch(settings, seed, 2)
+    with branches_cut(model):
+        loss = language_model_loss(model, tokens, targets, "float64")
+    add_relative(evidence, "post_ln, branches cut", model, loss)
     return evidence
 
 

@@ -50,13 +50,9 @@ def lab(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 # Of each claim, where the equations put numbers, with room for one seed.
 QUICK = {
-    "hidden_norm": {
-        "post_ln: squared norm / d, mean over blocks": (1.4, 1.6),
-        "pre_ln: squared norm / d after block 32": (17, 49),
-    },
     "homogeneous_branch": {
         "post_ln: rise of ln(norm) per block": (-0.05, 0.05),
-        # A tenth of the norms' factors, sqrt(2/3) and, of tokens that are alike, sqrt(1/2).
+        # The norms' factors: sqrt(3/2) and, of tokens that are alike, sqrt(2), ln of which is 0.55.
         "post_ln, branches cut: rise of ln(norm) per block": (0.4, 0.6),
         "pre_ln: exponent of the gradient plus half the variance's": (-0.35, 0.35),
     },
@@ -69,7 +65,6 @@ QUICK = {
         "ln_scaling: exponent of growth": (0.2, 0.6),
         "pre_ln: exponent of growth": (1.0, 1.5),
     },
-    "variance_peri_ln": {"peri_ln: exponent of growth": (0.9, 1.2)},
     "peri_ln_bound": {
         "pre_ln: slope of W_2's gradient in the hidden layer's size": (1 - 1e-6, 1 + 1e-6),
         "peri_ln: slope of W_2's gradient in the hidden layer's size": (-0.01, 0.01),
@@ -80,12 +75,17 @@ QUICK = {
         "pre_ln, decoder: log10(first block / last block)": (-0.3, 0.8),
     },
     "branch_ratio": {"pre_ln: exponent of RMS(f) / RMS(x)": (-0.6, -0.4)},
+}
+LONG = {
+    "hidden_norm": {
+        "post_ln: squared norm / d, mean over blocks": (1.4, 1.6),
+        "pre_ln: squared norm / d after block 32": (17, 49),
+    },
+    "variance_peri_ln": {"peri_ln: exponent of growth": (0.9, 1.2)},
     "init_decides": {
         "xavier, N(0, 1): ln(pre_ln / post_ln)": (-2.5, -0.5),
         "gpt2, N(0, 0.02): ln(pre_ln / post_ln)": (1.0, 4.0),
     },
-}
-LONG = {
     "depth_law": {"post_ln: slope in L": (-0.08, 0.08), "pre_ln: slope in L": (-0.6, -0.45)},
     "width_law": {"post_ln: slope in d": (0.7, 1.4)},
     "gradient_by_layer": {"post_ln: rise of ln(norm) per block": (-0.05, 0.05)},
@@ -103,6 +103,10 @@ LONG = {
     "rank_collapse": {"post_ln: token cosine after block 16, less the embeddings'": (0.6, 1.0)},
     "scaled_init": {"gpt2_scaled, pre_ln: slope in L": (-0.15, 0.15)},
     "small_embeddings": {"pre_ln: ln(small / large), first block": (math.log(5), math.log(60))},
+    "keel_keeps_gradients": {
+        "post_ln: log10(first block / last block)": (-0.8, 0.8),
+        "post_ln, branches cut: log10(first block / last block)": (-9.0, -3.0),
+    },
     "model_update_adam": {"post_ln: slope in L": (0.8, 3.0)},
 }
 
