@@ -3,7 +3,7 @@
 Importing this package fills `experiments.claims.claim.CLAIMS`, block by block.
 """
 
-from experiments.claims import theorems, gpt_laws, training  # noqa: I001 - the order of the board
+from experiments.claims import theorems, gpt_laws, training, inside, rates  # noqa: I001 - the order of the board
 from experiments.claims.claim import CLAIMS
 
-__all__ = ["CLAIMS", "gpt_laws", "theorems", "training"]
+__all__ = ["CLAIMS", "gpt_laws", "inside", "rates", "theorems", "training"]

@@ -6,7 +6,6 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ from scipy import stats
 
 import run
 from conftest import Cli
-from experiments.analysis.runs import Run
-from experiments.claims import CLAIMS, lab, measuring, training
+from experiments.claims import CLAIMS, lab, measuring
 from experiments.claims.claim import (
     NOT_REPRODUCED,
     REPRODUCED,
@@ -33,7 +31,6 @@ from experiments.claims.claim import (
 )
 from experiments.claims.lab import Budget, Lab
 from experiments.jobs.check import checked_settings
-from experiments.records.summary import CorpusSummary, Summary
 from experiments.report import __main__ as report
 from experiments.settings.compose import to_values
 from gpt import PLACEMENTS
@@ -171,165 +168,6 @@ def test_the_depth_law_of_xiong(tmp_path: Path) -> None:
     for placement, expected in (("post_ln", 0.0), ("pre_ln", -0.5)):
         slopes = evidence.values[f"{placement}: slope in L"]
         assert np.mean(slopes) == pytest.approx(expected, abs=0.08)
-
-
-def test_training_claims_share_runs_and_skip_them(
-    cli: Cli, toy: tuple[str, ...], little: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    own = ("model", "trainer.steps", "schedule", "init", "tokenizer")
-    arguments = [o for o in toy if not o.startswith(own)] + [f"claims.runs={tmp_path}/kept"]
-    arguments = [*arguments, "model.emb_dim=16", "model.n_heads=2", "model.context_length=16"]
-    code, first = cli("experiment=claims", "claims.only=idle_layers", *arguments)
-    assert code == 0
-    assert "4 jobs" in capsys.readouterr().out
-    code, second = cli(
-        "experiment=claims", "claims.only='idle_layers,variance_training'", *arguments
-    )
-    assert code == 0
-    assert re.search(r"8 jobs .*4 to run, 4 skipped", capsys.readouterr().out)
-    rows = [pd.read_csv(d / "claims.csv").query("claim == 'idle_layers'") for d in (first, second)]
-    pd.testing.assert_series_equal(rows[0]["measured"], rows[1]["measured"])
-    assert rows[0]["measured"].notna().all()
-    jobs = sorted(path.name for path in (tmp_path / "kept").iterdir() if path.is_dir())
-    assert len(jobs) == 8
-    summary = json.loads((tmp_path / "kept" / jobs[0] / "summary.json").read_text())
-    assert "trainer.end_probes=true" in summary["overrides"]
-    assert not (tmp_path / "kept" / "report.html").exists()
-
-
-FREQUENCIES = 3.0
-
-
-def made_runs(surroundings: Lab, name: str, loss_of: Any) -> None:
-    """Give the lab finished runs of a claim's arms, with `loss_of(arm)` as their losses."""
-    arms = CLAIMS[name].arms
-    assert arms is not None
-    surroundings.runs = {
-        tuple(overrides): [
-            Run(
-                Path("nowhere"),
-                Summary(
-                    status="finished",
-                    seed=seed,
-                    val_loss=loss_of(arm) + 0.001 * seed,
-                    initial_val_loss=4.5,
-                    corpus=CorpusSummary(unigram_validation_loss=FREQUENCIES),
-                ),
-            )
-            for seed in surroundings.run_seeds
-        ]
-        for arm, overrides in arms(surroundings.budget).items()
-    }
-
-
-@pytest.fixture
-def surroundings() -> Lab:
-    with initialize_config_dir(run.CONF, version_base="1.3"):
-        return Lab(checked_settings(to_values(compose("config", ["claims.budget=standard"]))))
-
-
-@pytest.mark.parametrize(
-    ("name", "loss_of", "verdict"),
-    [
-        ("warm_up", {"post_ln, no warm-up": 3.0}, REPRODUCED),
-        ("warm_up", {}, NOT_REPRODUCED),  # post_ln learns without
-        ("warm_up", {"post_ln, no warm-up": 3.0, "post_ln, warm-up": 3.0}, NOT_REPRODUCED),
-        ("deepnorm_trains", {"post_ln": 3.0}, REPRODUCED),
-        ("deepnorm_trains", {"post_ln": 3.0, "deepnorm": 3.0}, NOT_REPRODUCED),
-        ("init_trains", {"post_ln": 3.0}, REPRODUCED),
-        ("init_trains", {"post_ln": 3.0, "post_ln, init=gpt2": 2.99}, NOT_REPRODUCED),
-    ],
-)
-def test_losses_become_verdicts(
-    surroundings: Lab, name: str, loss_of: dict[str, float], verdict: str
-) -> None:
-    made_runs(surroundings, name, lambda arm: loss_of.get(arm, 2.2))
-    evidence = CLAIMS[name].measure(surroundings)
-    assert overall(measuring.results_of(CLAIMS[name], evidence)) == verdict
-
-
-def test_sensitivities(surroundings: Lab) -> None:
-    """A mean over the grid of min(final, initial) less the best, by hand."""
-    made_runs(surroundings, "lr_sensitivity", lambda arm: 2.0 + ("no warm-up" in arm))
-    last = surroundings.budget.rates[-1]
-    for overrides, group in surroundings.runs.items():
-        if f"optimizer.lr={last}" in overrides and "norm.qk=true" not in overrides:
-            for one in group:
-                one.summary.status, one.summary.val_loss = "diverged", None
-    evidence = CLAIMS["lr_sensitivity"].measure(surroundings)
-    count = len(surroundings.budget.rates)
-    expected = (4.5 - 2.0) / count  # a run that diverged counts with its initial loss
-    assert evidence.values["sensitivity of more blocks with warm-up"] == pytest.approx(
-        [expected - 0.001 * seed / count for seed in range(3)]
-    )
-    assert evidence.values["QK-norm: without less with"] == pytest.approx(
-        [expected - 0.001 * seed / count for seed in range(3)]
-    )
-    assert evidence.values["warm-up: without less with"] == pytest.approx([-1.0 / count] * 3)
-
-
-def test_a_failed_run_leaves_its_claim_undecided(surroundings: Lab) -> None:
-    made_runs(surroundings, "warm_up", lambda arm: 3.0 if arm == "post_ln, no warm-up" else 2.2)
-    next(iter(surroundings.runs.values()))[0].summary = Summary(status="failed", seed=0)
-    evidence = CLAIMS["warm_up"].measure(surroundings)
-    assert overall(measuring.results_of(CLAIMS["warm_up"], evidence)) == UNDECIDED
-
-
-def test_what_is_read_of_a_run(surroundings: Lab, tmp_path: Path) -> None:
-    """Thirds, ratios and signs, from a made gradients.csv with known answers."""
-    layers = range(surroundings.budget.probed_depth)
-
-    def made(name: str, values: dict[tuple[str, str], list[float]], status: str) -> Run:
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = [
-            {"step": step, "layer": layer, "component": component, "stat": stat, "value": value}
-            for (component, stat), given in values.items()
-            for step in (0, 200)
-            for layer, value in enumerate(given)
-        ]
-        pd.DataFrame(rows).to_csv(folder / "gradients.csv", index=False)
-        return Run(folder, Summary(seed=0, status=status))
-
-    def values(rate: float, variance: float) -> dict[tuple[str, str], list[float]]:
-        return {
-            ("block", "layer_drop"): [rate**layer for layer in layers],
-            ("block", "angular_distance"): [0.1 * rate**layer for layer in layers],
-            ("output", "activation_variance"): [variance * (layer + 1) for layer in layers],
-            ("feed_forward.fc_out.weight", "grad_norm"): [rate**layer for layer in layers],
-        }
-
-    runs = {
-        "pre_ln": made("pre", values(0.5, 8.0), "finished"),
-        "post_ln": made("post", values(2.0, 1.0), "finished"),
-        "ln_scaling": made("scaled", values(0.5, 2.0), "finished"),
-        "peri_ln": made("peri", values(0.5, 2.0), "diverged"),
-        "normformer": made("former", values(0.75, 2.0), "finished"),
-    }
-    arms = training.inside_arms(surroundings.budget)
-    surroundings.runs = {tuple(arms[name]): [run] for name, run in runs.items()}
-    found: dict[str, list[float]] = {}
-    for name in ("idle_layers", "variance_training", "normformer"):
-        found |= CLAIMS[name].measure(surroundings).values
-    last = len(layers) - 1
-    early, late = (1 + 0.5) / 2, (0.5 ** (last - 1) + 0.5**last) / 2
-    expected = {
-        "pre_ln: loss by dropping, first less last blocks (nats)": early - late,
-        "pre_ln: angular distance, first less last blocks": 0.1 * (early - late),
-        "post_ln: loss by dropping, first less last blocks (nats)": 1.5 - 1.5 * 2.0 ** (last - 1),
-        "ln(pre_ln / ln_scaling), last block": math.log(4),
-        "ln(pre_ln / peri_ln), last block": math.nan,  # it did not finish
-        "pre_ln: ln(first block / last block)": last * math.log(2),
-        "pre_ln less normformer: |ln(first block / last block)|": last * math.log(1.5),
-    }
-    for name, value in expected.items():
-        assert found[name] == pytest.approx([value], nan_ok=True), name
-
-
-def test_a_reference_that_learnt_nothing_leaves_its_claim_undecided(surroundings: Lab) -> None:
-    made_runs(surroundings, "deepnorm_trains", lambda arm: {"deepnorm": 2.2}.get(arm, 4.0))
-    evidence = CLAIMS["deepnorm_trains"].measure(surroundings)
-    assert overall(measuring.results_of(CLAIMS["deepnorm_trains"], evidence)) == UNDECIDED
 
 
 def test_a_claim_that_cannot_be_measured_costs_no_other(
