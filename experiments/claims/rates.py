@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from experiments.analysis.numbers import sensitivity
 from experiments.analysis.runs import Run
@@ -18,7 +19,7 @@ from experiments.claims.claim import (
     sign,
     slope,
 )
-from experiments.claims.inside import CURSE, last_by_block
+from experiments.claims.inside import CURSE, last_by_block, log_ratio
 from experiments.claims.lab import Lab
 from experiments.claims.training import (
     DEPTH,
@@ -212,8 +213,8 @@ def attention_logits(lab: Lab, seed: int) -> Evidence:
             for name, values in logits.items()
         }
         | {
-            f"ln(largest logit of pre_ln / of QK-norm) at {LOGIT_RATES[-1]}": math.log(
-                logits["pre_ln"][-1] / logits["QK-norm"][-1]
+            f"ln(largest logit of pre_ln / of QK-norm) at {LOGIT_RATES[-1]}": log_ratio(
+                logits["pre_ln"][-1], logits["QK-norm"][-1]
             ),
             f"pre_ln: entropy at {LOGIT_RATES[0]} less at {LOGIT_RATES[-1]}": entropy[0]
             - entropy[-1],
@@ -278,12 +279,9 @@ def usable_evidence(found: Mapping[str, float], more: str, less: str) -> Evidenc
 )
 def usable_rate_qk_norm(lab: Lab, seed: int) -> Evidence:
     """A bisection with and one without."""
-    found = together(
-        {
-            "pre_ln": lambda: usable(lab, seed, "pre_ln"),
-            "QK-norm": lambda: usable(lab, seed, "pre_ln", qk="true"),
-        }
-    )
+    tasks = {"pre_ln": partial(usable, lab, seed, "pre_ln")}
+    tasks["QK-norm"] = partial(usable, lab, seed, "pre_ln", qk="true")
+    found = together(tasks)
     return usable_evidence(found, "QK-norm", "pre_ln")
 
 
@@ -305,9 +303,7 @@ def usable_rate_qk_norm(lab: Lab, seed: int) -> Evidence:
 )
 def usable_rate(lab: Lab, seed: int) -> Evidence:
     """A bisection for each placement."""
-    found = together(
-        {p: lambda p=p: usable(lab, seed, p) for p in ("pre_ln", "post_ln")}  # type: ignore[misc]
-    )
+    found = together({p: partial(usable, lab, seed, p) for p in ("pre_ln", "post_ln")})
     return usable_evidence(found, "pre_ln", "post_ln")
 
 

@@ -5,6 +5,7 @@ All claims about training share their runs: arms of equal overrides are one run.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -253,9 +254,7 @@ def warm_up_depth(lab: Lab, seed: int) -> Evidence:
 
     tasks = {f"post_ln {depth}": ("post_ln", depth) for depth in LADDER_DEPTHS}
     tasks["pre_ln 8"] = ("pre_ln", 8)
-    rungs = together(
-        {name: lambda task=task: needed(*task) for name, task in tasks.items()}  # type: ignore[misc]
-    )
+    rungs = together({name: partial(needed, *task) for name, task in tasks.items()})
     evidence = Evidence()
     of_post = [rungs[f"post_ln {depth}"] for depth in LADDER_DEPTHS]
     evidence.curve("post_ln", LADDER_DEPTHS, of_post)
