@@ -5,7 +5,17 @@ Importing this package fills `experiments.claims.claim.CLAIMS`, block by block.
 
 # In the order of the board.
 from experiments.claims import theorems, variance, updates, vanishing  # noqa: I001
-from experiments.claims import gpt_laws, training
+from experiments.claims import gpt_laws, training, inside, rates
 from experiments.claims.claim import CLAIMS
 
-__all__ = ["CLAIMS", "gpt_laws", "theorems", "training", "updates", "vanishing", "variance"]
+__all__ = [
+    "CLAIMS",
+    "gpt_laws",
+    "inside",
+    "rates",
+    "theorems",
+    "training",
+    "updates",
+    "vanishing",
+    "variance",
+]

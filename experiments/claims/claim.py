@@ -257,6 +257,7 @@ def claim(
     remark: str = "",
 ) -> Callable[[Measure], Measure]:
     """Decorator that makes a measurement the claim `name`, in CLAIMS."""
+    assert name not in CLAIMS, name
     assert block in BLOCKS, block
     assert distance in DISTANCES, distance
 
