@@ -18,12 +18,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from experiments.analysis.runs import Run
+from experiments.analysis.verdicts import ALPHA, LOOKS, NO_SOURCE, OPEN
 from experiments.claims import CLAIMS
 from experiments.claims.claim import UNREAD, Claim, Prediction, guide_points
 from experiments.claims.lab import Lab, Untrained
 from experiments.claims.looks import Looks, Seed, finite_or_none
 from experiments.claims.registered import commit_of, earlier, registrations
-from experiments.claims.rule import ALPHA, LOOKS, OPEN, Result
+from experiments.claims.rule import Result
 from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job, set_threads
 from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs, threads_in_children
 from experiments.machine.console import one_line, print_line, print_table, progress
@@ -406,7 +407,7 @@ def record_board(looks: Sequence[Looks], settings: Settings, recorder: Recorder)
 
 def word(looks: Looks) -> str:
     """The verdict of a claim; of one whose source nobody read, that."""
-    return f"source {UNREAD}" if looks.claim.source.read == UNREAD else looks.verdict
+    return NO_SOURCE if looks.claim.source.read == UNREAD else looks.verdict
 
 
 def write_page(directory: Path) -> Path | None:

@@ -28,15 +28,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from experiments.claims.claim import RATE, SIGN, Claim, Prediction
-
-ALPHAS = {6: 0.005, 12: 0.010, 24: 0.015, 48: 0.020}  # by the number of seeds of a look
-LOOKS = tuple(ALPHAS)
-ALPHA = sum(ALPHAS.values())
-
-HOLDS, FAILS, OPPOSITE, NO_EFFECT = "holds", "does not hold", "opposite", "no effect"
-OPEN, INVALID = "open", "test invalid"
-CONTRADICTIONS = (FAILS, OPPOSITE, NO_EFFECT)
+from experiments.analysis.verdicts import (  # noqa: F401 - what the rule is known by
+    ALPHA,
+    ALPHAS,
+    CONTRADICTIONS,
+    FAILS,
+    HOLDS,
+    INVALID,
+    LOOKS,
+    NO_EFFECT,
+    OPEN,
+    OPPOSITE,
+    RATE,
+    SIGN,
+)
+from experiments.claims.claim import Claim, Prediction
 
 Values = Mapping[str, Sequence[float]]  # by the name of the number, in the order of the seeds
 
