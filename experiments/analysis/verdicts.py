@@ -25,6 +25,6 @@ BLOCKS = {
 # The distance of a measurement from the paper's, with the words for where something does not hold.
 DISTANCES = {
     "same": "in the paper's setting",
-    "scaled down": "scaled down",
+    "scaled down": "in a scaled-down setting",
     "other architecture": "in another architecture",
 }

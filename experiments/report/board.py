@@ -169,6 +169,11 @@ class BoardClaim:
         return "this project" if self.own else self.paper
 
     @property
+    def setting_text(self) -> str:
+        """The distance of the setting from the paper's."""
+        return "setting: our own" if self.own else f"setting: {self.distance}"
+
+    @property
     def address(self) -> str:
         """Of the paper; "" without an arXiv number."""
         return self.arxiv and f"https://arxiv.org/abs/{self.arxiv.removeprefix('arXiv ')}"
@@ -285,6 +290,8 @@ def claim_of(group: Frame, points: Frame) -> BoardClaim:
     first: dict[str, Any] = {str(name): value for name, value in group.iloc[0].items()}
     numbers = points[points["kind"] == "number"] if len(points) else points
     texts = {name: first[name] for name in TEXTS}
+    if first["claim_verdict"] == NO_SOURCE:  # then no number has a verdict either
+        group = group.assign(verdict="")
     return BoardClaim(
         **texts,
         first_seed=int(first["first_seed"]),

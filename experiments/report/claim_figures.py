@@ -25,7 +25,7 @@ from experiments.report.drawing import (
 from experiments.report.lettering import fold
 from experiments.report.style import COLOURS, LEGEND, label_short_log_scale, panels
 
-SIZE = (6.6, 4.0)  # inches
+SIZE = (5.4, 3.7)  # inches: on a phone its words are still to be read
 MANY_SEEDS, TAIL = 20, 0.05  # with so many seeds a band leaves out this share at each end
 GUIDES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 FEW_TICKS = 8  # of a log axis, which are then the measured x
@@ -59,18 +59,18 @@ def figure_of(claim: BoardClaim) -> ReportFigure | None:
         figure.legend(
             handles=keys,
             loc="outside upper left",
-            ncols=1 if max(len(key.get_label()) for key in keys) > 32 else 2,
+            ncols=1 if max(len(key.get_label()) for key in keys) > 28 else 2,
             handlelength=3,
             **LEGEND,
         )
     seeds = points["seed"].nunique()
     if points["x"].isna().all():
-        spread = "Each seed, and the mean"
+        caption = f"Each of {seeds} seeds, and their mean."
     else:
-        spread = f"Mean and {'central 90 %' if seeds >= MANY_SEEDS else 'range'}"
-    caption = f"{spread} of {seeds} seeds."
+        spread = "central 90 %" if seeds >= MANY_SEEDS else "range"
+        caption = f"Mean and {spread} of {seeds} seeds."
     if len(guides):
-        caption += " Without colour: what is predicted."
+        caption += " Dashes and grey: what is predicted."
     means = "; ".join(f"{arm} {value:.3g}" for arm, value in last_means(points, arms))
     predicted = "; ".join(dict.fromkeys(guides["arm"])) or "nothing"
     alt = f"{first['y_name']}, mean at the right end: {means}. Drawn as predicted: {predicted}."

@@ -86,19 +86,19 @@ def scoreboard(board: Board) -> str:
 def markdown_table(claims: list[BoardClaim]) -> str:
     """A row for each claim: what it says, where, what was measured, and the verdict."""
     lines = [
-        "| claim | source | setting | measured; claimed | seeds | verdict |",
+        "| claim | source | setting | measured (claimed) | seeds | verdict |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for claim in claims:
         cells = (
-            f"`{claim.claim}`: {claim.title}",
-            ", ".join(filter(None, (claim.source, claim.where))),
+            f"`{claim.claim}`: {escaped(claim.title)}",
+            escaped(", ".join(filter(None, (claim.source, claim.where)))),
             claim.distance,
             "<br>".join(map(markdown_row, claim.judged)),
             f"{claim.seeds}, {claim.evidence}",
             f"**{claim.verdict_text}**",
         )
-        lines.append(f"| {' | '.join(map(escaped, cells))} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -106,12 +106,11 @@ def markdown_row(row: Row) -> str:
     """A prediction in a cell of the board."""
     counted = f", {row.counted}" if row.counted else ""
     role = "control, " if row.role == "control" else ""
-    return (
-        f"{role}{row.number}: {row.measured}{counted}; {row.kind_text} {row.claimed}: "
-        f"{row.verdict_text}"
-    )
+    verdict = f": {row.verdict_text}" if row.verdict else ""
+    claimed = f"{row.kind_text}, {row.claimed}"
+    return escaped(f"{role}{row.number}: {row.measured}{counted} ({claimed}){verdict}")
 
 
 def escaped(cell: str) -> str:
-    """`cell` for a Markdown table, where a bar would end the cell."""
-    return cell.replace("|", r"\|")
+    """`cell` for a Markdown table, where a bar would end the cell and < begin a tag."""
+    return cell.replace("|", r"\|").replace("<", "&lt;")

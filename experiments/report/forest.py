@@ -145,7 +145,7 @@ TICKS_BELOW = 0.62  # lines below the middle of an axis
 AXIS = (0.40, 0.265)  # the left end of all axes and their length, as shares of the width
 MEASURED, VERDICT = 0.68, 0.845  # the left ends of these columns
 INDENT, LABEL = 0.015, 62  # of a prediction's label, and characters in a line of it
-SECTION, CLAIM = 1.6, 1.9  # lines: of a heading, and of a claim beside its title and predictions
+SECTION, CLAIM = 2.0, 1.9  # lines: of a heading, and of a claim beside its title and predictions
 HEADING, SMALL, TINY = 9.5, 7.5, 6.0  # points
 
 
@@ -158,7 +158,7 @@ def draw_forest(board: Board) -> ReportFigure:
     axis.set(xlim=(0, 1), ylim=(lines, 0))
     y = 1.0
     for heading, claims in board.sections:
-        axis.text(0, y, heading, fontsize=HEADING, fontweight="bold", va="center")
+        axis.text(0, y + 0.4, heading, fontsize=HEADING, fontweight="bold", va="center")
         y += SECTION
         for claim in claims:
             draw_claim(axis, y, claim)
@@ -182,7 +182,7 @@ def height_of(claim: BoardClaim) -> float:
 
 def row_height(row: Row) -> float:
     """Of a prediction, in lines."""
-    return max(1.9, label_of(row).count("\n") + 1.4)
+    return max(2.3 if row.counted else 1.9, label_of(row).count("\n") + 1.4)
 
 
 def label_of(row: Row) -> str:
@@ -211,7 +211,8 @@ def draw_claim(axis: Axes, y: float, claim: BoardClaim) -> None:
         va="top",
     )
     y += len(titles)
-    about = f"{claim.source}; {claim.distance}; {claim.evidence}, seeds {claim.seeds_text}"
+    evidence = f"{claim.evidence}, seeds {claim.seeds_text}"
+    about = f"{claim.source}; {claim.setting_text}; {evidence}"
     axis.text(0, y + 0.1, about, fontsize=TINY + 0.5, va="top", alpha=0.75)
     y += 0.9
     for row in claim.judged:
@@ -221,7 +222,7 @@ def draw_claim(axis: Axes, y: float, claim: BoardClaim) -> None:
         draw_strip(axis, middle, row)
         measured = "\n".join(filter(None, (row.measured, row.counted)))
         axis.text(MEASURED, middle, measured, fontsize=SMALL, va="center")
-        verdict = f"{MARKS.get(row.verdict, '')} {row.verdict} ({row.seeds})"
+        verdict = f"{MARKS.get(row.verdict, '')} {row.verdict}".strip() + f" ({row.seeds})"
         axis.text(VERDICT, middle, verdict, fontsize=SMALL, va="center")
         y += height
 
