@@ -86,7 +86,7 @@ def scoreboard(board: Board) -> str:
 def markdown_table(claims: list[BoardClaim]) -> str:
     """A row for each claim: what it says, where, what was measured, and the verdict."""
     lines = [
-        "| claim | source | setting | measured (claimed) | seeds | verdict |",
+        "| claim | source | setting | measured and claimed | seeds | verdict |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for claim in claims:
@@ -103,12 +103,12 @@ def markdown_table(claims: list[BoardClaim]) -> str:
 
 
 def markdown_row(row: Row) -> str:
-    """A prediction in a cell of the board."""
+    """A prediction, or a number that is only shown, in a line."""
     counted = f", {row.counted}" if row.counted else ""
     role = "control, " if row.role == "control" else ""
+    claimed = f", claimed {row.claimed} ({row.kind_text})" if row.kind else ""
     verdict = f": {row.verdict_text}" if row.verdict else ""
-    claimed = f"{row.kind_text}, {row.claimed}"
-    return escaped(f"{role}{row.number}: {row.measured}{counted} ({claimed}){verdict}")
+    return escaped(f"{role}{row.number}: {row.measured}{counted}{claimed}{verdict}")
 
 
 def escaped(cell: str) -> str:
