@@ -212,7 +212,8 @@ def write_board(directory: Path, boards: Sequence[Looks] | None = None) -> Path:
             }
     write_table(directory / "claims.csv", rows)
     points = [row for looks in every for row in board.point_rows(looks)]
-    write_table(directory / "measurements.csv", points)
+    if points:
+        write_table(directory / "measurements.csv", points)
     summary = Summary(status="finished", runner="claims", budget="full", device="cpu")
     summary.corpus = CorpusSummary("kjv", "0" * 64)
     summary.versions = {"torch": "2.13.0", "normscope": "0.6.0"}
@@ -226,9 +227,3 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.writer(file)
         writer.writerow(rows[0])
         writer.writerows([format_cell(value) for value in row.values()] for row in rows)
-
-
-def without_time(page: str) -> str:
-    """A page without the time at which it was written."""
-    before, _, after = page.partition("Written ")
-    return before + after.partition("</p>")[2]

@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_boards import write_board
 
 import run as cli_module
 from children import Child, Fault, Surroundings
@@ -36,6 +35,7 @@ from experiments.report.drawing import ReportFigure
 from experiments.report.page import draw_picture
 from experiments.report.style import new_figure
 from experiments.training.loop import Trainer
+from made_boards import write_board
 from made_runs import make_run
 from same_run import assert_same_run, state_of, summary_of, wandb_records
 
