@@ -16,8 +16,9 @@ from hub import publish
 import gpt
 import run as cli_module
 from conftest import ROOT, TOY, Cli
-from experiments.claims import CLAIMS, measuring
-from experiments.claims.lab import BUDGETS
+from experiments.claims import CLAIMS, board
+from experiments.claims.claim import Evidence, Point
+from experiments.claims.lab import Lab
 from experiments.data import corpus
 from experiments.jobs import sweep
 from experiments.jobs.check import checked_settings
@@ -36,6 +37,7 @@ MOST_WORDS = 1100
 NOT_RUN = {
     "pip install": "downloads packages; the gate runs it in a new environment",
     "pytest": "is what runs this",
+    "python -m experiments.claims": "needs a board; test_claims_page.py has one",
     "python -m experiments.benchmark": "measures for an hour; test_benchmark.py has a toy shape",
     "python run.py device=cuda": "needs a GPU; test_compiled.py compiles on a CPU",
     "python run.py experiment=export": "writes what a family can say; test_weights.py does",
@@ -110,14 +112,18 @@ def files_of(runner: str) -> set[str]:
 
 @pytest.fixture
 def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two claims of toy size, in this process; test_claims.py looks at the rest."""
-    for name in set(CLAIMS) - {"shortcut", "depth_law"}:
+    """The claim that the pages name, with made numbers, in this process."""
+    for name in set(CLAIMS) - {"depth_law"}:
         monkeypatch.delitem(CLAIMS, name)
-    for name in BUDGETS:
-        little = replace(BUDGETS[name], seeds=2, many=1, depths=(1, 2), width=16)
-        monkeypatch.setitem(BUDGETS, name, little)
-    monkeypatch.setattr(measuring, "usable_cores", lambda: 1)
-    monkeypatch.setattr(measuring, "FOR_RUNS", ("",))
+    numbers = {p.name: 1.0 for p in CLAIMS["depth_law"].predictions}
+    points = [Point("post_ln", x, 1.0) for x in (2.0, 4.0)]
+
+    def measure(lab: Lab, seed: int) -> Evidence:
+        return Evidence(dict(numbers), list(points))
+
+    monkeypatch.setitem(CLAIMS, "depth_law", replace(CLAIMS["depth_law"], measure=measure))
+    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    monkeypatch.setattr(board, "FOR_RUNS", ("",))
 
 
 EXTRA = {  # what makes a runner leave all that it can
@@ -281,7 +287,7 @@ def test_commands_run(
     monkeypatch.setattr(Sweep, "_report", lambda self: None)  # test_report.py looks at it
     monkeypatch.setattr(sweep, "plan_jobs", first_and_last)
     monkeypatch.setitem(corpus.CORPORA, "kjv", lambda data: bible())
-    monkeypatch.setattr(measuring, "write_page", lambda directory: directory)
+    monkeypatch.setattr(board, "write_page", lambda directory: directory)
     places = {"SWEEP_DIR": str(tmp_path / "some"), "RUN_DIR": str(tmp_path / "some" / "run")}
     if any(place in command for place in places for command in commands):
         arguments = ["data.train_share=0.5", f"hydra.run.dir={places['RUN_DIR']}"]

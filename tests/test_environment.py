@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,20 @@ import pytest
 import run as cli_module
 from children import Child, Fault, Surroundings
 from conftest import ROOT, Cli
+from experiments.claims import CLAIMS, board
+from experiments.claims.claim import Evidence
+from experiments.claims.lab import Lab
 from experiments.machine import console
 from experiments.records.recorder import Recorder
 from experiments.report import run_pictures as plots
 from experiments.report.__main__ import main as report_main
+from experiments.report.board import read_board
+from experiments.report.claims_page import render_page
 from experiments.report.drawing import ReportFigure
-from experiments.report.page import draw_picture, render_template
+from experiments.report.page import draw_picture
 from experiments.report.style import new_figure
 from experiments.training.loop import Trainer
+from made_boards import write_board
 from made_runs import make_run
 from same_run import assert_same_run, state_of, summary_of, wandb_records
 
@@ -142,13 +149,20 @@ def test_a_sweep_without_its_report_has_its_results(
 
 
 def test_claims_whose_page_cannot_be_drawn_have_their_verdicts(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "experiments.report.claims_page", None)
-    arguments = ("claims.only=shortcut", "claims.budget=quick", "wandb.mode=disabled")
-    code, run = cli("experiment=claims", *arguments)
+    names = [prediction.name for prediction in CLAIMS["depth_law"].predictions]
+
+    def measure(lab: Lab, seed: int) -> Evidence:
+        return Evidence(dict.fromkeys(names, 0.0))
+
+    monkeypatch.setitem(CLAIMS, "depth_law", replace(CLAIMS["depth_law"], measure=measure))
+    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    only = ("claims.only=depth_law", f"claims.runs={tmp_path}/kept")
+    code, run = cli("experiment=claims", *only, "claims.budget=quick", "wandb.mode=disabled")
     assert (code, summary_of(run)["status"]) == (0, "finished")
-    assert summary_of(run)["claims"] == {"shortcut": "reproduced"}
+    assert summary_of(run)["claims"] == {"depth_law": "test invalid"}
     assert "the page was not written: " in caplog.text
 
 
@@ -451,12 +465,13 @@ def test_a_warning_of_a_library_is_one_line_and_no_error(
 
 
 @pytest.mark.parametrize("zone", ["nonsense/zone", "é日本", "XXX-14"])
-def test_any_time_zone(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+def test_any_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     """The page has the time at which it was made, and can be written."""
+    made = read_board(write_board(tmp_path))
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        page = render_template("claims.html.jinja", budget="", claims=[], counts="", provenance=[])
+        page = render_page(made, None, {})
     finally:
         monkeypatch.undo()
         time.tzset()

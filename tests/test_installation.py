@@ -111,7 +111,7 @@ ENTRIES = [
     "run",
     "experiments.plots",
     "experiments.report.__main__",
-    "experiments.claims.measuring",
+    "experiments.claims.board",
 ]
 
 

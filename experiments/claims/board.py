@@ -18,12 +18,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from experiments.analysis.runs import Run
+from experiments.analysis.verdicts import ALPHA, LOOKS, NO_SOURCE, OPEN
 from experiments.claims import CLAIMS
 from experiments.claims.claim import UNREAD, Claim, Prediction, guide_points
 from experiments.claims.lab import Lab, Untrained
 from experiments.claims.looks import Looks, Seed, finite_or_none
 from experiments.claims.registered import commit_of, earlier, registrations
-from experiments.claims.rule import ALPHA, LOOKS, OPEN, Result
+from experiments.claims.rule import Result
+from experiments.data.corpus import KJV_SHA256
 from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job, set_threads
 from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs, threads_in_children
 from experiments.machine.console import one_line, print_line, print_table, progress
@@ -37,9 +39,10 @@ from experiments.machine.signals import (
     handle_signals,
     stop_signal,
 )
+from experiments.machine.versions import versions
 from experiments.records.recorder import Recorder
 from experiments.records.sink import Table, Value
-from experiments.records.summary import read_summary
+from experiments.records.summary import CorpusSummary, read_summary
 from experiments.runner import Outcome
 from experiments.settings.compose import to_values
 from experiments.settings.identity import digest
@@ -381,6 +384,9 @@ def record_board(looks: Sequence[Looks], settings: Settings, recorder: Recorder)
         recorder.table("measurements", points)
     verdicts = {of_claim.claim.name: word(of_claim) for of_claim in looks}
     recorder.summary.budget, recorder.summary.claims = settings.claims.budget, verdicts
+    recorder.summary.device = str(pick_device(settings.device))
+    recorder.summary.corpus = CorpusSummary("kjv", KJV_SHA256)  # of every claim that reads a text
+    recorder.summary.versions = versions()
     recorder.write_summary()  # the page reads it
     page = write_page(recorder.directory)
     print_table(
@@ -406,7 +412,7 @@ def record_board(looks: Sequence[Looks], settings: Settings, recorder: Recorder)
 
 def word(looks: Looks) -> str:
     """The verdict of a claim; of one whose source nobody read, that."""
-    return f"source {UNREAD}" if looks.claim.source.read == UNREAD else looks.verdict
+    return NO_SOURCE if looks.claim.source.read == UNREAD else looks.verdict
 
 
 def write_page(directory: Path) -> Path | None:

@@ -23,20 +23,21 @@ from typing import Any
 
 import numpy as np
 
+from experiments.analysis.verdicts import (  # noqa: F401 - for the modules with the claims, too
+    BLOCKS,
+    DISTANCES,
+    GPT_LAW,
+    LAW,
+    RATE,
+    SIGN,
+    THEOREM,
+    TRAINING,
+)
 from gpt.registry import Registry
 
-LAW, SIGN, RATE = "law", "sign", "rate"
-# Blocks of the board, in its order.
-THEOREM, GPT_LAW, TRAINING = "theorem", "gpt", "training"
-BLOCKS = {
-    THEOREM: "Theorems in their setting",
-    GPT_LAW: "The same laws in a GPT at initialisation",
-    TRAINING: "Training",
-}
 # How the text of a claim was read. What nobody could read gets no verdict.
 UNREAD = "not read"
 READ = ("paper", "official code", "abstract", "secondary source", UNREAD)
-DISTANCES = ("same", "scaled down", "other architecture")
 
 # Of a Lab and a seed. The lab's module imports this one, so its type cannot be named here.
 Measure = Callable[[Any, int], "Evidence"]

@@ -28,26 +28,32 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from experiments.claims.claim import RATE, SIGN, Claim, Prediction
-
-ALPHAS = {6: 0.005, 12: 0.010, 24: 0.015, 48: 0.020}  # by the number of seeds of a look
-LOOKS = tuple(ALPHAS)
-ALPHA = sum(ALPHAS.values())
-
-HOLDS, FAILS, OPPOSITE, NO_EFFECT = "holds", "does not hold", "opposite", "no effect"
-OPEN, INVALID = "open", "test invalid"
-CONTRADICTIONS = (FAILS, OPPOSITE, NO_EFFECT)
+from experiments.analysis.verdicts import (  # noqa: F401 - what the rule is known by
+    ALPHA,
+    ALPHAS,
+    CONTRADICTIONS,
+    FAILS,
+    HOLDS,
+    INVALID,
+    LOOKS,
+    NO_EFFECT,
+    OPEN,
+    OPPOSITE,
+    RATE,
+    SIGN,
+)
+from experiments.claims.claim import Claim, Prediction
 
 Values = Mapping[str, Sequence[float]]  # by the name of the number, in the order of the seeds
 
 
 @dataclass(frozen=True)
 class Result:
-    """A prediction with what was measured.
+    """A prediction with what its verdict was read from.
 
-    seeds      number of seeds
-    mean, sd   over seeds
-    low, high  bounds of the interval at the last look
+    seeds      number of seeds: of the look at which the verdict fell, or all
+    mean, sd   over these seeds
+    low, high  bounds of their interval
     verdict    "" of a number that is only shown
     look       at which the verdict fell; 0 while it is open
     closes_at  the look at which the present mean and deviation would decide it; 0: none
@@ -86,13 +92,18 @@ def result_of(
     decided: tuple[str, int],
     looks: Sequence[int],
 ) -> Result:
-    """The numbers of a prediction, with the verdict that fell."""
-    numbers = np.asarray(values, dtype=float)
+    """The numbers of a prediction, with the verdict that fell.
+
+    Seeds after its look, measured for other predictions of the claim, take no part: the interval
+    would be another one than the verdict's.
+    """
+    verdict, look = decided if prediction.kind else ("", 0)
+    numbers = np.asarray(values[: look or None], dtype=float)
     is_finite = bool(np.isfinite(numbers).all())
     mean = float(numbers.mean()) if len(numbers) and is_finite else math.nan
     sd = float(numbers.std(ddof=1)) if len(numbers) > 1 and is_finite else math.nan
-    low, high = interval(prediction, numbers, ALPHAS[looks[-1]] if looks else ALPHAS[LOOKS[0]])
-    verdict, look = decided if prediction.kind else ("", 0)
+    last_look = look or (looks[-1] if looks else LOOKS[0])
+    low, high = interval(prediction, numbers, ALPHAS[last_look])
     closes_at = closing_look(prediction, numbers) if verdict == OPEN else 0
     return Result(prediction, len(numbers), mean, sd, low, high, verdict, look, closes_at)
 

@@ -125,6 +125,11 @@ def log_if_wide(*axes: Axes) -> None:
     for axis in axes:
         axis.set_yscale("log")
         if high / low < 100:
-            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
+            label_short_log_scale(axis)
+
+
+def label_short_log_scale(axis: Axes) -> None:
+    """Numbers as they are spoken, between the powers of ten as well: of these it has one or two."""
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")

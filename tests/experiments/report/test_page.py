@@ -4,6 +4,8 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import matplotlib.image
@@ -12,6 +14,11 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from experiments.report import write_report
+from experiments.report.board import read_board
+from experiments.report.claim_figures import figure_of
+from experiments.report.claims_page import render_page
+from experiments.report.page import draw_picture
+from made_boards import write_board
 from made_runs import HOSTILE, make_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -56,9 +63,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([folder], folder)
 
 
-@pytest.fixture
-def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """The report, opened; at the end it must have asked for nothing and complained of nothing."""
+@contextmanager
+def opened(browser: Browser, path: Path) -> Iterator[Page]:
+    """Within: the page, which at the end must have asked for nothing and complained of nothing."""
     context = browser.new_context(viewport=DESKTOP, color_scheme="light")
     page = context.new_page()
     complaints: list[str] = []
@@ -69,11 +76,34 @@ def page(browser: Browser, report: Path) -> Iterator[Page]:
         "request",
         lambda request: None if request.url.startswith("data:") else complaints.append(request.url),
     )
-    page.goto(report.as_uri())
-    assert complaints == [report.as_uri()]
+    page.goto(path.as_uri())
+    assert complaints == [path.as_uri()]
     yield page
-    assert complaints == [report.as_uri()]
+    assert complaints == [path.as_uri()]
     context.close()
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The report, opened."""
+    with opened(browser, report) as page:
+        yield page
+
+
+@pytest.fixture
+def claims(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    """The page about a board with every verdict, opened, with the figures of two claims."""
+    board = read_board(write_board(tmp_path))
+    names = ("law_holds", "closes")
+    drawn = {
+        claim.claim: draw_picture(partial(figure_of, claim), tmp_path, ["svg"])
+        for claim in board.claims
+        if claim.claim in names
+    }
+    path = tmp_path / "claims.html"
+    path.write_text(render_page(board, None, drawn))
+    with opened(browser, path) as page:
+        yield page
 
 
 def losses(page: Page) -> list[str]:
@@ -164,3 +194,39 @@ def test_it_prints(page: Page) -> None:
     page.emulate_media(media="print")
     assert not page.get_by_label("Show runs with").is_visible()
     assert len(page.pdf(format="A4")) > 50_000
+
+
+def test_the_page_about_claims_on_a_screen_and_on_a_phone(claims: Page) -> None:
+    """Every prediction's axis is in sight, light and dark; nothing is cut at the edge."""
+    for viewport, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
+        claims.set_viewport_size(viewport)  # type: ignore[arg-type]
+        claims.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert claims.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        widths = claims.evaluate(
+            "[...document.querySelectorAll('svg')].map((e) => e.getBoundingClientRect().width)"
+        )
+        assert len(widths) == 15
+        assert min(widths) > 200
+        region, ground = claims.evaluate(
+            "[getComputedStyle(document.querySelector('.region')).fill,"
+            " getComputedStyle(document.body).backgroundColor]"
+        )
+        assert region != ground
+        assert claims.evaluate("[...document.images].every((image) => image.naturalWidth > 100)")
+    badges = claims.locator("#board table .badge").all_inner_texts()
+    assert all(len(badge.split()) >= 2 for badge in badges)  # a sign and a word
+    claims.emulate_media(media="print")
+    assert len(claims.pdf(format="A4")) > 50_000
+
+
+def test_what_a_claim_rests_on_unfolds_by_keyboard(claims: Page) -> None:
+    setting = claims.locator("#law_holds").get_by_text("width 64")
+    assert not setting.is_visible()
+    claims.locator("#law_holds summary").focus()
+    claims.keyboard.press("Enter")
+    assert setting.is_visible()
+    claims.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    claims.get_by_role("button", name="Copy the command that measures law_holds").click()
+    claims.get_by_text("Copied").wait_for()
+    copied = claims.evaluate("navigator.clipboard.readText()")
+    assert copied == "python run.py experiment=claims claims.only=law_holds claims.budget=full"
