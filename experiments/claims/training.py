@@ -238,7 +238,8 @@ LADDER_DEPTHS = (2, 4, 8)
     predictions=[
         sign("post_ln: rungs at 8 blocks less at 2", "more than half a rung", 0.5),
         law("pre_ln: rungs at 8 blocks", "at most half a rung", high=0.5),
-        *(shown(f"post_ln: rungs at {depth} blocks") for depth in LADDER_DEPTHS),
+        control(law("post_ln: rungs at 2 blocks", "some warm-up is enough: at most 5.5", high=5.5)),
+        *(shown(f"post_ln: rungs at {depth} blocks") for depth in LADDER_DEPTHS[1:]),
     ],
     axes=AxisLabels("smallest warm-up, rung of the ladder", "blocks L", log_x=True),
     meaning="Who deepens a Post-LN model has to lengthen its warm-up too.",
@@ -439,7 +440,10 @@ CHAIN_LINKS = (
         "its Post-LN-init, in encoder-decoders of 6 to 24 + 24 layers"
     ),
     distance="scaled down",
-    predictions=[sign(f"post_ln less deepnorm: {link}", "above 0") for link in CHAIN_LINKS],
+    predictions=[
+        *(sign(f"post_ln less deepnorm: {link}", "above 0") for link in CHAIN_LINKS),
+        control(sign("deepnorm: fall of the loss (nats)", "it learns: more than 0.1", 0.1)),
+    ],
     axes=AxisLabels("change of the output since the beginning (RMS of logits)", "step"),
     meaning="What a stuck Post-LN run shows, large norm inputs and a first block without gradient, "
     "was done in its first steps.",
@@ -449,8 +453,9 @@ def deepnet_chain(lab: Lab, seed: int) -> Evidence:
     evidence = Evidence()
     links = {}
     for placement, init in (("post_ln", "xavier"), ("deepnorm", "deepnorm")):
-        moved, links[placement] = first_steps(lab, placement, init, seed)
+        moved, fall, links[placement] = first_steps(lab, placement, init, seed)
         evidence.curve(placement, range(1, CHAIN_STEPS + 1), moved)
+    evidence.values["deepnorm: fall of the loss (nats)"] = fall  # the last arm's
     for name, post, deep in zip(CHAIN_LINKS, links["post_ln"], links["deepnorm"], strict=True):
         evidence.values[f"post_ln less deepnorm: {name}"] = post - deep
     return evidence
@@ -458,21 +463,23 @@ def deepnet_chain(lab: Lab, seed: int) -> Evidence:
 
 def first_steps(
     lab: Lab, placement: str, init: str, seed: int
-) -> tuple[list[float], tuple[float, ...]]:
-    """How far the output has moved after each step, and the links of the chain."""
+) -> tuple[list[float], float, tuple[float, ...]]:
+    """How far the output has moved after each step, the loss's fall, and the chain's links."""
     settings = micro(lab, f"norm={placement}", f"init={init}", f"optimizer.lr={RATE}")
     model = lab.model(settings, seed, DEPTH)
     optimizer = make_optimizer(model, settings.optimizer)
     fixed, _ = lab.text_batch(settings, seed, CHAIN_WINDOWS, step=CHAIN_STEPS)
     sums = [add for block in model.blocks for add in (block.add_1, block.add_2)]
-    logits, inputs, gradients = [], [], []
+    logits, inputs, gradients, costs = [], [], [], []
     for step in range(CHAIN_STEPS):
         with torch.no_grad(), outputs(sums) as before_norms:
             logits.append(model(fixed))
         inputs.append(sum(rms(x) for x in before_norms) / len(sums))
         windows = lab.text_batch(settings, seed, WINDOWS, step)
         optimizer.zero_grad()
-        language_model_loss(model, *windows, "float64").backward()
+        loss = language_model_loss(model, *windows, "float64")
+        loss.backward()
+        costs.append(loss.item())
         norms = [p.grad.norm() for p in model.blocks[0].parameters() if p.grad is not None]
         gradients.append(torch.stack(norms).norm().item())
         optimizer.step()
@@ -485,7 +492,7 @@ def first_steps(
         math.log(gradients[0] / gradients[-1]),
         math.log(early / late),
     )
-    return [rms(x - logits[0]) for x in logits[1:]], links
+    return [rms(x - logits[0]) for x in logits[1:]], costs[0] - costs[-1], links
 
 
 def rms(x: Tensor) -> float:
