@@ -100,6 +100,8 @@ def test_what_the_compiler_traced_has_the_losses_and_gradients(
         ("norm=residual_dual", RECOMPUTED),
         ("norm=mix_ln", "norm.qk=true", RECOMPUTED),
         ("norm=peri_ln", "norm.kind=rms_norm"),
+        ("norm=siamese",),
+        ("norm=pre_ln", "norm.options.gpas=true"),
         EXPERTS,
     ],
 )

@@ -16,6 +16,8 @@ DROPOUT = ("model.drop_rate=0.2",)
 EXPERTS = ("model.experts.count=4", "model.experts.active=2", "model.experts.balance_loss=0.5")
 TWO_STREAMS = ("norm=residual_dual", "model.n_layers=3")
 PLACED = [("norm=post_ln",), ("norm=mix_ln",), ("norm=peri_ln", "norm.qk=true")]
+PLACED += [("norm=siamese",), ("norm=per_block", "norm.options.placements=[keel,span]")]
+PLACED += [("norm=pre_ln", "norm.options.gpas=true")]
 VARIANTS: list[Any] = [EXPERTS, (*TWO_STREAMS, *DROPOUT)]
 VARIANTS += [pytest.param(options, marks=pytest.mark.long) for options in PLACED]
 # Its logits are few beside the activations, as in a model of some size.
