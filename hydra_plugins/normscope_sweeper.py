@@ -5,13 +5,14 @@ Hydra imports its plugins whenever any program of this environment uses Hydra. T
 are therefore imported inside functions: other programs do not wait for PyTorch to load.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -23,10 +24,15 @@ class GridSweeper(Sweeper):
 
     params  of an experiment that is a grid: names with their values, as typed on the command line.
             The command line can replace them.
+    beside  by a value such as `optimizer=sgd`, the same for those jobs alone that have it
     """
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        self.params = dict(params or {})
+    def __init__(
+        self,
+        params: Mapping[str, str] | None = None,
+        beside: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.params, self.beside = dict(params or {}), dict(beside or {})
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -37,22 +43,20 @@ class GridSweeper(Sweeper):
         """Run the grid; raises SystemExit with the code where a job failed."""
         from experiments.jobs.launch import THREADS_IN_A_SWEEP
         from experiments.jobs.sweep import Sweep, check_sweep, name_sweep, plan_jobs
-        from experiments.settings.typed import as_typed, for_hydra
+        from experiments.settings.typed import as_typed
 
         def plain_value(key: str, text: str) -> str:
             return as_typed(f"{key}={text}").partition("=")[2]
 
-        params = [for_hydra(f"{name}={values}", sweep=True) for name, values in self.params.items()]
-        lines = params + arguments
-        loader = self.context.config_loader
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(lines)
+        overrides = self._parsed(self.params, arguments)
         (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         final = {override.get_key_element(): override for override in overrides}
+        grid = [[*job, *more] for job in grid for more in self._beside(job, final)]
         swept = {
             key: ",".join(plain_value(key, text) for text in override.sweep_string_iterator())
             for key, override in final.items()
             if override.is_sweep_override()
-        }
+        } | {name: values for name, values in self._all_beside().items() if name not in final}
         fixed = [item for item in grid[0] if item.split("=", 1)[0] not in swept]
         base = self._compose(fixed)
         check_sweep(base, swept)
@@ -74,6 +78,27 @@ class GridSweeper(Sweeper):
         if code:
             raise SystemExit(code)
 
+    def _parsed(self, params: Mapping[str, str], arguments: Sequence[str] = ()) -> list[Override]:
+        """Names with their values, as an experiment has them, and arguments of the command line."""
+        from experiments.settings.typed import for_hydra
+
+        lines = [for_hydra(f"{name}={values}", sweep=True) for name, values in params.items()]
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        return parser.parse_overrides([*lines, *arguments])
+
+    def _beside(self, job: Sequence[str], final: Mapping[str, Override]) -> list[list[str]]:
+        """What a job of the grid becomes jobs with, of what the command line leaves open."""
+        own = [params for value, params in self.beside.items() if value in job]
+        left = {name: values for params in own for name, values in params.items()}
+        for name in left.keys() & final.keys():
+            del left[name]
+        (more,) = BasicSweeper.split_arguments(self._parsed(left), max_batch_size=None)
+        return more
+
+    def _all_beside(self) -> dict[str, str]:
+        """The names that stand beside some value, with values of one of them."""
+        return {name: values for params in self.beside.values() for name, values in params.items()}
+
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """A job's config as plain values, without Hydra's part."""
         from experiments.settings.compose import to_values
@@ -90,7 +115,7 @@ class GridSweeper(Sweeper):
 
     def _swept_by_command(self, swept: Iterable[str]) -> list[str]:
         """Names that the command sweeps in addition to the experiment."""
-        return [key for key in swept if key not in self.params]
+        return [key for key in swept if key not in {**self.params, **self._all_beside()}]
 
     def _set_folder(self, name: str) -> Path:
         """Put the sweep's name into hydra.sweep.dir; returns the directory."""

@@ -433,6 +433,28 @@ def test_a_sweep_has_the_same_folder_for_the_same_question(
     assert all(folder.name.startswith("init_gradients-norm-") for folder in folders)
 
 
+def test_values_beside_one_of_a_grid_are_for_its_jobs_alone(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates of each optimizer; what is typed replaces them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_module.Sweep, "_report", lambda self: None)
+    made = list[tuple[str, float]]()
+
+    def finish(values: Any, overrides: Sequence[str], directory: Path, bars: bool) -> int:
+        made.append((values["optimizer"]["name"], values["optimizer"]["lr"]))
+        return finish_at_once(values, overrides, directory, bars)
+
+    monkeypatch.setattr(cli_module, "launch_job", finish)
+    command = ["-m", *toy, "experiment=optimizers", "seed=0", "norm=pre_ln", "trainer.clip=1"]
+    assert cli_module.main([*command, "optimizer=sgd,adamw"]) == 0
+    rates = {"sgd": [0.03, 0.1, 0.3, 1.0], "adamw": [3e-4, 1e-3, 3e-3, 1e-2]}
+    assert made == [(name, rate) for name, each in rates.items() for rate in each]
+    made.clear()
+    assert cli_module.main([*command, "optimizer=sgd,muon", "optimizer.lr=0.1"]) == 0
+    assert made == [("sgd", 0.1), ("muon", 0.1)]
+
+
 def test_a_text_is_the_same_wherever_it_lies(
     toy: tuple[str, ...], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
