@@ -7,8 +7,9 @@ from normscope.stats import MOMENTS, POINTS, Point, Statistic
 INTRODUCTION = """\
 # What is measured
 
-Every statistic that a run can write into `gradients.csv`. This page is made from the catalogue in
-`normscope/` by `python -m normscope > docs/measurements.md`. A row of the file is
+Every statistic that a run can write into `gradients.csv`, and those of `mixing.csv`. This page is
+made from the catalogue in `normscope/` by `python -m normscope > docs/measurements.md`. A row of
+`gradients.csv` is
 
 | column | meaning |
 | --- | --- |

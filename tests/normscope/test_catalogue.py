@@ -17,7 +17,7 @@ from normscope.stats import ACTIVATIONS, MOMENTS, described
 
 NORMED = ("norm=peri_ln", "norm.options.embedding_norm=true")  # of the embeddings, too
 RUNS = (
-    ("experiment=train", "norm=residual_dual", "norm.final=true"),
+    ("experiment=train", "norm=residual_dual", "norm.final=true", "trainer.mixing=true"),
     ("experiment=train", *NORMED, "model.n_layers=4", "trainer.steps=1"),
     ("experiment=train", "norm=admin"),
     ("experiment=init_gradients", *NORMED),
@@ -35,7 +35,9 @@ def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> Non
     for run in RUNS:
         code, directory = cli(*toy, *run)
         assert code == 0
-        rows = pd.read_csv(directory / "gradients.csv", keep_default_na=False)
+        files = [directory / f"{name}.csv" for name in ("gradients", "mixing")]
+        tables = [pd.read_csv(file, keep_default_na=False) for file in files if file.is_file()]
+        rows = pd.concat(tables)
         for component, stat in set(zip(rows["component"], rows["stat"], strict=True)):
             stats.add(stat)
             entry = described(stat)
@@ -45,6 +47,7 @@ def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> Non
             written.setdefault(entry.name, set()).add(component)
     assert written == {entry.name: set(entry.of) for entry in catalogue()}
     assert {"angular_distance", "angular_distance_2", "angular_distance_4"} <= stats
+    assert {"stream_cosine", "stream_cosine_2", "stream_cosine_4"} <= stats
 
 
 def test_entries_are_whole() -> None:
