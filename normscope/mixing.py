@@ -333,8 +333,7 @@ def frozen(norm: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor,
     scaled by what it made of each element, s = (N(x) - b) / x.
     """
     small = torch.finfo(x.dtype).eps
-    ones = x.new_ones(1, x.shape[-1])
-    signs = ones.clone()
+    signs = x.new_ones(1, x.shape[-1])
     signs[..., 1::2] = -1
     near_0 = small**0.5 * signs  # N(0) itself is 0 / 0 in a norm without eps
     shift = (norm(near_0) + norm(-near_0)) / 2
@@ -345,10 +344,10 @@ def frozen(norm: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor,
         change = (norm(other) - plain)[..., features]
         return bool(change.abs().max() <= 1e-3 * (plain - shift).abs().max())
 
-    half = x.shape[-1] // 2
+    half = max(1, x.shape[-1] // 2)
     if changes_nothing(torch.cat([ramp[..., :half], 3 * ramp[..., half:]], dim=-1), slice(half)):
-        step = small ** (1 / 3)  # next to 0 the quotient loses its digits
-        slope = (norm(step * ones) - norm(-step * ones)) / (2 * step)
+        step = small ** (1 / 3)  # below it the quotient loses its digits: there N'(x / 2)
+        slope = (norm(x / 2 + step) - norm(x / 2 - step)) / (2 * step)
         return torch.where(x.abs() < step, slope, made / x), shift, False
     centres = changes_nothing(ramp + 1, slice(None))
     seen, known = (centred(part) if centres else part for part in (x, signs))
