@@ -13,7 +13,8 @@ from experiments.report import write_report
 from made_runs import make_run
 from normscope import Probes, anatomy_of, catalogue
 from normscope.__main__ import page
-from normscope.stats import ACTIVATIONS, MOMENTS, described
+from normscope.costs import COSTS
+from normscope.stats import ACTIVATIONS, MIXING, MOMENTS, STREAMS, described
 
 NORMED = ("norm=peri_ln", "norm.options.embedding_norm=true")  # of the embeddings, too
 RUNS = (
@@ -57,6 +58,8 @@ def test_entries_are_whole() -> None:
         assert all((entry.equation, entry.words, entry.axis, entry.title))
     names = [entry.name for entry in catalogue()]
     assert len(names) == len(set(names))
+    assert set(COSTS) <= {*names, *MOMENTS}
+    assert {*ACTIVATIONS.statistics, *STREAMS.statistics, *MIXING.statistics} <= set(COSTS)
     assert described("angular_distance_16").name == "angular_distance"
     for unknown in ("angular_distance_", "grad_norm_2", "loss"):
         with pytest.raises(KeyError):
