@@ -3,16 +3,19 @@
 anatomy_of(model)   where its blocks, branches, norms, embeddings and head are
 attach(model)       measure it in a training loop of your own
 Probes(anatomy)     the same by hand: on a probed step, around the update, at the end
+depth_mixing(...)   how much of the stream each sublayer wrote
 catalogue()         every statistic, with its equation; `python -m normscope` prints them
 """
 
 from normscope.anatomy import Anatomy, anatomy_of, parameter_table
 from normscope.attach import Scope, attach
+from normscope.mixing import MixingRow, depth_mixing
 from normscope.probes import Probes
 from normscope.stats import Row, Statistic, catalogue
 
 __all__ = [
     "Anatomy",
+    "MixingRow",
     "Probes",
     "Row",
     "Scope",
@@ -20,5 +23,6 @@ __all__ = [
     "anatomy_of",
     "attach",
     "catalogue",
+    "depth_mixing",
     "parameter_table",
 ]

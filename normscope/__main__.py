@@ -2,13 +2,15 @@
 
 import sys
 
+from normscope.costs import COSTS
 from normscope.stats import MOMENTS, POINTS, Point, Statistic
 
 INTRODUCTION = """\
 # What is measured
 
-Every statistic that a run can write into `gradients.csv`. This page is made from the catalogue in
-`normscope/` by `python -m normscope > docs/measurements.md`. A row of the file is
+Every statistic that a run can write into `gradients.csv`, and those of `mixing.csv`. This page is
+made from the catalogue in `normscope/` by `python -m normscope > docs/measurements.md`. A row of
+`gradients.csv` is
 
 | column | meaning |
 | --- | --- |
@@ -32,6 +34,11 @@ losses do not depend on the unit.
 
 Equations are in plain text: `norm(G)` is the Frobenius norm, the root of the sum of all squared
 elements, `RMS(x)` the root of their mean; `sum` runs over all elements.
+
+Costs are in processor time over that of a training step of the default run, as
+`python -m tests.benchmarks.statistics > normscope/costs.py` measures them on a CPU. The column has
+that of a statistic's own function, of all places of the model together; the passes through the
+model, and what else comes before, stand in what a section costs in all.
 """
 
 
@@ -40,6 +47,8 @@ def page() -> str:
     sections = [INTRODUCTION]
     for moment, title in MOMENTS.items():
         sections.append(f"## {title}\n")
+        if moment in COSTS:
+            sections.append(f"In all it takes {COSTS[moment]:g} times a training step.\n")
         sections += [section(point) for point in POINTS if point.moment == moment]
     return "\n".join(sections)
 
@@ -50,7 +59,7 @@ def section(point: Point) -> str:
     if point.remark:
         lines += [point.remark, ""]
     lines += [f"Components: {listed(point.of)}.", ""]
-    lines += ["| statistic | what it is | equation |", "| --- | --- | --- |"]
+    lines += ["| statistic | what it is | equation | cost |", "| --- | --- | --- | --- |"]
     lines += [row(statistic, point) for statistic in point.statistics.values()]
     return "\n".join(lines) + "\n"
 
@@ -63,7 +72,12 @@ def row(statistic: Statistic, point: Point) -> str:
         words += f"; components: {listed(statistic.of)}"
     if statistic.source:
         words += f". {statistic.source}"
-    return f"| {name} | {words} | `{statistic.equation}` |"
+    return f"| {name} | {words} | `{statistic.equation}` | {cost(statistic.name)} |"
+
+
+def cost(name: str) -> str:
+    """Of a statistic, in percent of a training step; empty where it is not measured by itself."""
+    return f"{100 * COSTS[name]:.2g} %" if name in COSTS else ""
 
 
 def listed(components: tuple[str, ...]) -> str:

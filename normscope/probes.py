@@ -7,6 +7,7 @@ from torch import Tensor
 from normscope.ablation import layer_drop_rows
 from normscope.anatomy import Anatomy
 from normscope.gradients import ParameterNorms, window_gradient_rows
+from normscope.mixing import MixingRow, depth_mixing
 from normscope.stats import Row
 from normscope.streams import evaluating, stream_rows
 from normscope.updates import UpdateProbe
@@ -28,6 +29,10 @@ class Probes:
     def on_step(self, loss: Callable[[], Tensor]) -> list[Row]:
         """Activations, attention and stream gradients, see `stream_rows`."""
         return stream_rows(self.anatomy, loss)
+
+    def mixing(self, forward: Callable[[], object]) -> list[MixingRow]:
+        """How much of the stream each sublayer wrote, see `depth_mixing`."""
+        return depth_mixing(self.anatomy, forward)
 
     def before_update(self) -> None:
         """Keep the weights, until `after_update`."""

@@ -27,6 +27,7 @@ MOMENTS = {
     "step": "On a probed step",
     "update": "Around the update of a probed step",
     "end": "At the end",
+    "mixing": "With trainer.mixing, before the first step and at the end, into mixing.csv",
     "untrained": "Without training",
 }
 
@@ -57,6 +58,7 @@ class Statistic:
     title     of a figure; by default the words, by layer
     scale     of a figure's axis; linear where values may be 0, or below
     drawn     the component that a report draws over the blocks; None: no such figure
+    live      whether it is followed while a run goes on, as in W&B, or stands in the files alone
     source    where it comes from
     suffix    a regular expression for what may follow the name
     measure   the function, None for what a caller computes by itself
@@ -72,6 +74,7 @@ class Statistic:
     title: str
     scale: Literal["log", "linear"] = "log"
     drawn: str | None = None
+    live: bool = True
     source: str = ""
     suffix: str = ""
     measure: Callable[..., Any] | None = None
@@ -210,6 +213,12 @@ EACH_EXPERT = Point(
     "Each expert: its share s_e of the choices, and the number E of experts",
     "The component of expert e = 0 .. E - 1 is `feed_forward.expert_e`.",
 )
+STREAMS = Point(
+    "step",
+    ("input", "output"),
+    "The stream: x (B, T, emb_dim), before and after a block, n the number of its elements",
+    "These do not depend on the unit in which the stream is written.",
+)
 STREAM_GRADIENTS = Point(
     "step",
     ("input", "output"),
@@ -242,6 +251,21 @@ WINDOWS = Point(
     "The mean of the norms is at least the norm of the mean, and far above it where the windows "
     "pull in different directions.",
 )
+MIXING = Point(
+    "mixing",
+    ("sum_1", "sum_2", "output", "final_norm"),
+    "Depth mixing: s (B, T, emb_dim), a state of the stream, and t, the term of it that one source "
+    "wrote",
+    "With the statistics of all norms frozen as the forward pass found them, a norm is an affine "
+    "map, and s is the sum of its terms. The columns `source_layer` and `source` say who wrote t: "
+    "`attention` or `feed_forward` of a block; of layer -1 `embedding`, what enters the first "
+    "block, and `norm_shifts`, what is left of the shifts b of all norms. What a branch wrote is "
+    "what it gave, after the norm on its output if there is one, whose shift stands with the "
+    "others. An elementwise norm, such as dyt, scales each element by what it made of it, its "
+    "value at 0 being its shift. `sum_1` and `sum_2` are x + f before any norm, `output` is the "
+    "stream after the block, and `final_norm`, of layer L, what the head reads, of both streams "
+    "where there are two.",
+)
 UNTRAINED = Point(
     "untrained",
     (*PARAMETERS, "each tensor"),
@@ -256,11 +280,13 @@ POINTS = (
     ATTENTION,
     EXPERTS,
     EACH_EXPERT,
+    STREAMS,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
     UPDATES,
     DROPPED_BLOCKS,
     WINDOWS,
+    MIXING,
     UNTRAINED,
 )
 

@@ -23,6 +23,7 @@ from normscope.stats import (
     EXPERTS,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
+    STREAMS,
     SUMS,
     Point,
     Row,
@@ -94,13 +95,90 @@ def angular_distance(x: Tensor, y: Tensor) -> Tensor:
     2 atan2(|u - v|, |u + v|) / pi of the unit vectors u and v, which is exact near 0 and 1 too.
     """
 
-    def unit(x: Tensor) -> Tensor:
-        tiny = torch.finfo(torch.float32).tiny
-        scaled = x.float() / x.float().abs().amax(-1, keepdim=True).clamp_min(tiny)
-        return nn.functional.normalize(scaled, dim=-1, eps=tiny)
-
     u, v = unit(x), unit(y)
     return (2 / torch.pi * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))).mean()
+
+
+@STREAM_PAIRS.measures(
+    "stream_cosine",
+    "x . y / (norm(x) norm(y)), mean over tokens",
+    "cosine between the stream before a block and after it",
+    scale="linear",
+    live=False,
+)
+def stream_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Mean over tokens of the cosine of a block's input, the output of the one before, and its
+    output; x and y (..., emb_dim).
+    """
+    return (unit(x) * unit(y)).sum(-1).mean()
+
+
+@STREAMS.measures(
+    "token_cosine",
+    "x_i . x_j / (norm(x_i) norm(x_j)), mean over the pairs i != j of tokens of a window",
+    "cosine between different tokens; 1 where all are alike (rank collapse)",
+    title="Likeness of tokens by layer",
+    axis="mean cosine between different tokens after the block",
+    scale="linear",
+    drawn="output",
+    live=False,
+    source="Dong et al. 2021, arXiv 2103.03404; Noci et al. 2022, arXiv 2206.03126",
+)
+def token_cosine(x: Tensor) -> Tensor | None:
+    """Mean over windows and pairs of different tokens, x (B, T, emb_dim); absent where T is 1.
+
+    By (norm(sum u)^2 - T) / (T (T - 1)) of the T unit vectors u, which costs no pair.
+    """
+    count = x.shape[-2]
+    if count == 1:
+        return None
+    together = unit(x).sum(-2).square().sum(-1)
+    return ((together - count) / (count * (count - 1))).mean()
+
+
+@STREAMS.measures(
+    "stream_kurtosis",
+    "n sum d^4 / (sum d^2)^2, d = x - mean(x), over all elements",
+    "kurtosis of the stream; 3 of a normal distribution",
+    axis="kurtosis of the stream after the block",
+    drawn="output",
+    live=False,
+)
+def stream_kurtosis(x: Tensor) -> Tensor:
+    """The mean of (d / std)^4 over all elements; nan where all are the same."""
+    deviation = x.float() - x.float().mean()
+    squares = (deviation / deviation.abs().max()).square()  # none leaves float32
+    return x.numel() * squares.square().sum() / squares.sum().square()
+
+
+@STREAMS.measures(
+    "stream_max_over_rms",
+    "max abs(x) / RMS(x)",
+    "largest magnitude over the root mean square",
+    live=False,
+)
+def stream_max_over_rms(x: Tensor) -> Tensor:
+    """At least 1, at most sqrt(n)."""
+    return activation_max(x) / rms(x)
+
+
+@STREAMS.measures(
+    "stream_max_over_median",
+    "max abs(x) / median abs(x)",
+    "largest magnitude over the median one; massive activations are 1,000 and more",
+    live=False,
+    source="Sun et al. 2024 (Massive Activations), arXiv 2402.17762",
+)
+def stream_max_over_median(x: Tensor) -> Tensor:
+    """The median is the lower of the two in the middle, as PyTorch takes it; inf where it is 0."""
+    return activation_max(x) / x.float().abs().median()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors (..., emb_dim) over their norms, in float32; no square leaves it."""
+    tiny = torch.finfo(torch.float32).tiny
+    scaled = x.float() / x.float().abs().amax(-1, keepdim=True).clamp_min(tiny)
+    return nn.functional.normalize(scaled, dim=-1, eps=tiny)
 
 
 @contextmanager
@@ -219,8 +297,9 @@ class Watch:
     ) -> None:
         """The stream before and after the block."""
         for part, state in (("input", first_input(inputs, options)), ("output", output)):
-            self.streams[layer, part] = self.anatomy.read_stream(module, state)
-            self.put(layer, part, ACTIVATIONS, self.streams[layer, part])
+            stream = self.streams[layer, part] = self.anatomy.read_stream(module, state)
+            self.put(layer, part, ACTIVATIONS, stream)
+            self.put(layer, part, STREAMS, stream)
 
 
 def first_input(inputs: Inputs, options: Options) -> Any:

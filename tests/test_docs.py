@@ -131,6 +131,7 @@ EXTRA = {  # what makes a runner leave all that it can
         "trainer.keep_best=true",
         "trainer.checkpoint_every=1",
         "trainer.clip=1",
+        "trainer.mixing=true",
         "norm=sub_ln",
     ),
     "generate": ("generate.prompt=ab", "generate.checkpoint={train}"),
@@ -329,5 +330,5 @@ def test_python_runs(
         gpt, "GPT_CONFIG_124M", gpt.GPT_CONFIG_124M | {"emb_dim": 12, "n_layers": 1}
     )
     if "RUN_DIR" in code:
-        code = code.replace("RUN_DIR", str(cli(*toy)[1]))
+        code = code.replace("RUN_DIR", str(cli(*toy, "trainer.mixing=true")[1]))
     exec(code, {})

@@ -144,10 +144,14 @@ def test_an_initialisation(add: Add, train: Train) -> None:
 def test_a_statistic(add: Add, train: Train) -> None:
     add("normscope/streams.py")
     rows = pd.read_csv(train() / "gradients.csv")
-    kurtosis = rows[rows["stat"] == "activation_kurtosis"]
-    assert {"input", "output", "sum_1"} <= set(kurtosis["component"])
-    assert (kurtosis["value"] >= 1).all()  # as of any distribution
-    assert "`activation_kurtosis`" in page()
+    places = ["step", "layer", "component"]
+    means, roots = (
+        rows[rows["stat"] == f"activation_{of}"].set_index(places)["value"]
+        for of in ("mean_abs", "rms")
+    )
+    assert {"input", "output", "sum_1"} <= set(means.index.get_level_values("component"))
+    assert means.between(0, roots, inclusive="neither").all()
+    assert "`activation_mean_abs`" in page()
 
 
 def test_a_sink(add: Add, train: Train) -> None:

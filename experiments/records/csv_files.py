@@ -1,4 +1,4 @@
-"""CSV files: metrics.csv and gradients.csv, which grow, and a file for each table."""
+"""CSV files: metrics.csv, gradients.csv and mixing.csv, which grow, and a file for each table."""
 
 import contextlib
 import csv
@@ -12,6 +12,7 @@ from experiments.machine.files import line_end_offset, write_atomically
 from experiments.records.sink import (
     GRADIENT_COLUMNS,
     METRIC_COLUMNS,
+    MIXING_COLUMNS,
     Metrics,
     Table,
     Value,
@@ -19,11 +20,12 @@ from experiments.records.sink import (
 )
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
+from normscope.mixing import MixingRow
 from normscope.stats import Row
 
 
 class CsvSink:
-    """metrics.csv and gradients.csv, flushed as they grow, and one CSV file for each table."""
+    """The files that grow, flushed as they do, and one CSV file for each table."""
 
     def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
         self.directory = directory
@@ -62,6 +64,9 @@ class CsvSink:
             self._append("metrics.csv", columns, [[values.get(column) for column in columns]])
         if rows:
             self._append("gradients.csv", GRADIENT_COLUMNS, [[step, *row] for row in rows])
+
+    def mixing(self, step: int, rows: Sequence[MixingRow]) -> None:
+        self._append("mixing.csv", MIXING_COLUMNS, [[step, *row] for row in rows])
 
     def _append(self, name: str, columns: Sequence[str], lines: Sequence[Sequence[Value]]) -> None:
         if name not in self.files:

@@ -15,6 +15,7 @@ from experiments.records.sinks import open_sinks
 from experiments.records.summary import Summary
 from experiments.settings.identity import digest, result_settings
 from experiments.settings.schema import Settings
+from normscope.mixing import MixingRow
 from normscope.stats import Row
 
 
@@ -81,6 +82,11 @@ class Recorder:
         """Record one step's single values and its values by layer."""
         for sink in self.open():
             sink.step(step, metrics, rows)
+
+    def mixing(self, step: int, rows: Sequence[MixingRow]) -> None:
+        """Record how much of the stream each sublayer wrote."""
+        for sink in self.open():
+            sink.mixing(step, rows)
 
     def table(self, name: str, table: Table) -> None:
         """Record a whole table, as NAME.csv."""

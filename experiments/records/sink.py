@@ -1,4 +1,4 @@
-"""What a sink takes: single values by step, values by layer, whole tables."""
+"""What a sink takes: single values by step, values by layer and by pairs of them, whole tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from experiments.machine.console import printable
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
+from normscope.mixing import MixingRow
 from normscope.stats import Row
 
 Value = float | int | str | None
@@ -27,6 +28,7 @@ METRIC_COLUMNS = (
     "balance_loss",
 )
 GRADIENT_COLUMNS = ("step", "layer", "component", "stat", "value")
+MIXING_COLUMNS = ("step", *MixingRow._fields)
 
 
 class Sink(Protocol):
@@ -44,6 +46,8 @@ class Sink(Protocol):
         ...
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None: ...
+
+    def mixing(self, step: int, rows: Sequence[MixingRow]) -> None: ...
 
     def table(self, name: str, table: Table) -> None: ...
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import html
 import logging
 import os
@@ -16,7 +17,8 @@ from experiments.machine.files import hide_home
 from experiments.records.sink import Metrics, Table, format_cell
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
-from normscope.stats import Row
+from normscope.mixing import MixingRow
+from normscope.stats import Row, described
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -120,10 +122,17 @@ def call_with_timeout(seconds: float, act: Callable[[], object]) -> None:
         raise RuntimeError(one_line(raised[0])) from raised[0]
 
 
+@functools.cache
+def is_live(stat: str) -> bool:
+    """Whether the catalogue has it followed while a run goes on."""
+    return described(stat).live
+
+
 class WandbSink:
     """The same records as a W&B run: offline by default, to be synced when the user likes.
 
     Metrics keep their CSV names; a value of layer 3's attention is `grad_norm/layer_3/attention`.
+    Statistics that are not `live` in the catalogue stand in the files alone.
     A run of 8 blocks has 1,000 to 1,200 names, of 12 up to 1,750, all placements of either together
     below 4,000: W&B asks for fewer than 10,000 in a project.
     """
@@ -197,8 +206,15 @@ class WandbSink:
     @never_fatal
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         values = {name: value for name, value in metrics.items() if value is not None}
-        layers = {f"{row.stat}/layer_{row.layer}/{row.component}": row.value for row in rows}
+        layers = {
+            f"{row.stat}/layer_{row.layer}/{row.component}": row.value
+            for row in rows
+            if is_live(row.stat)
+        }
         self.run.log({"step": step, **values, **layers})
+
+    def mixing(self, step: int, rows: Sequence[MixingRow]) -> None:
+        """Stands in mixing.csv alone, each pair of layers would be a panel."""
 
     @never_fatal
     def table(self, name: str, table: Table) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 Frame = pd.DataFrame
 
 TITLE_WIDTH = 80  # characters in a line
+MOST_TICKS = 30  # of a matrix, in a panel
 
 
 def draw_run(directory: Path) -> list[Path]:
@@ -246,6 +247,51 @@ def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     return figure
 
 
+def mixing(table: Frame, summary: Summary) -> Figure | None:
+    """Each state's share of each source, at the first and the last step measured."""
+    shares = table[table["stat"] == "mixing_share"]
+    if shares.empty:
+        return None
+    if "sum_1" in set(shares["component"]):  # after each sublayer; else after each block
+        shares = shares[shares["component"] != "output"]
+    steps = list(dict.fromkeys([shares["step"].min(), shares["step"].max()]))
+    figure, axes = new_figure(columns=len(steps))
+    for axis, step in zip(axes, steps, strict=True):
+        rows = shares[shares["step"] == step]
+        states, sources = (
+            pd.MultiIndex.from_frame(rows[columns]).unique().sort_values()
+            for columns in (["layer", "component"], ["source_layer", "source"])
+        )
+        values = rows.pivot(
+            index=["layer", "component"], columns=["source_layer", "source"], values="value"
+        ).loc[states, sources]
+        axis.grid(False)
+        axis.set_facecolor("0.85")
+        mesh = axis.imshow(
+            np.ma.masked_invalid(values.to_numpy()).clip(0, 1),
+            norm=PowerNorm(0.5, 0, 1),
+            cmap="cividis",
+            aspect="auto",
+        )
+        for ticks, places in ((axis.set_xticks, sources), (axis.set_yticks, states)):
+            names = [place_text(layer, part) for layer, part in places.tolist()]
+            apart = 1 + len(names) // MOST_TICKS
+            ticks(range(0, len(names), apart), names[::apart], fontsize=7)
+        axis.tick_params(axis="x", rotation=90)
+        axis.set(xlabel="written by", ylabel="state")
+        axis.set_title(f"step {step}", fontsize=10)
+    figure.colorbar(mesh, ax=axes, label="share of the state; below 0 as 0")
+    figure.suptitle(f"Depth mixing\n{title_of(summary)}", fontsize=10)
+    return figure
+
+
+def place_text(layer: int, part: str) -> str:
+    """A state or a source in a few letters."""
+    words = {"norm_shifts": "shifts", "final_norm": "head", "feed_forward": "F", "attention": "A"}
+    name = words.get(part, part.replace("_", " "))
+    return name if layer < 0 or part == "final_norm" else f"{layer} {name}"
+
+
 def parameters(table: Frame, summary: Summary) -> Figure:
     """Parameters by component, summed over the blocks."""
     figure, (axis,) = new_figure()
@@ -356,6 +402,7 @@ PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
     ("gradient_by_layer", "gradients", gradient_by_layer),
     ("gradient_heatmap", "gradients", gradient_heatmap),
     ("activations_by_layer", "gradients", activations_by_layer),
+    ("mixing", "mixing", mixing),
     ("parameters", "parameters", parameters),
     ("model_sizes", "model_sizes", model_sizes),
     ("memory", "memory", memory),

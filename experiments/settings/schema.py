@@ -113,6 +113,8 @@ class TrainerSettings:
     probe_tokens      of the validation part, the same each time; at least one window, at most a
                       training batch
     end_probes        once, at the end: loss without each block, gradients of single windows
+    mixing            before the first step and at the end: how much of the stream each sublayer
+                      wrote, into mixing.csv
     log_every         steps between two rows; null: every step, coarser where gradients.csv would
                       exceed 50 MB
     checkpoint_every  steps between two checkpoints; null: at the end only
@@ -133,6 +135,7 @@ class TrainerSettings:
     probe_every: int | None = setting(at_least=1)
     probe_tokens: int = setting(512, at_least=1)
     end_probes: bool = True
+    mixing: bool = setting(False, newer=True)
     log_every: int | None = setting(None, at_least=1)
     checkpoint_every: int | None = setting(at_least=1, affects_results=False)
     keep: int = setting(2, at_least=1, affects_results=False)

@@ -27,8 +27,10 @@ from normscope.stats import (
     EACH_EXPERT,
     EXPERTS,
     GRADIENTS,
+    MIXING,
     STREAM_GRADIENTS,
     STREAM_PAIRS,
+    STREAMS,
     SUMS,
     UPDATES,
     WINDOWS,
@@ -131,7 +133,7 @@ def records_bytes(settings: Settings, csv: int) -> int:
 
 
 def trained_bytes(settings: Settings, norms: ParameterNorms) -> int:
-    """Bytes of metrics.csv and gradients.csv of a training run."""
+    """Bytes of metrics.csv, gradients.csv and mixing.csv of a training run."""
     trainer = settings.trainer
     steps, digits = trainer.steps, len(str(trainer.steps))
     blocks = sum(component == "block" for _, component in norms.groups)
@@ -152,6 +154,7 @@ def trained_bytes(settings: Settings, norms: ParameterNorms) -> int:
         + (recorded - probes) * csv_bytes(logged, digits)
         + probes * csv_bytes(probed, digits)
         + csv_bytes(at_end, digits)
+        + trainer.mixing * 2 * csv_bytes(rows_of_mixing(blocks), digits + 3)  # a layer more
     )
 
 
@@ -188,11 +191,22 @@ def rows_of_streams(blocks: int, experts: int) -> list[Row]:
     rows = rows_at(((layer, part) for layer in range(blocks) for part in of_experts), EACH_EXPERT)
     if experts:
         rows += rows_at(((layer, "feed_forward") for layer in range(blocks)), EXPERTS)
-    for point in (ACTIVATIONS, SUMS, ATTENTION, STREAM_GRADIENTS):
+    for point in (ACTIVATIONS, SUMS, ATTENTION, STREAMS, STREAM_GRADIENTS):
         rows += rows_at(((layer, part) for layer in range(blocks) for part in point.of), point)
     distances = [2**n for n in range(blocks.bit_length())]  # in blocks
     starts = (start for n in distances for start in range(blocks + 1 - n))
     return rows + rows_at(((start, "block") for start in starts), STREAM_PAIRS)
+
+
+def rows_of_mixing(blocks: int) -> list[Row]:
+    """The rows of all states of blocks, with as many terms as have been written by then."""
+    states = [(layer, part) for layer in range(blocks) for part in MIXING.of[:-1]]
+    terms = {(layer, part): 2 + 2 * layer + (1 if part == "sum_1" else 2) for layer, part in states}
+    terms[blocks, MIXING.of[-1]] = 2 + 2 * blocks
+    places = (
+        (layer, part + "feed_forward") for (layer, part), n in terms.items() for _ in range(n)
+    )
+    return rows_at(places, MIXING)
 
 
 def check_room(settings: Settings, directory: Path, state: int) -> None:

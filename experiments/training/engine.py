@@ -247,6 +247,10 @@ class Engine:
         most = options.batch_size * self.settings.sequence_length
         return self.windows(min(options.probe_tokens, most))
 
+    def probe_forward(self, tokens: Tensor) -> Tensor:
+        """What the head reads of some windows (B, T): no loss, and no narrower products."""
+        return self.model.features(tokens.to(self.device))
+
     def state(self) -> State:
         """Model, tokenizer and optimizer, as a checkpoint keeps them."""
         return {

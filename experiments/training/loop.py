@@ -99,6 +99,8 @@ class Trainer:
             record.metrics |= self._evaluate(step)
         if probing:
             record.rows += self._probe_streams()
+        if step == 0:
+            self._probe_mixing(step)
         with self.tally.timed():
             total = self.engine.backward(step).total_norm
             if recording or not self.engine.defers:
@@ -220,6 +222,13 @@ class Trainer:
         """What flows through the model, of the probe's windows together."""
         return self.probes.on_step(partial(self.engine.probe_loss, *self.engine.probe_windows()))
 
+    def _probe_mixing(self, step: int) -> None:
+        """How much of the stream each sublayer wrote, of the same windows, if it is wanted."""
+        if self.options.mixing:
+            tokens, _ = self.engine.probe_windows()
+            rows = self.probes.mixing(partial(self.engine.probe_forward, tokens))
+            self.recorder.mixing(step, rows)
+
     def _probe_trained(self, val_loss: float) -> list[Row]:
         """What is measured once, of the trained model: see `trainer.end_probes`."""
         windows = zip(*(part.split(1) for part in self.engine.probe_windows()), strict=True)
@@ -249,6 +258,7 @@ class Trainer:
         if math.isfinite(val_loss):
             # Without the last row in it: a run that is given more steps replaces that row.
             self.save()
+            self._probe_mixing(steps)
             if self.options.end_probes:
                 rows += self._probe_trained(val_loss)
         metrics = {"tokens": steps * self.engine.step_tokens, **evaluation}

@@ -13,11 +13,12 @@ from experiments.report import write_report
 from made_runs import make_run
 from normscope import Probes, anatomy_of, catalogue
 from normscope.__main__ import page
-from normscope.stats import ACTIVATIONS, MOMENTS, described
+from normscope.costs import COSTS
+from normscope.stats import ACTIVATIONS, MIXING, MOMENTS, STREAMS, described
 
 NORMED = ("norm=peri_ln", "norm.options.embedding_norm=true")  # of the embeddings, too
 RUNS = (
-    ("experiment=train", "norm=residual_dual", "norm.final=true"),
+    ("experiment=train", "norm=residual_dual", "norm.final=true", "trainer.mixing=true"),
     ("experiment=train", *NORMED, "model.n_layers=4", "trainer.steps=1"),
     ("experiment=train", "norm=admin"),
     ("experiment=init_gradients", *NORMED),
@@ -35,7 +36,9 @@ def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> Non
     for run in RUNS:
         code, directory = cli(*toy, *run)
         assert code == 0
-        rows = pd.read_csv(directory / "gradients.csv", keep_default_na=False)
+        files = [directory / f"{name}.csv" for name in ("gradients", "mixing")]
+        tables = [pd.read_csv(file, keep_default_na=False) for file in files if file.is_file()]
+        rows = pd.concat(tables)
         for component, stat in set(zip(rows["component"], rows["stat"], strict=True)):
             stats.add(stat)
             entry = described(stat)
@@ -45,6 +48,7 @@ def test_what_runs_write_is_the_catalogue(cli: Cli, toy: tuple[str, ...]) -> Non
             written.setdefault(entry.name, set()).add(component)
     assert written == {entry.name: set(entry.of) for entry in catalogue()}
     assert {"angular_distance", "angular_distance_2", "angular_distance_4"} <= stats
+    assert {"stream_cosine", "stream_cosine_2", "stream_cosine_4"} <= stats
 
 
 def test_entries_are_whole() -> None:
@@ -54,6 +58,8 @@ def test_entries_are_whole() -> None:
         assert all((entry.equation, entry.words, entry.axis, entry.title))
     names = [entry.name for entry in catalogue()]
     assert len(names) == len(set(names))
+    assert set(COSTS) <= {*names, *MOMENTS}
+    assert {*ACTIVATIONS.statistics, *STREAMS.statistics, *MIXING.statistics} <= set(COSTS)
     assert described("angular_distance_16").name == "angular_distance"
     for unknown in ("angular_distance_", "grad_norm_2", "loss"):
         with pytest.raises(KeyError):

@@ -20,7 +20,17 @@ from normscope import Probes, Row, anatomy_of
 from normscope.ablation import layer_drop_rows
 from normscope.attention import relative_entropy
 from normscope.gradients import ParameterNorms, window_gradient_rows
-from normscope.streams import angular_distance, norm, stream_rows
+from normscope.stats import STREAMS
+from normscope.streams import (
+    angular_distance,
+    norm,
+    stream_cosine,
+    stream_kurtosis,
+    stream_max_over_median,
+    stream_max_over_rms,
+    stream_rows,
+    token_cosine,
+)
 from normscope.updates import UpdateProbe
 
 TIED = GPTConfig(11, 8, 12, 3, 2, qkv_bias=True, tie_head=True)
@@ -259,6 +269,44 @@ def test_angular_distance_of_known_vectors() -> None:
     assert angular_distance(one, near).item() == pytest.approx(1e-6 / math.pi, rel=1e-3)
 
 
+def test_cosines_of_known_vectors() -> None:
+    x = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    y = torch.tensor([[4.0, 3.0], [0.0, -2.0]])
+    assert stream_cosine(x, y).item() == pytest.approx((24 / 25 + 0) / 2)
+    assert stream_cosine(1e-30 * x, 1e30 * x).item() == pytest.approx(1)
+    # Pairs of (1, 0), (0, 2) and (-3, 0): cosines 0, -1 and 0. Then of three that are alike.
+    windows = torch.tensor([[[1.0, 0], [0, 2], [-3, 0]], 3 * [[1e30, 2e30]]])
+    assert token_cosine(windows[:1]).item() == pytest.approx(-1 / 3)  # type: ignore[union-attr]
+    assert token_cosine(windows).item() == pytest.approx(1 / 3)  # type: ignore[union-attr]
+    assert token_cosine(windows[:, :1]) is None  # no two tokens
+
+
+def test_token_cosine_is_the_mean_over_all_pairs_of_a_window() -> None:
+    x = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0)) + 1
+    pairs = [
+        nn.functional.cosine_similarity(window[i], window[j], dim=0).item()
+        for window in x
+        for i, j in itertools.permutations(range(7), 2)
+    ]
+    expected = pytest.approx(sum(pairs) / len(pairs), rel=1e-5)
+    assert token_cosine(x).item() == expected  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_outliers_of_known_tensors(scale: float) -> None:
+    """(1, 3, 5, 7) has deviations -3, -1, 1, 3; nine alike and one of 10 a kurtosis of 73 / 9."""
+    even = scale * torch.tensor([[[1.0, 3.0], [5.0, 7.0]]])
+    assert stream_kurtosis(even).item() == pytest.approx(4 * 164 / 20**2)
+    assert stream_max_over_rms(even).item() == pytest.approx(7 / 21**0.5)
+    assert stream_max_over_median(-even).item() == pytest.approx(7 / 3)
+    one = scale * torch.tensor([[9 * [-2.0] + [10.0]]])
+    assert stream_kurtosis(one).item() == pytest.approx(73 / 9)
+    assert stream_max_over_median(one).item() == pytest.approx(5)
+    assert stream_kurtosis(torch.ones(1, 2, 2)).isnan()
+    normal = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    assert stream_kurtosis(normal).item() == pytest.approx(3, abs=0.05)
+
+
 def test_what_is_added_stands_after_the_output_norm_and_beside_the_scaled_shortcut(
     batch: tuple[Tensor, Tensor],
 ) -> None:
@@ -339,6 +387,13 @@ STATS = {
     "angular_distance",
     "angular_distance_2",
     "angular_distance_4",
+    "stream_cosine",
+    "stream_cosine_2",
+    "stream_cosine_4",
+    "token_cosine",
+    "stream_kurtosis",
+    "stream_max_over_rms",
+    "stream_max_over_median",
     "window_grad_norm",
     "mean_window_grad_norm",
     "layer_drop",
@@ -381,7 +436,7 @@ def test_every_placement_passes_through_every_probe(
         per_block = [{key[1:] for key in values if key[0] == layer} for layer in range(2)]
         first, second = ({*dict(model.blocks[layer].named_parameters())} for layer in range(2))
         more = {key for key in per_block[0] - per_block[1] if key[0] not in first - second}
-        assert more == {("block", "angular_distance_4")}
+        assert more == {("block", "angular_distance_4"), ("block", "stream_cosine_4")}
         tensors = {component for _, component, _ in values if component.endswith("fc_out.weight")}
         assert tensors == {"feed_forward.fc_out.weight"}
 
@@ -527,6 +582,7 @@ def test_the_unit_of_the_stream_changes_its_magnitude_and_its_gradient_and_nothi
     for (layer, part, stat), value in plain.items():
         unit = (max(1, layer) if part == "input" else layer + 1) ** 0.5
         if part in ("input", "output"):
-            power = {"stream_grad_norm": 1, "activation_variance": -2}.get(stat, -1)
+            without = dict.fromkeys(STREAMS.statistics, 0)
+            power = (without | {"stream_grad_norm": 1, "activation_variance": -2}).get(stat, -1)
             value *= unit**power
         assert scaled[layer, part, stat] == pytest.approx(value, rel=1e-4), (layer, part, stat)

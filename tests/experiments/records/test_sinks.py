@@ -16,6 +16,7 @@ from experiments.records.sink import Metrics, Table, format_cell
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from experiments.training.loop import Trainer
+from normscope import MixingRow
 from normscope.stats import Row
 from same_run import state_of
 
@@ -29,6 +30,7 @@ class Remembering:
     def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
         self.before = records.get("remembered", 0)
         self.steps: list[tuple[int, dict[str, Any], list[Row]]] = []
+        self.mixed: list[tuple[int, list[MixingRow]]] = []
         self.tables: dict[str, list[dict[str, Any]]] = {}
         self.ends: list[Summary] = []
         self.made.append(self)
@@ -39,6 +41,9 @@ class Remembering:
 
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
         self.steps.append((step, dict(metrics), list(rows)))
+
+    def mixing(self, step: int, rows: Sequence[MixingRow]) -> None:
+        self.mixed.append((step, list(rows)))
 
     def table(self, name: str, table: Table) -> None:
         self.tables[name] = [dict(row) for row in table]
@@ -74,13 +79,15 @@ def test_a_sink_added_in_one_place_sees_every_record(
 ) -> None:
     _, run = cli(*toy, "seed=1")
     assert not made  # it is not wanted there
-    code, run = cli(*toy)
+    code, run = cli(*toy, "trainer.mixing=true")
     assert code == 0
     (sink,) = made
     metrics = [cells({"step": step, **values}) for step, values, _ in sink.steps]
     assert metrics == lines(run / "metrics.csv")
     rows = [cells({"step": step, **row._asdict()}) for step, _, of in sink.steps for row in of]
     assert rows == lines(run / "gradients.csv")
+    pairs = [cells({"step": step, **row._asdict()}) for step, of in sink.mixed for row in of]
+    assert pairs == lines(run / "mixing.csv")
     assert set(sink.tables) == {"parameters", "memory"}
     for name, table in sink.tables.items():
         assert list(map(cells, table)) == lines(run / f"{name}.csv")

@@ -29,6 +29,7 @@ def bytes_in(directory: Path) -> int:
     "options",
     [
         ("trainer.steps=30", "trainer.checkpoint_every=10"),
+        ("trainer.steps=2", "model.n_layers=6", "trainer.mixing=true"),
         pytest.param(
             ("trainer.steps=60", "trainer.log_every=7", "trainer.probe_every=20", "optimizer=sgd"),
             marks=pytest.mark.long,
@@ -47,7 +48,16 @@ def bytes_in(directory: Path) -> int:
         ("experiment=init_gradients", "init_gradients.seeds=6", "seed=1000"),
         ("trainer.steps=40", "model.experts.count=6", "trainer.probe_every=4"),
     ],
-    ids=["checkpoints", "coarse", "no_probes", "deeper", "float64", "untrained", "experts"],
+    ids=[
+        "checkpoints",
+        "mixing",
+        "coarse",
+        "no_probes",
+        "deeper",
+        "float64",
+        "untrained",
+        "experts",
+    ],
 )
 def test_predicted_bytes_are_those_on_the_disk(
     cli: Cli, toy: tuple[str, ...], options: tuple[str, ...]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import run as cli_module
 from children import call
 from configs import settings_of
 from conftest import ROOT, Cli
@@ -253,6 +254,50 @@ def test_end_probes_can_be_left_out(cli: Cli, toy: tuple[str, ...]) -> None:
     pd.testing.assert_frame_equal(
         rows[~ends].reset_index(drop=True), pd.read_csv(less / "gradients.csv")
     )
+
+
+def test_mixing_is_measured_before_the_first_step_and_at_the_end(
+    cli: Cli, toy: tuple[str, ...]
+) -> None:
+    """Changes nothing else; a run that is given more steps replaces what the end measured."""
+    toy = (
+        *toy,
+        "norm=post_ln",
+        "model.drop_rate=0.1",
+        "trainer.precision=bf16",
+        "schedule=constant",
+    )
+    _, plain = cli(*toy)
+    code, run = cli(*toy, "trainer.mixing=true")
+    assert code == 0
+    gradients = [(directory / "gradients.csv").read_text() for directory in (plain, run)]
+    assert gradients[0] == gradients[1]
+    assert not (plain / "mixing.csv").exists()
+
+    def shares() -> pd.Series:
+        rows = pd.read_csv(run / "mixing.csv")
+        chosen = rows[rows["stat"] == "mixing_share"]
+        return chosen.groupby(["step", "layer", "component"])["value"].sum()
+
+    first = shares()
+    assert sorted(set(first.index.get_level_values("step"))) == [0, 3]
+    assert first.to_numpy() == pytest.approx(1, abs=1e-5)
+    states = {place[1:] for place in first.index}
+    parts = ("sum_1", "sum_2", "output")
+    assert states == {(layer, part) for layer in (0, 1) for part in parts} | {(2, "final_norm")}
+    figure = plots.mixing(pd.read_csv(run / "mixing.csv"), Summary())
+    start, end, _ = figure.axes
+    assert [axis.get_title() for axis in (start, end)] == ["step 0", "step 3"]
+    drawn = [label.get_text() for label in start.get_xticklabels()]
+    assert drawn == ["embedding", "shifts", "0 A", "0 F", "1 A", "1 F"]
+    drawn = [label.get_text() for label in start.get_yticklabels()]
+    assert drawn == ["0 sum 1", "0 sum 2", "1 sum 1", "1 sum 2", "head"]
+    shown = start.images[0].get_array()
+    assert shown.mask.sum() == 3 + 2 + 1  # what is not written yet
+    assert shown.sum(axis=1).tolist() == pytest.approx([1] * 5, abs=0.05)  # below 0 as 0
+
+    assert cli_module.main([f"resume={run}", "trainer.steps=5"]) == 0
+    assert sorted(set(shares().index.get_level_values("step"))) == [0, 5]
 
 
 def test_log_interval_keeps_gradients_csv_small() -> None:
