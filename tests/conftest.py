@@ -1,17 +1,16 @@
 """Shared ground of the tests: toy sizes, and a way to run the command line in this process."""
 
-import functools
 import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import omegaconf
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
 
 import run
+from composing import compose_quickly
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.report import page
@@ -54,9 +53,7 @@ def pytest_configure() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     gc.disable()  # of what is imported from here on nothing becomes garbage
-    # Each composition has the same references, whose parse trees are read alone.
-    parse = functools.lru_cache(1000)(omegaconf.base.parse)
-    omegaconf.base.parse = omegaconf._utils.parse = parse
+    compose_quickly()
 
 
 def pytest_collection_finish() -> None:
