@@ -2,8 +2,9 @@
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from hydra._internal.hydra import Hydra
 
 import run
 from composing import compose_quickly
+from experiments import report
+from experiments.analysis.arms import Arm, Layout
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.report import page
 from experiments.report.drawing import ReportFigure
+from experiments.report.figures import makers
 from experiments.runners import model_sizes
 from experiments.settings.schema import Settings
 from experiments.training import setup
@@ -99,6 +103,19 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
         return page.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", "", 0, [])
 
     monkeypatch.setattr(page, "save_picture", words_alone)
+
+
+@pytest.fixture
+def figures_alone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets reports have the figures of these functions of experiments/report/figures.py alone."""
+
+    def choose(*names: str) -> None:
+        def chosen(layout: Layout, arms: Sequence[Arm]) -> list[Any]:
+            return [make for make in makers(layout, arms) if make.func.__name__ in names]
+
+        monkeypatch.setattr(report, "makers", chosen)
+
+    return choose
 
 
 @pytest.fixture(scope="session")
