@@ -1,10 +1,18 @@
 """Which settings of a model count only where another one has a certain value."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
-from gpt.config import GPTConfig
+from gpt.config import (
+    AttentionConfig,
+    ExpertsConfig,
+    FeedForwardConfig,
+    GPTConfig,
+    ParallelConfig,
+    PositionConfig,
+    YarnConfig,
+)
 from gpt.registry import NORMS
 
 
@@ -27,11 +35,32 @@ def need(settings: str, needed: str, met: Callable[[GPTConfig], Any]) -> Need:
     return Need(tuple(settings.split()), needed, met)
 
 
+def names(section: str, kind: type) -> str:
+    """All settings of a section."""
+    return " ".join(f"{section}.{field.name}" for field in fields(kind))
+
+
+def says_more(values: Sequence[float], usual: Sequence[float]) -> bool:
+    """Whether a list by layer says more than the usual one would, said once."""
+    return len(values) == 1 or {*values} != {*usual}
+
+
 RAMP = "position.yarn.original_length position.yarn.beta_fast position.yarn.beta_slow"
 ROTARY = "position.fraction position.interleaved position.in_float32 position.yarn.factors"
+IN_BLOCKS = " ".join(
+    (
+        "shortcut activation qkv_bias bias norm.qk",
+        names("attention", AttentionConfig),
+        names("feed_forward", FeedForwardConfig),
+        names("experts", ExpertsConfig),
+        names("parallel", ParallelConfig),
+        f"position.bases {ROTARY} {RAMP} position.yarn.truncate",
+    )
+)
 # By what is known to leave a setting out, so that a kind that is added later may read it. no_norm,
 # the control arm, takes the settings of those it is compared with.
 NEEDS = (
+    need(IN_BLOCKS, "n_layers above 0", lambda c: c.n_layers),
     need(
         "norm.eps",
         "norm.kind other than dyt and derf",
@@ -81,6 +110,21 @@ NEEDS = (
         "attention.windows",
         "context_length above each",
         lambda c: max(c.attention.windows) < c.context_length,
+    ),
+    need(
+        "attention.windows",
+        "attention.windows other than 0 for all layers",
+        lambda c: says_more(c.attention.windows, AttentionConfig().windows),
+    ),
+    need(
+        "position.bases",
+        "position.bases other than 10000 for all layers",
+        lambda c: says_more(c.position.bases, PositionConfig().bases),
+    ),
+    need(
+        "position.yarn.factors",
+        "position.yarn.factors other than 1 for all layers",
+        lambda c: says_more(c.position.yarn.factors, YarnConfig().factors),
     ),
     need("feed_forward.ratio", "feed_forward.dim=null", lambda c: c.feed_forward.dim is None),
     need(

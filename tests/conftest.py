@@ -1,21 +1,24 @@
 """Shared ground of the tests: toy sizes, and a way to run the command line in this process."""
 
-import functools
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import omegaconf
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
 
 import run
+from composing import compose_quickly
+from experiments import report
+from experiments.analysis.arms import Arm, Layout
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.report import page
 from experiments.report.drawing import ReportFigure
+from experiments.report.figures import makers
 from experiments.runners import model_sizes
 from experiments.settings.schema import Settings
 from experiments.training import setup
@@ -54,9 +57,7 @@ def pytest_configure() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     gc.disable()  # of what is imported from here on nothing becomes garbage
-    # Each composition has the same references, whose parse trees are read alone.
-    parse = functools.lru_cache(1000)(omegaconf.base.parse)
-    omegaconf.base.parse = omegaconf._utils.parse = parse
+    compose_quickly()
 
 
 def pytest_collection_finish() -> None:
@@ -102,6 +103,19 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
         return page.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", "", 0, [])
 
     monkeypatch.setattr(page, "save_picture", words_alone)
+
+
+@pytest.fixture
+def figures_alone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets reports have the figures of these functions of experiments/report/figures.py alone."""
+
+    def choose(*names: str) -> None:
+        def chosen(layout: Layout, arms: Sequence[Arm]) -> list[Any]:
+            return [make for make in makers(layout, arms) if make.func.__name__ in names]
+
+        monkeypatch.setattr(report, "makers", chosen)
+
+    return choose
 
 
 @pytest.fixture(scope="session")

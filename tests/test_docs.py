@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def test_the_keys_of_summaries_are_documented(cli: Cli, toy: tuple[str, ...]) ->
     assert known - seen <= {"resumed_at_steps", "budget", "claims"}
 
 
-def test_the_table_of_a_sweep_is_documented(toy: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_table_of_a_sweep_is_documented(
+    toy: tuple[str, ...], tmp_path: Path, figures_alone: Callable[..., None]
+) -> None:
+    figures_alone("loss")
     folder = tmp_path / "sweep"
     assert cli_module.main(["-m", f"hydra.sweep.dir={folder}", *toy, "norm=pre_ln,post_ln"]) == 0
     files = {path.name + "/" * path.is_dir() for path in folder.iterdir()}

@@ -11,12 +11,16 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from configs import settings_of
 from conftest import ROOT
 from experiments.machine import versions as versions_module
 from experiments.machine.versions import versions
+from experiments.records.recorder import Recorder
+from experiments.training.checkpoint import warn_of_other_versions
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -172,6 +176,26 @@ def test_threads_are_not_bound_to_cores() -> None:
     """
     given = environment(OMP_PROC_BIND="true", OMP_PLACES="{0}")
     subprocess.run([sys.executable, "-c", code, str(libraries[0])], env=given, check=True)
+
+
+def test_the_gpu_that_a_run_computes_on_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its summary, and where it goes on: there a run on another one has a warning."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"H100 of {device}")
+    assert "gpu" not in versions()
+    assert "gpu" not in versions("cpu")
+    recorder = Recorder(tmp_path, settings_of("wandb.mode=disabled"))
+    recorder.summary.device = "cuda"
+    recorder.close("finished", [])
+    told = json.loads((tmp_path / "summary.json").read_text())["versions"]
+    assert told["gpu"] == "H100 of cuda"
+    warn_of_other_versions({"versions": told}, "cuda")
+    earlier = {name: version for name, version in told.items() if name != "gpu"}
+    warn_of_other_versions({"versions": earlier}, "cuda")  # of version 0.5
+    assert not caplog.messages
+    warn_of_other_versions({"versions": told | {"gpu": "A100"}}, "cuda")
+    assert caplog.messages == ["the run began under gpu A100 and continues under H100 of cuda"]
 
 
 def test_the_version_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from experiments.data.tokenizer import (
     token_counts,
 )
 from experiments.machine.console import one_line, progress
-from experiments.machine.files import atomic_file, typed_path
+from experiments.machine.files import atomic_file, remove_abandoned_files, typed_path
 from experiments.machine.known import is_large, known, stamp
 from experiments.settings.schema import DataSettings, Settings
 from experiments.settings.shards import SHARDS, shards_sha256
@@ -159,7 +159,7 @@ class Corpus:
 
         Depends on its arguments alone, so that a resumed run draws the same batches.
         """
-        random = np.random.default_rng([seed, step])
+        random = np.random.default_rng(words(seed, step))
         starts = random.integers(0, len(self.train) - length, size=rows)
         return windows(self.train, starts, length)
 
@@ -171,6 +171,15 @@ class Corpus:
         rows = max(1, tokens // length)
         starts = np.linspace(0, len(self.validation) - length - 1, rows).astype(np.int64)
         return windows(self.validation, starts, length)
+
+
+def words(seed: int, step: int) -> list[int]:
+    """What a step's batch is drawn from; no two pairs have the same, of steps below 2^32.
+
+    NumPy cuts numbers into words of 32 bits and takes those that are not there for 0: without the 1
+    the first batch of seed a + 2^32 b would be that of seed a at step b.
+    """
+    return [seed, step] if step or seed < 2**32 else [seed, step, 1]
 
 
 def windows(tokens: TokenSequence, starts: NDArray[np.int64], length: int) -> tuple[Tensor, Tensor]:
@@ -277,6 +286,7 @@ def cached_tokens(
     named = f"{text_sha256[:32]}.{tokenizer_name}{content_name(tokenizer_path)}.v{CACHE_VERSION}"
     path = typed_path(folder) / named
     kind = TOKENIZERS[tokenizer_name]
+    remove_abandoned_files(path.parent)
     try:
         return read_cache(path, kind)
     except (FileNotFoundError, NotADirectoryError):

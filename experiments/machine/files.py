@@ -23,19 +23,33 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY
     )
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            # The content must be on the disk before the name points to it: after a power cut
-            # some file systems would otherwise show the new name with an empty file.
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
-        os.replace(temporary, path)
+        with in_hand(descriptor):
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                # The content must be on the disk before the name points to it: after a power cut
+                # some file systems would otherwise show the new name with an empty file.
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def in_hand(descriptor: int) -> Iterator[None]:
+    """Within: an open file is locked, closed or not, where there are locks of this kind."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            kept = os.dup(descriptor)
+            stack.callback(os.close, kept)
+            fcntl.flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def sync_directory(directory: Path) -> None:
@@ -61,6 +75,21 @@ def remove_temporary_files(directory: Path) -> None:
     """Remove what killed writers left behind. No other process may be writing there."""
     for path in directory.glob(f".*{TEMPORARY}"):
         path.unlink()
+
+
+def remove_abandoned_files(directory: Path) -> None:
+    """Remove what killed writers left behind, and leave what living ones are writing.
+
+    Those have a lock on it, see `in_hand`. An empty file may be about to be locked, and takes no
+    room; where locks cannot tell everything stays.
+    """
+    for path in directory.glob(f".*{TEMPORARY}"):
+        with contextlib.suppress(ImportError, OSError), path.open("r+b") as file:
+            import fcntl
+
+            if os.fstat(file.fileno()).st_size:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def line_end_offset(path: Path, count: int) -> int:

@@ -1,4 +1,4 @@
-"""The versions that a run records: of packages and Python; the machine and its threads."""
+"""The versions that a run records: of packages and Python; the machine, its threads, its GPU."""
 
 import functools
 import importlib.metadata
@@ -21,12 +21,17 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Each version by name, as summary.json has them; without packages that tell none."""
+def versions(device: str | None = None) -> dict[str, str]:
+    """Each version by name, as summary.json has them; without packages that tell none.
+
+    device  on which the run computes; of cuda the GPU's model is told
+    """
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device and "cuda" in device else {}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
+        **gpu,
         **_own_version(),
         **_installed(PACKAGES),
         "torch": str(torch.__version__),  # the installed build, such as 2.13.0+cpu

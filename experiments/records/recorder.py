@@ -104,7 +104,7 @@ class Recorder:
         """End the run: summary, then every sink, whatever the status."""
         self.summary.status, self.summary.error = status, error
         self.summary.seconds = round(time.monotonic() - self.started, 3)
-        self.summary.versions = versions()
+        self.summary.versions = versions(self.summary.device)
         with contextlib.ExitStack() as stack:  # which calls each, whatever the others raise
             for sink in reversed(self.sinks or []):
                 stack.callback(sink.finish, self.summary, pictures)

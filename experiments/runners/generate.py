@@ -31,6 +31,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     if options.prompt is None:
         raise ConfigError("generate.prompt", None, "must be the text to continue")
     device = pick_device(settings.device)
+    recorder.summary.device = str(device)
     if options.checkpoint is None:
         model, tokenizer = untrained(settings, recorder, device)
     else:

@@ -193,11 +193,13 @@ def newest_state(
     raise FileNotFoundError(directory / NEWEST)
 
 
-def warn_of_other_versions(state: State) -> None:
+def warn_of_other_versions(state: State, device: str) -> None:
     """Warn where what computes the numbers is not what it was at the checkpoint."""
-    for name, now in versions().items():
+    for name, now in versions(device).items():
         before = state["versions"].get(name)
-        if name in ("python", "machine", "torch", "normscope") and before != now:
+        if name == "gpu" and before is None:  # the versions up to 0.5 did not record it
+            continue
+        if name in ("python", "machine", "gpu", "torch", "normscope") and before != now:
             log.warning("the run began under %s %s and continues under %s", name, before, now)
 
 

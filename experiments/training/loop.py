@@ -282,7 +282,7 @@ class Trainer:
             "settings": dataclasses.asdict(self.settings),
             "corpus_sha256": self.engine.corpus.sha256,
             "records": self.recorder.state(),
-            "versions": versions(),
+            "versions": versions(str(self.engine.device)),
         }
 
     def restore(self, state: State) -> None:

@@ -150,7 +150,7 @@ def prepare(settings: Settings, recorder: Recorder, corpus: Corpus) -> Trainer:
     if state is None:
         profile_model(model, corpus, settings)
     else:
-        warn_of_other_versions(state)
+        warn_of_other_versions(state, str(device))
         trainer.restore(state)
         recorder.checkpoint = None  # as large as the model and its optimizer
         print_line(f"continues after step {trainer.done} of {settings.trainer.steps}")

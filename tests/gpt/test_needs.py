@@ -31,6 +31,7 @@ MODELS: list[dict[str, Any]] = [
     {"norm.kind": "dyt", "parallel.enabled": True},
     {"feed_forward.gated": True, "feed_forward.dim": 20, "init.scheme": "gpt2_scaled"},
     {"experts.count": 4, "experts.active": 2},
+    {"n_layers": 0},
 ]
 # Another value of every field than any of the models has.
 OTHERS: dict[str, Any] = {
@@ -124,7 +125,8 @@ def check(changes: dict[str, Any], names: Iterable[str]) -> None:
 
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_settings_without_effect_are_those_that_change_nothing(changes: dict[str, Any]) -> None:
-    needy = {name for each in NEEDS for name in each.settings}
+    needs = NEEDS if "n_layers" in changes else NEEDS[1:]  # the first is that of all in blocks
+    needy = {name for each in needs for name in each.settings} & OTHERS.keys()
     check(changes, needy - changes.keys() - of_the_control_arm(changes))
 
 
@@ -140,6 +142,29 @@ def test_every_setting_beside_every_part(changes: dict[str, Any]) -> None:
 
 def test_every_field_has_another_value_here() -> None:
     assert {name for name, _ in flatten(dataclasses.asdict(SMALL))} == set(OTHERS) | SIZES | OPEN
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({"attention.windows": [0, 0]}, "attention.windows other than 0 for all layers"),
+        (
+            {**ROTARY, "position.bases": [10000.0, 10000.0]},
+            "position.bases other than 10000 for all layers",
+        ),
+        (
+            {**ROTARY, "position.yarn.factors": [1.0, 1.0]},
+            "position.yarn.factors other than 1 for all layers",
+        ),
+    ],
+)
+def test_a_list_that_says_the_usual_value_again_has_no_effect(
+    changes: dict[str, Any], needed: str
+) -> None:
+    name, values = [*changes.items()][-1]
+    assert unmet(described({"n_layers": 2, **changes}))[name] == needed
+    assert name not in unmet(described({"n_layers": 2, **changes, name: values[:1]}))
+    assert name not in unmet(described({"n_layers": 2, **changes, name: [values[0], 3]}))
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ def test_cache_is_used_checked_and_made_again(
         caplog.clear()
     assert list(tmp_path.iterdir()) == [file]
 
+    pytest.importorskip("fcntl")
+    (tmp_path / f".{file.name}.x1_.tmp").write_bytes(content[:-7])  # of a process that was killed
+    cached_tokens(UTF8, digest, "byte", str(tmp_path))
+    assert list(tmp_path.iterdir()) == [file]
+
 
 def made(sha256: str, size: int, tokenizer: Tokenizer, *parts: np.ndarray) -> Corpus:
     return Corpus("text", sha256, size, tokenizer, *parts, tokenizer.token_bytes())
@@ -131,6 +136,17 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert x.shape == y.shape == (4, 10)
     for seed, step in ((3, 8), (4, 7), (7, 3)):
         assert not torch.equal(x, whole.batch(seed, step, 4, 10)[0])
+
+
+def test_no_two_steps_of_any_seeds_draw_the_same_batch() -> None:
+    """Seeds of more than 32 bits among them, of which NumPy makes two words."""
+    whole = corpus()
+    seeds = (0, 5, 2**32, 5 + 2**32, 5 + 7 * 2**32, 2**63 - 1)
+    drawn = [whole.batch(seed, step, 4, 4)[0] for seed in seeds for step in range(9)]
+    assert len({str(batch.tolist()) for batch in drawn}) == len(drawn)
+    usual = np.random.default_rng([5 + 2**32, 3]).integers(0, 900 - 4, size=4)
+    tokens, _ = whole.batch(5 + 2**32, 3, 4, 4)
+    assert tokens[:, 0].tolist() == (usual % 251).tolist()  # as in all versions before
 
 
 def test_batches_reach_both_ends_and_fixed_windows_stay() -> None:

@@ -63,8 +63,9 @@ def test_killed_at_random_moments(
                 child.process.join(draw.uniform(0, seconds))
                 child.process.kill()
             else:
-                # Early and late in turn: most calls come before the first step.
-                moment = draw.randrange(calls * killed // kills, calls * (killed + 1) // kills)
+                # From late to early: most calls come before the first checkpoint.
+                part = kills - 1 - killed
+                moment = draw.randrange(calls * part // kills, calls * (part + 1) // kills)
                 child = Child(tmp_path, *arguments, fault=Fault("calls", moment))
             code, output = child.wait()
             assert code in (0, -signal.SIGKILL), output

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,13 @@ def test_junk_in_any_field_counts_as_not_measured() -> None:
     assert Summary.from_values({"lr": True}).lr is None
 
 
-def test_summaries_full_of_junk_are_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every_figure", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_summaries_full_of_junk_are_reported(
+    tmp_path: Path, figures_alone: Callable[..., None], every_figure: bool
+) -> None:
     """The same junk under every key, and under every key but those that say what the run was."""
+    if not every_figure:
+        figures_alone("loss", "gradient_ratio")
     folder = tmp_path / "runs"
     for number, junk in enumerate(JUNK):
         for name, kept in (("all", []), ("most", ["status", "settings", "seed"])):

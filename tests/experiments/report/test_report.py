@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,10 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
 
 
-def test_scaling_finds_the_slope_that_was_put_in(tmp_path: Path) -> None:
+def test_scaling_finds_the_slope_that_was_put_in(
+    tmp_path: Path, figures_alone: Callable[..., None]
+) -> None:
+    figures_alone("scaling")
     for depth in (2, 4, 8):
         for seed in (0, 1):
             name = f"{depth}-{seed}"
@@ -601,7 +604,10 @@ def test_the_page_is_sound_html_that_asks_for_nothing(tmp_path: Path) -> None:
         assert any(label["for"] == field["id"] for label in page.all("label"))
 
 
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], figures_alone: Callable[..., None]
+) -> None:
+    figures_alone("loss")
     first = make_run(tmp_path / "first", "a")
     second = make_run(tmp_path / "second", "b", placement="post_ln")
     out = tmp_path / "out"
