@@ -36,9 +36,15 @@ TEXTS = (
     *("setting", "distance", "meaning", "remark", "claim_verdict", "evidence", "hash"),
     *("registered", "registered_commit", "commit", "earlier", "command"),
 )
+MOST_PLACES = 4  # of a number that is smaller than its last place would be
 FINDINGS = "Findings of this project"
 
 Frame = pd.DataFrame
+
+
+def bound_text(value: float) -> str:
+    """A bound of a region: four digits, since it may be a logarithm."""
+    return f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,14 @@ class Row:
     def claimed(self) -> str:
         """The region, in numbers."""
         if self.kind == SIGN:
-            return f"above {self.margin:g}"
+            return f"above {bound_text(self.margin)}"
         if self.is_paired:
             return "above 0.5"
-        if math.isinf(self.low) or math.isinf(self.high):
-            return f"at most {self.high:g}" if math.isinf(self.low) else f"at least {self.low:g}"
-        return f"{self.low:g} to {self.high:g}"
+        if math.isinf(self.low):
+            return f"at most {bound_text(self.high)}"
+        if math.isinf(self.high):
+            return f"at least {bound_text(self.low)}"
+        return f"{bound_text(self.low)} to {bound_text(self.high)}"
 
     @property
     def is_judged(self) -> bool:
@@ -97,7 +105,10 @@ class Row:
         if math.isnan(low) or low == high:
             return f"{mean:.3g}"
         places = max(0, 1 - math.floor(math.log10((high - low) / 2)))
-        return f"{mean:z.{places}f} ({low:z.{places}f} to {high:z.{places}f})"
+        form = f"z.{places}f"
+        if places > MOST_PLACES and max(map(abs, (mean, low, high))) < 10**-MOST_PLACES:
+            form = ".2g"  # such as 1.5e-06
+        return f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
     @property
     def counted(self) -> str:

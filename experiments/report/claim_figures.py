@@ -18,12 +18,13 @@ from experiments.report.drawing import (
     INK,
     LABEL_WIDTH,
     ReportFigure,
+    add_legend,
     draw_band,
     legend_key,
     lines_for,
 )
 from experiments.report.lettering import fold
-from experiments.report.style import COLOURS, LEGEND, label_short_log_scale, panels
+from experiments.report.style import COLOURS, label_short_log_scale, panels, whole_numbers
 
 SIZE = (5.4, 3.7)  # inches: on a phone its words are still to be read
 MANY_SEEDS, TAIL = 20, 0.05  # with so many seeds a band leaves out this share at each end
@@ -54,15 +55,9 @@ def figure_of(claim: BoardClaim) -> ReportFigure | None:
     keys += draw_guides(axis, guides)
     low, high = axis.get_ylim()
     if axis.get_yscale() == "log" and high < 100 * low:
-        label_short_log_scale(axis)
+        label_short_log_scale(axis.yaxis)
     if keys:
-        figure.legend(
-            handles=keys,
-            loc="outside upper left",
-            ncols=1 if max(len(key.get_label()) for key in keys) > 28 else 2,
-            handlelength=3,
-            **LEGEND,
-        )
+        add_legend(figure, keys)
     seeds = points["seed"].nunique()
     if points["x"].isna().all():
         caption = f"Each of {seeds} seeds, and their mean."
@@ -106,6 +101,10 @@ def draw_lines(axis: Axes, points: Frame, arms: list[str]) -> list[Any]:
         if len(xs) <= FEW_TICKS:
             axis.set_xticks(xs, [f"{x:g}" for x in xs])
             axis.xaxis.set_minor_formatter(NullFormatter())
+        elif xs[-1] < 100 * xs[0]:
+            label_short_log_scale(axis.xaxis)
+    elif (xs == xs.round()).all():
+        whole_numbers(axis)
     keys = []
     for line in lines_for(arms, arms):
         of_arm = points[points["arm"] == line.level]

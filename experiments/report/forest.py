@@ -27,7 +27,7 @@ from experiments.analysis.verdicts import (
     RATE,
     SIGN,
 )
-from experiments.report.board import Board, BoardClaim, Row
+from experiments.report.board import Board, BoardClaim, Row, bound_text
 from experiments.report.drawing import INK, ReportFigure
 from experiments.report.lettering import fold
 from experiments.report.style import COLOURS
@@ -92,7 +92,7 @@ def strip_of(row: Row) -> Strip:
         mean=place(row.mean) if math.isfinite(row.mean) else None,
         dots=places(dots[: row.seeds]),
         later_dots=places(dots[row.seeds :]),
-        ticks=ticks_of([(place(value), f"{value:g}") for value in bounds_of(row)]),
+        ticks=ticks_of([(place(value), bound_text(value)) for value in bounds_of(row)]),
     )
 
 
@@ -222,7 +222,7 @@ def draw_claim(axis: Axes, y: float, claim: BoardClaim) -> None:
         draw_strip(axis, middle, row)
         measured = "\n".join(filter(None, (row.measured, row.counted)))
         axis.text(MEASURED, middle, measured, fontsize=SMALL, va="center")
-        verdict = f"{MARKS.get(row.verdict, '')} {row.verdict}".strip() + f" ({row.seeds})"
+        verdict = f"{MARKS[row.verdict]} {row.verdict} ({row.seeds})" if row.verdict else ""
         axis.text(VERDICT, middle, verdict, fontsize=SMALL, va="center")
         y += height
 

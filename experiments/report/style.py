@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -125,11 +126,11 @@ def log_if_wide(*axes: Axes) -> None:
     for axis in axes:
         axis.set_yscale("log")
         if high / low < 100:
-            label_short_log_scale(axis)
+            label_short_log_scale(axis.yaxis)
 
 
-def label_short_log_scale(axis: Axes) -> None:
+def label_short_log_scale(scale: Axis) -> None:
     """Numbers as they are spoken, between the powers of ten as well: of these it has one or two."""
-    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
+    scale.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    scale.set_major_formatter("{x:g}")
+    scale.set_minor_formatter("{x:g}")

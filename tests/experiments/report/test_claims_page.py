@@ -1,6 +1,7 @@
 """The page about claims, its figures, and what the commands about claims write."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,6 +95,9 @@ def test_what_was_measured_is_in_words(claim: Callable[[str], BoardClaim]) -> No
     assert (paired.mean, share.mean) == (1.0, 1.0)
     assert share.counted == "12 of 12 seeds"
     assert gained.claimed == "at least -0.05"
+    tiny = replace(holds, mean=1.5e-6, ci_low=-8e-7, ci_high=4.6e-6, high=math.log(2))
+    assert tiny.measured == "1.5e-06 (-8e-07 to 4.6e-06)"
+    assert tiny.claimed == "-0.05 to 0.6931"
     assert claim("rates_hold").kinds == "paired rate, rate, law"
 
 
