@@ -23,7 +23,7 @@ from normscope.stats import Row
 
 START = ["status", "runner", "seed", "settings_sha256", "settings", "overrides"]
 MODEL = [
-    *["placement", "final_norm", "qk_norm", "paper_final_norm", "paper_init", "norm"],
+    *["placement", "final_norm", "qk_norm", "gpas", "paper_final_norm", "paper_init", "norm"],
     *["shortcut", "activation", "init", "embedding_std", "n_layers", "emb_dim", "parameters"],
     *["active_parameters", "ff_dim", "flops_per_token", "cache_bytes"],
 ]
@@ -59,7 +59,8 @@ def test_keys_and_their_order(cli: Cli, toy: tuple[str, ...], tmp_path: Path) ->
     """Of a run without and with all that some runs have; each is read back as it was written."""
     plain = TRAINED
     clipped = with_after(TRAINED, "spike_steps", "clip_share")
-    clipped = with_after(clipped, "qk_norm", "shortcut_scale")
+    clipped = with_after(clipped, "gpas", "shortcut_scale")
+    clipped.remove("gpas")  # deepnorm has no such option
     clipped = with_after(clipped, "emb_dim", "init_gain")
     diverged = with_after(TRAINED, "cache_bytes", "diverged_at_step", "divergence", "reason")
     huge = ("optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "trainer.steps=1")
