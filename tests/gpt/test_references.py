@@ -5,8 +5,8 @@ Outputs and the gradients of all parameters. The reference runs on tensors made 
 reference calls, shapes or offsets its own. Packages are imported inside the tests, since every
 worker collects this file.
 
-Nothing installable beside them has residual_dual (which x-transformers had up to 1.44), b2t or
-ln_scaling.
+Nothing installable beside them has residual_dual (which x-transformers had up to 1.44), siamese,
+b2t, span, two_hop, keel or ln_scaling.
 """
 
 import dataclasses
@@ -170,6 +170,20 @@ X_CASES: list[tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any], list[A
         ("rms_norm",),
         {"pre_norm": False, "attn_qk_rmsnorm": True, "attn_value_rmsnorm": True},
         [(range(1, 8, 2), SUM)],
+    ),
+    (
+        "hybrid_star",
+        {"norm.final": False},
+        ("rms_norm",),
+        {"pre_and_post_norm": True, "attn_qk_rmsnorm": True, "attn_value_rmsnorm": True},
+        [(range(2, 8), BEFORE), (range(1), SUM), (range(1, 8, 2), SUM)],
+    ),
+    (
+        "per_block",
+        {"norm.final": False},
+        ("layer_norm",),
+        {"pre_and_post_norm": True},
+        [(range(2), BEFORE), (range(2, 4), SUM), (range(4, 6), BEFORE), (range(6, 8), SUM)],
     ),
     (
         "normformer",
