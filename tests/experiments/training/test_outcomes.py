@@ -18,7 +18,7 @@ from experiments.analysis.runs import (
     describe_rise,
     loss_rose,
 )
-from experiments.claims.inside import layers_of
+from experiments.claims.inside import last_by_block
 from experiments.claims.training import capped_loss
 from experiments.records.summary import Summary
 from experiments.training.loss import language_model_loss, warn_of_high_start
@@ -104,9 +104,9 @@ def test_a_claim_reads_a_run_whose_loss_rose_as_one_that_finished(tmp_path: Path
     for status, divergence in (("finished", None), ("diverged", LOSS_ROSE)):
         run = Run(tmp_path, Summary(status=status, divergence=divergence, **losses))  # type: ignore[arg-type]
         assert capped_loss(run) == 4.0
-        assert layers_of(run, "layer_drop", "block").to_numpy().tolist() == [[2.0]]
+        assert last_by_block(run, "layer_drop", "block") == [2.0]
     broken = Run(tmp_path, Summary(status="diverged", divergence=NOT_FINITE))
-    assert layers_of(broken, "layer_drop", "block").empty
+    assert last_by_block(broken, "layer_drop", "block") == []
 
 
 def test_a_rise_in_words() -> None:
