@@ -118,7 +118,7 @@ def lr_depth(lab: Lab, seed: int) -> Evidence:
     "lr_warm_up",
     block=TRAINING,
     title="Warm-up lowers the sensitivity to the learning rate",
-    source=Source(*WORTSMAN, "section 3.2.1; Figure 5", read="secondary source"),
+    source=Source(*WORTSMAN, "section 2.2; Figure 5", read="secondary source"),
     statement="LR sensitivity falls with a longer warm-up.",
     setting=SENSITIVITY,
     distance="scaled down",

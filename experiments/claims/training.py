@@ -33,7 +33,7 @@ from experiments.claims.settings import micro, outputs
 from experiments.training.loss import language_model_loss
 from experiments.training.optimizer import make_optimizer
 
-DEPTH, RATE, STEPS, WARM_UP, WINDOWS = 6, "3e-3", 120, 60, 8
+DEPTH, DEEP, RATE, STEPS, WARM_UP, WINDOWS = 6, 8, "3e-3", 120, 60, 8
 MICRO_SETTING = (
     "GPT of width 64, 4 heads, {blocks} blocks, characters of the King James Bible, {windows} "
     "windows of 64 per step, AdamW at {rate}, cosine, Xavier unless said, no clipping; {steps} "
@@ -217,7 +217,7 @@ def warm_up(lab: Lab, seed: int) -> Evidence:
 
 
 LADDER = (0, 5, 10, 20, 40, 80)
-LADDER_DEPTHS = (2, 4, 8)
+LADDER_DEPTHS = (2, 4, DEEP)
 
 
 @claim(
@@ -254,15 +254,15 @@ def warm_up_depth(lab: Lab, seed: int) -> Evidence:
         return smallest(len(LADDER), succeeds)
 
     tasks = {f"post_ln {depth}": ("post_ln", depth) for depth in LADDER_DEPTHS}
-    tasks["pre_ln 8"] = ("pre_ln", 8)
+    tasks["pre_ln"] = ("pre_ln", DEEP)
     rungs = together({name: partial(needed, *task) for name, task in tasks.items()})
     evidence = Evidence()
     of_post = [rungs[f"post_ln {depth}"] for depth in LADDER_DEPTHS]
     evidence.curve("post_ln", LADDER_DEPTHS, of_post)
-    evidence.curve("pre_ln", [8], [rungs["pre_ln 8"]])
+    evidence.curve("pre_ln", [DEEP], [rungs["pre_ln"]])
     evidence.values = {
         "post_ln: rungs at 8 blocks less at 2": of_post[-1] - of_post[0],
-        "pre_ln: rungs at 8 blocks": rungs["pre_ln 8"],
+        "pre_ln: rungs at 8 blocks": rungs["pre_ln"],
     } | {
         f"post_ln: rungs at {depth} blocks": found
         for depth, found in zip(LADDER_DEPTHS, of_post, strict=True)
@@ -270,14 +270,22 @@ def warm_up_depth(lab: Lab, seed: int) -> Evidence:
     return evidence
 
 
-WITHOUT = f"{setting()}, no warm-up. {LEARNS}"
-# DeepNorm is a shortcut's scale and an initialisation: each of them alone, and both.
-PARTS = {
-    "post_ln": arm("post_ln"),
-    "post_ln, init=deepnorm": arm("post_ln", init="deepnorm"),
-    "deepnorm, init=xavier": arm("deepnorm"),
-    "deepnorm": arm("deepnorm", init="deepnorm"),
+WITHOUT = f"{setting(DEEP)}, no warm-up. {LEARNS}"
+# Where Post-LN fails without warm-up. DeepNorm is a shortcut's scale and an initialisation: each of
+# them alone, and both.
+COLD = {
+    "pre_ln": arm("pre_ln", n_layers=DEEP),
+    "post_ln": arm("post_ln", n_layers=DEEP),
+    "post_ln, init=deepnorm": arm("post_ln", n_layers=DEEP, init="deepnorm"),
+    "post_ln, init=gpt2": arm("post_ln", n_layers=DEEP, init="gpt2"),
+    "deepnorm, init=xavier": arm("deepnorm", n_layers=DEEP),
+    "deepnorm": arm("deepnorm", n_layers=DEEP, init="deepnorm"),
 }
+
+
+def cold(lab: Lab, seed: int, *names: str) -> dict[str, Run]:
+    """The runs of some of these arms."""
+    return lab.runs({name: COLD[name] for name in names}, seed)
 
 
 @claim(
@@ -292,7 +300,7 @@ PARTS = {
     predictions=[
         paired_rate("deepnorm learns where post_ln does not", f"of seeds that differ, {MOST}"),
         control(rate(share("pre_ln"), f"{MOST}: the rate is no obstacle", low=0.5)),
-        shown("post_ln, warm-up: nats learnt"),
+        shown(nats(f"post_ln, {LADDER[-1]} steps of warm-up")),
     ],
     axes=LOSS,
     remark="Earlier DeepNorm's initialisation, which is smaller than Xavier's, was not told apart "
@@ -300,15 +308,15 @@ PARTS = {
 )
 def deepnorm_trains(lab: Lab, seed: int) -> Evidence:
     """Paired outcomes of DeepNorm as published and of Post-LN."""
-    arms = {name: PARTS[name] for name in ("post_ln", "deepnorm")}
-    arms |= {"pre_ln": arm("pre_ln"), "post_ln, warm-up": arm("post_ln", warm_up=WARM_UP)}
-    runs = lab.runs(arms, seed)
+    runs = cold(lab, seed, "pre_ln", "post_ln", "deepnorm")
+    warmed = f"post_ln, {LADDER[-1]} steps of warm-up"
+    runs[warmed] = one(lab, arm("post_ln", n_layers=DEEP, warm_up=LADDER[-1]), seed)
     return Evidence(
         {
             "deepnorm learns where post_ln does not": learns(runs["deepnorm"])
             - learns(runs["post_ln"]),
             share("pre_ln"): learns(runs["pre_ln"]),
-            "post_ln, warm-up: nats learnt": learnt(runs["post_ln, warm-up"]),
+            nats(warmed): learnt(runs[warmed]),
         },
         losses(runs),
     )
@@ -316,7 +324,7 @@ def deepnorm_trains(lab: Lab, seed: int) -> Evidence:
 
 def alone(lab: Lab, seed: int, part: str) -> Evidence:
     """Paired outcomes of one part of DeepNorm and of Post-LN."""
-    runs = lab.runs({name: PARTS[name] for name in ("post_ln", part, "deepnorm")}, seed)
+    runs = cold(lab, seed, "post_ln", part, "deepnorm")
     return Evidence(
         {
             f"{part} learns where post_ln does not": learns(runs[part]) - learns(runs["post_ln"]),
@@ -393,12 +401,7 @@ def deepnorm_shortcut(lab: Lab, seed: int) -> Evidence:
 )
 def init_trains(lab: Lab, seed: int) -> Evidence:
     """Paired outcomes of the two initialisations."""
-    arms = {
-        "post_ln, init=gpt2": arm("post_ln", init="gpt2"),
-        "post_ln": arm("post_ln"),
-        "pre_ln": arm("pre_ln"),
-    }
-    runs = lab.runs(arms, seed)
+    runs = cold(lab, seed, "pre_ln", "post_ln", "post_ln, init=gpt2")
     return Evidence(
         {
             "post_ln: init=gpt2 learns where init=xavier does not": learns(
