@@ -307,7 +307,7 @@ def usable_rate(lab: Lab, seed: int) -> Evidence:
     return usable_evidence(found, "pre_ln", "post_ln")
 
 
-TUNED, LONG = ("1e-3", "3e-3", "1e-2"), 360
+TUNED, LONG = ("1e-3", "3e-3", "1e-2"), 240
 
 
 def best_rate(runs: Mapping[str, Run]) -> str:
