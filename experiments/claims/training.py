@@ -53,6 +53,7 @@ def arm(
     rate: str = RATE,
     warm_up: int = 0,
     steps: int = STEPS,
+    windows: int = WINDOWS,
     init: str = "xavier",
     qk: str = "null",
     probe_every: int | None = None,
@@ -72,7 +73,7 @@ def arm(
         f"optimizer.lr={rate}",
         f"schedule.warmup_steps={warm_up}",
         f"trainer.steps={steps}",
-        f"trainer.batch_size={WINDOWS}",
+        f"trainer.batch_size={windows}",
         f"trainer.eval_every={steps}",
         f"trainer.probe_every={probe_every or steps}",
         "trainer.end_probes=false",
@@ -83,9 +84,11 @@ def arm(
     )
 
 
-def setting(blocks: object = DEPTH, rate: str = RATE, steps: object = STEPS) -> str:
+def setting(
+    blocks: object = DEPTH, rate: str = RATE, steps: object = STEPS, windows: int = WINDOWS
+) -> str:
     """The text of a claim's setting."""
-    return MICRO_SETTING.format(blocks=blocks, rate=rate, steps=steps, windows=WINDOWS)
+    return MICRO_SETTING.format(blocks=blocks, rate=rate, steps=steps, windows=windows)
 
 
 def one(lab: Lab, overrides: Sequence[str], seed: int) -> Run:
@@ -165,11 +168,14 @@ XIONG = ("Xiong et al. 2020", "2002.04745", "section 3.2 and Figure 2; section 4
 DEEPNET = ("Wang et al. 2022 (DeepNet)", "2203.00555")
 
 
+TRIAL_WINDOWS = 16  # with 8, Post-LN often fails with this warm-up too
+
+
 def trial(placement: str, warm_up: int) -> tuple[str, tuple[str, ...]]:
     """Name and overrides of an arm with or without warm-up."""
     return (
         f"{placement}, {'warm-up' if warm_up else 'no warm-up'}",
-        arm(placement, warm_up=warm_up),
+        arm(placement, warm_up=warm_up, windows=TRIAL_WINDOWS),
     )
 
 
@@ -182,7 +188,8 @@ def trial(placement: str, warm_up: int) -> tuple[str, tuple[str, ...]]:
         "Without warm-up Post-LN fails to train, and with it it recovers; Pre-LN trains as well "
         "without."
     ),
-    setting=f"{setting()}, {WARM_UP} of them warm-up where there is one. {LEARNS}",
+    setting=f"{setting(windows=TRIAL_WINDOWS)}, {WARM_UP} of them warm-up where there is one. "
+    f"{LEARNS}",
     distance="scaled down",
     predictions=[
         paired_rate("post_ln: warm-up learns where none does not", f"of seeds that differ, {MOST}"),
