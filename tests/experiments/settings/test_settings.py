@@ -16,6 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import composing
 import run
 from experiments.jobs.check import check_effects, checked_settings
 from experiments.settings.compose import SCHEMA, every, schema_of, setting_names, to_values
@@ -46,6 +47,16 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 USUAL_VALUES = functools.cache(composed)
+
+
+def test_what_is_composed_from_memory_is_what_hydra_composes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twice with other values, since a copy is changed; and with a choice that brings others."""
+    commands = (["seed=3", "norm=mix_ln"], ["norm=mix_ln", "optimizer.lr=2"], ["model=micro"])
+    quick = [composed(*overrides) for overrides in commands]
+    monkeypatch.setattr(composing, "may_change", lambda repo: True)
+    assert [composed(*overrides) for overrides in commands] == quick
 
 
 def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any, Valid]]:
