@@ -86,7 +86,8 @@ WORTSMAN = ("Wortsman et al. 2023", "2309.14322")
 SENSITIVITY = (
     f"{setting(rate='a rate of the grid')}, {WARM} unless said; Pre-LN over the rates "
     f"{', '.join(GRID)}. Sensitivity is the mean over the grid of min(final, initial) validation "
-    "loss less the best. The paper's grid has the same range; its runs have 100,000 steps and clipping"
+    "loss less the best. The paper's grid has the same range; its runs have 100,000 steps and are "
+    "clipped"
 )
 SENSITIVITY_AXES = AxisLabels(
     "min(final, initial) validation loss (nats)", "learning rate", log_x=True
