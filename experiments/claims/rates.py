@@ -39,7 +39,7 @@ from experiments.claims.training import (
     together,
 )
 
-GRID = ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2", "1e-1")
+GRID = ("3e-4", "1e-3", "3e-3", "1e-2", "3e-2", "1e-1", "3e-1")
 SHALLOW = 2
 WARM = f"{WARM_UP} of them warm-up"
 
@@ -86,7 +86,8 @@ WORTSMAN = ("Wortsman et al. 2023", "2309.14322")
 SENSITIVITY = (
     f"{setting(rate='a rate of the grid')}, {WARM} unless said; Pre-LN over the rates "
     f"{', '.join(GRID)}. Sensitivity is the mean over the grid of min(final, initial) validation "
-    "loss less the best. The paper's grid ends at 0.3, its runs have 100,000 steps and clipping"
+    "loss less the best. The paper's grid has the same range; its runs have 100,000 steps and are "
+    "clipped"
 )
 SENSITIVITY_AXES = AxisLabels(
     "min(final, initial) validation loss (nats)", "learning rate", log_x=True
