@@ -329,9 +329,10 @@ def values_of_arm(overrides: tuple[str, ...]) -> dict[str, Any]:
 def measure_seed(claim: Claim, seed: int, lab: Lab) -> Seed:
     """Measure a claim under one seed, in this process."""
     started = time.monotonic()
-    lab.run_seconds = 0.0
+    lab.run_seconds, lab.oldest_run = 0.0, math.inf
     evidence = claim.measure(lab, seed)
-    return Seed.made_now(seed, evidence, time.monotonic() - started + lab.run_seconds)
+    seconds = time.monotonic() - started + lab.run_seconds
+    return Seed.made_now(seed, evidence, seconds, lab.oldest_run)
 
 
 @functools.cache

@@ -230,10 +230,14 @@ class Claim:
     def hash(self) -> str:
         """Of what is registered: the predictions, the setting, and the measurement's code.
 
-        Formatting and comments of the code do not count. A change in what the code calls is not
-        seen: the record of a board names the commit it was run from.
+        Formatting, comments and docstring of the code do not count, nor does its decorator, which
+        holds remarks that are written later. A change in what the code calls is not seen: the
+        record of a board names the commit it was run from.
         """
-        code = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(self.measure))))
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(self.measure))).body
+        assert isinstance(function, ast.FunctionDef)
+        has_docstring = ast.get_docstring(function) is not None
+        code = [ast.dump(part) for part in function.body[has_docstring:]]
         predictions = [asdict(prediction) for prediction in self.predictions]
         text = json.dumps([self.name, self.block, self.setting, predictions, code])
         return hashlib.sha256(text.encode()).hexdigest()

@@ -397,6 +397,7 @@ def scaled_init(lab: Lab, seed: int) -> Evidence:
     ],
     axes=AxisLabels("gradient norm of the block", "block l", log_y=True),
     meaning="If a Pre-LN run has spikes early, scale its embeddings up before anything else.",
+    remark="The last block's gradient grows nearly as much as the first's.",
 )
 def small_embeddings(lab: Lab, seed: int) -> Evidence:
     """Norm of the mean loss's gradient. The norm on the embeddings is peri_ln's."""

@@ -1,7 +1,9 @@
 """What a claim's measurement uses: models from the config, batches, and training runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from hydra import compose
@@ -37,7 +39,8 @@ class Lab:
         self.overrides = list(overrides)
         self.device = torch.device("cpu")  # mps has no float64
         self.trained: dict[tuple[tuple[str, ...], int], Run] = {}
-        self.run_seconds = 0.0  # of the runs that were read
+        # Of the runs that were read: the seconds they took, and when the first of them ended.
+        self.run_seconds, self.oldest_run = 0.0, math.inf
         self.composed: dict[tuple[str, ...], Settings] = {}
         self.corpora: dict[str, Corpus] = {}
 
@@ -51,6 +54,8 @@ class Lab:
         missing = [run for run in wanted.values() if run not in self.trained]
         if missing:
             raise Untrained(missing)
+        times = [directory_time(self.trained[run].directory) for run in wanted.values()]
+        self.oldest_run = min([self.oldest_run, *times])
         self.run_seconds += sum(self.trained[run].summary.seconds or 0.0 for run in wanted.values())
         return {name: self.trained[run] for name, run in wanted.items()}
 
@@ -103,3 +108,11 @@ class Lab:
         ]
         targets = torch.randint(0, config.vocab_size, (windows, length), generator=random)
         return torch.stack(rows).to(self.device), targets.to(self.device)
+
+
+def directory_time(directory: Path) -> float:
+    """When a run wrote its summary, in seconds since 1970; inf where it left none."""
+    try:
+        return (directory / "summary.json").stat().st_mtime
+    except OSError:
+        return math.inf

@@ -2,12 +2,13 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.claims.claim import Claim, Evidence, Point
-from experiments.claims.registered import CONFIRMATORY, now, seeds_of, stamp
+from experiments.claims.registered import CONFIRMATORY, seeds_of, stamp, utc
 from experiments.claims.rule import LOOKS, OPEN, Result, Values, judge, verdict_of
 
 FOLDER = "looks"  # in claims.runs
@@ -18,7 +19,7 @@ class Seed:
     """The measurement of a claim under one seed.
 
     seconds  of one core that it took, training runs included
-    time     UTC, at which it was made
+    time     UTC, at which it was made; where training runs are read, at which the first ended
     """
 
     seed: int
@@ -27,8 +28,10 @@ class Seed:
     time: str
 
     @classmethod
-    def made_now(cls, seed: int, evidence: Evidence, seconds: float) -> "Seed":
-        return cls(seed, evidence, seconds, now())
+    def made_now(
+        cls, seed: int, evidence: Evidence, seconds: float, oldest_run: float = math.inf
+    ) -> "Seed":
+        return cls(seed, evidence, seconds, utc(min(time.time(), oldest_run)))
 
     def line(self) -> str:
         """As it stands in the file. JSON has no nan: numbers that are not finite are null."""

@@ -7,6 +7,7 @@ once: a claim that changes moves to the next, and what came out before stays in 
 
 import json
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -99,16 +100,16 @@ def register(
             result = results.get(claim.name, "")
             entries.append(Registration(**asdict(last) | {"result": result}))
         block = entries[-1].block + 1 if entries else 1
-        new[claim.name] = Registration(claim.hash, block, now(), commit)
+        new[claim.name] = Registration(claim.hash, block, utc(time.time()), commit)
         entries.append(new[claim.name])
     content = {name: [asdict(entry) for entry in known[name]] for name in sorted(known)}
     write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
     return new
 
 
-def now() -> str:
-    """The time, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def utc(seconds: float) -> str:
+    """A time in seconds since 1970 as UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def commit_of(folder: Path) -> str:

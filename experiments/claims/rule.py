@@ -13,7 +13,8 @@ whose outcomes differ, of those that go as claimed. Then a prediction
     holds           if the interval lies in its region (of a sign: above the margin)
     does not hold   if they do not overlap
     is opposite     of a direction: if the interval lies below -margin, or below one half
-    has no effect   of a sign: if the interval lies between -margin and +margin
+    has no effect   of a sign: if the interval lies between -margin and +margin; it does not hold
+                    either if it lies below +margin without that
     is open         otherwise, and where a value is not finite
 
 What would contradict a claim of several predictions is corrected for their number by Holm's method.
@@ -141,7 +142,9 @@ def compare(prediction: Prediction, low: float, high: float) -> str:
             return HOLDS
         if high < -margin:
             return OPPOSITE
-        return NO_EFFECT if margin > 0 and -margin <= low and high <= margin else OPEN
+        if margin > 0 and high <= margin:
+            return NO_EFFECT if low >= -margin else FAILS
+        return OPEN
     if prediction.is_paired:
         return HOLDS if low > 0.5 else OPPOSITE if high < 0.5 else OPEN
     if prediction.low <= low and high <= prediction.high:

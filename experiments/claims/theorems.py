@@ -330,8 +330,9 @@ def homogeneous_branch(lab: Lab, seed: int) -> Evidence:
         evidence.curve(arm, LAYERS, norms)
         if arm != "pre_ln":
             evidence.values[f"{arm}: rise of ln(norm) per block"] = log_slope(LAYERS, norms)
-    # A branch of block l reads the stream after block l - 1.
-    exponents = slope(LAYERS[3:], pre[3:]), slope(LAYERS[3:], stream[2:-1])
+    # Behind block l the squared gradient is passed through 1 + q of all later ones, whose product
+    # is the stream's variance at the end over that after block l.
+    exponents = slope(LAYERS[3:], pre[3:]), slope(LAYERS[3:], stream[3:])
     name = "pre_ln: exponent of the gradient plus half the variance's"
     evidence.values[name] = exponents[0] + exponents[1] / 2
     return evidence

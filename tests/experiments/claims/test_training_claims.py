@@ -355,7 +355,7 @@ def test_each_training_claim_measures_what_it_predicts(name: str, tmp_path: Path
     }
     folder = write_gradients(tmp_path, {0: values, 120: values})
     evidence = CLAIMS[name].measure(MadeLab(lambda _, seed: made(LEARNT, seed, folder)), 0)
-    assert set(evidence.values) == {p.name for p in CLAIMS[name].predictions}
+    assert set(evidence.values) >= {p.name for p in CLAIMS[name].predictions}
     assert evidence.points
     assert all(math.isfinite(value) for value in evidence.values.values())
 
