@@ -361,6 +361,34 @@ def test_a_hash_sees_what_is_registered_and_no_more() -> None:
     margin = (*claim.predictions[:1], sign("beside", "", margin=0.1))
     assert claim.hash != dataclasses.replace(claim, predictions=margin).hash
     assert claim.hash != dataclasses.replace(claim, measure=rates).hash
+    before, after, changed = (
+        dataclasses.replace(claim, measure=f) for f in (remarked, remarked_later, remarked_twice)
+    )
+    assert before.hash == after.hash
+    assert before.hash != changed.hash
+
+
+def remark(text: str) -> Callable[[Measure], Measure]:
+    """A decorator that holds what is written after a measurement, as `claim` does."""
+    return lambda measure: measure
+
+
+@remark("")
+def remarked(lab: Lab, seed: int) -> Evidence:
+    """Before."""
+    return Evidence({"x": 1.0})
+
+
+@remark("It came out.")
+def remarked_later(lab: Lab, seed: int) -> Evidence:
+    """After."""
+    return Evidence({"x": 1.0})
+
+
+@remark("")
+def remarked_twice(lab: Lab, seed: int) -> Evidence:
+    """Before."""
+    return Evidence({"x": 2.0})
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,8 @@ def test_a_share_has_clopper_and_pearsons_interval() -> None:
         (sign("x", "", margin=0.2), 0.3, 0.5, HOLDS),
         (sign("x", "", margin=0.2), -0.1, 0.15, NO_EFFECT),
         (sign("x", "", margin=0.2), -0.9, -0.3, OPPOSITE),
+        (sign("x", "", margin=0.2), -0.9, 0.1, FAILS),  # none or the opposite
+        (sign("x", "", margin=0.2), -0.9, 0.3, OPEN),
         (rate("x", "", low=0.75), 0.8, 1.0, HOLDS),
         (rate("x", "", low=0.75), 0.1, 0.7, FAILS),
         (paired_rate("x", ""), 0.51, 1.0, HOLDS),
