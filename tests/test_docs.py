@@ -222,7 +222,10 @@ def blocks_to_run() -> list[list[str]]:
 def smallest(experiment: str) -> list[str]:
     """Overrides that leave one job of an experiment that is a grid."""
     values = yaml.safe_load((ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text())
-    params = values.get("hydra", {}).get("sweeper", {}).get("params", {})
+    sweeper = values.get("hydra", {}).get("sweeper", {})
+    params = dict(sweeper.get("params", {}))
+    for beside in sweeper.get("beside", {}).values():
+        params |= beside
     return [
         f"{name}={'pre_ln' if levels == '${every:norm}' else str(levels).split(',')[0]}"
         for name, levels in params.items()
