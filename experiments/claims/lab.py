@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from hydra import compose
@@ -12,6 +11,7 @@ from torch import Tensor
 from experiments.analysis.runs import Run
 from experiments.data.corpus import Corpus, load_corpus
 from experiments.jobs.check import checked_settings
+from experiments.records.summary import summary_time
 from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
 from experiments.training.build import build_model
@@ -54,8 +54,8 @@ class Lab:
         missing = [run for run in wanted.values() if run not in self.trained]
         if missing:
             raise Untrained(missing)
-        times = [directory_time(self.trained[run].directory) for run in wanted.values()]
-        self.oldest_run = min([self.oldest_run, *times])
+        times = [summary_time(self.trained[run].directory) for run in wanted.values()]
+        self.oldest_run = min([self.oldest_run, *(time / 1e9 for time in times if time)])
         self.run_seconds += sum(self.trained[run].summary.seconds or 0.0 for run in wanted.values())
         return {name: self.trained[run] for name, run in wanted.items()}
 
@@ -108,11 +108,3 @@ class Lab:
         ]
         targets = torch.randint(0, config.vocab_size, (windows, length), generator=random)
         return torch.stack(rows).to(self.device), targets.to(self.device)
-
-
-def directory_time(directory: Path) -> float:
-    """When a run wrote its summary, in seconds since 1970; inf where it left none."""
-    try:
-        return (directory / "summary.json").stat().st_mtime
-    except OSError:
-        return math.inf

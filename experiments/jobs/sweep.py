@@ -28,7 +28,7 @@ from experiments.machine.files import TEMPORARY, safe_file_name
 from experiments.machine.limits import usable_cores
 from experiments.machine.signals import Interrupted, forward_signals, stop_signal
 from experiments.records.directory import is_locked
-from experiments.records.summary import read_summary
+from experiments.records.summary import read_summary, summary_time
 from experiments.settings.identity import digest
 from experiments.settings.schema import RERUNS, Settings
 from experiments.settings.typed import as_typed, names_of
@@ -179,7 +179,7 @@ class Sweep:
         self.to_run = [job for job in jobs if needs_run(job.directory, rerun)]
         self.skipped = {job for job in jobs if job not in self.to_run}
         # An earlier attempt left a summary, too: only one that was written since is of this sweep.
-        self.times_before = {job: summary_time(job) for job in self.to_run}
+        self.times_before = {job: summary_time(job.directory) for job in self.to_run}
         self.reported: set[Job] = set()  # jobs whose end was printed
         self.report: Path | None = None
         self.started = time.monotonic()
@@ -347,7 +347,7 @@ class Sweep:
 
     def _has_started(self, job: Job) -> bool:
         """Whether the job has written a summary since this sweep began."""
-        return summary_time(job) != self.times_before[job]
+        return summary_time(job.directory) != self.times_before[job]
 
     def _is_lost(self, job: Job) -> bool:
         """Whether the process that ran the job has died: its lock ended with it."""
@@ -402,14 +402,6 @@ def require_writable(folder: Path) -> None:
 def status_of(job: Job) -> str:
     """The status in the job's summary; absent without one."""
     return read_summary(job.directory).status or "absent"
-
-
-def summary_time(job: Job) -> int | None:
-    """When the job's summary was last written; None where there is none."""
-    try:
-        return (job.directory / "summary.json").stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def duration(seconds: float) -> str:

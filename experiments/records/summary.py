@@ -222,6 +222,14 @@ class Summary:
         return summary
 
 
+def summary_time(directory: Path) -> int | None:
+    """When a run's summary was last written, in ns since 1970; None where there is none."""
+    try:
+        return (directory / "summary.json").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def read_summary(directory: Path) -> Summary:
     """The run's summary.json; an empty one where there is none, with a warning where it is torn.
 
