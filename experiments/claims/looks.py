@@ -80,8 +80,10 @@ class Looks:
         """Keep the measurement of a seed, at once in the file."""
         self.measured[measured.seed] = measured
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        # After a line that was cut this one would be lost with it.
+        is_cut = self.file.is_file() and not self.file.read_bytes().endswith(b"\n")
         with self.file.open("a") as file:
-            file.write(measured.line())
+            file.write("\n" * is_cut + measured.line())
 
     @property
     def values(self) -> Values:

@@ -189,6 +189,9 @@ def test_a_board_that_was_stopped_goes_on(measured: Measured, tmp_path: Path) ->
     rows, _ = measured("claims.only=clear", "claims.budget=quick")
     assert verdicts(rows) == {"clear": (HOLDS, 6)}
     assert sorted(seed for _, seed in calls) == [3, 4, 5]
+    calls.clear()
+    measured("claims.only=clear", "claims.budget=quick")
+    assert not calls
     rows, _ = measured("claims.only=clear", "claims.budget=quick", "sweep.rerun=all")
     assert calls["clear", 0] == 1
 
