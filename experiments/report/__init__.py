@@ -16,7 +16,7 @@ from experiments.machine.files import hide_home, write_atomically
 from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
 from experiments.report.page import render
-from experiments.report.picture import draw_picture
+from experiments.report.picture import draw_chart
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def write_report(
         figures = makers(layout, arms)
         with progress("drawing", len(figures), lines=False) as report_progress:
             for done, make in enumerate(figures, start=1):
-                picture = draw_picture(make, out / "figures", formats)
+                picture = draw_chart(make, out / "figures", formats)
                 pictures += [] if picture is None else [picture]
                 report_progress(done)
     page = render(folders, out, distinct, arms, layout, pictures, warnings)

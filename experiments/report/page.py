@@ -26,8 +26,11 @@ from experiments.report.changes import (
     not_said,
     sizes_of,
 )
+from experiments.report.chart import Chart
 from experiments.report.drawing import plural, unit_note
-from experiments.report.picture import Picture
+from experiments.report.facets import legend_of
+from experiments.report.interactive import embedded, library
+from experiments.report.picture import Shown
 from experiments.report.tables import (
     best_table,
     costs_table,
@@ -75,7 +78,7 @@ def render(
     runs: Sequence[Run],
     arms: Sequence[Arm],
     layout: Layout,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Shown],
     warnings: Sequence[str],
 ) -> str:
     """The page. The template engine escapes everything that comes from a run."""
@@ -83,6 +86,8 @@ def render(
     columns, rows = runs_table(runs, layout.factors, out)
     return render_template(
         "page.html.jinja",
+        [shown.chart for shown in pictures],
+        legend=legend_of(layout),
         title=" and ".join(folder.resolve().name for folder in folders[:3]),
         more_folders=max(0, len(folders) - 3),
         headline=headline(layout, arms),
@@ -118,8 +123,11 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
     }
 
 
-def render_template(template: str, **values: object) -> str:
-    """A page: the template with its values, and with the style and the script of all pages."""
+def render_template(template: str, charts: Sequence[Chart] = (), **values: object) -> str:
+    """A page: the template with its values, and with the style and the script of all pages.
+
+    With charts also their data, the library that draws them, and the script that asks it to.
+    """
     environment = Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
@@ -128,14 +136,18 @@ def render_template(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
+    style = read_part(environment, "style.css") + read_part(environment, "charts.css")
+    script = read_part(environment, "page.js")
+    scripts = [library(), read_part(environment, "charts.js")] if charts else []
     return environment.get_template(template).render(
         **values,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        style=Markup(parts["style.css"]),
-        script=Markup(parts["page.js"]),
-        style_hash=content_hash(parts["style.css"]),
-        script_hash=content_hash(parts["page.js"]),
+        style=Markup(style),
+        script=Markup(script),
+        charts_data=embedded(charts),
+        charts_scripts=[Markup(each) for each in scripts],
+        style_hash=content_hash(style),
+        script_hash=" ".join(map(content_hash, [script, *scripts])),
     )
 
 
