@@ -17,7 +17,7 @@ from experiments.report.chart import Axis, Chart, Panel, Series
 from experiments.report.drawing import plural
 from experiments.report.facets import key_of
 from experiments.report.palette import Look, categories, look_of
-from experiments.report.tables import MB, Cell, Table, number_cell, spread_cell, without_empty
+from experiments.report.tables import Cell, Table, compact, number_cell, predicted_mib, spread_cell
 from experiments.settings.explain import CONF
 from experiments.settings.sizes import published_model
 from gpt import (
@@ -62,13 +62,6 @@ def summary_of(history: History) -> Summary:
     return history.run.summary
 
 
-def step_memory(history: History) -> float | None:
-    """Peak of a training step in MB."""
-    if "peak" not in history.memory.index or "measured_bytes" not in history.memory:
-        return None
-    return float(history.memory.loc["peak", "measured_bytes"]) / MB  # type: ignore[arg-type]
-
-
 def last_over_first(history: History) -> float | None:
     """Last block's gradient norm over the first's, at the last logged step."""
     end = history.run.summary.grad_norm.last_step
@@ -82,10 +75,10 @@ QUANTITIES = (
         "active parameters (millions)", lambda h: in_millions(summary_of(h).active_parameters)
     ),
     Quantity("MFLOPs per token, forward", lambda h: in_millions(summary_of(h).flops_per_token)),
-    Quantity("peak memory of a step (MB)", step_memory),
+    Quantity("peak memory of a step, predicted (MiB)", predicted_mib),
     Quantity("tokens per second", lambda h: summary_of(h).tokens_per_s),
     Quantity(
-        "keys and values of a context (KB in bf16)",
+        "keys and values of a context (KiB in bf16)",
         lambda h: None if (size := summary_of(h).cache_bytes) is None else size / 1024,
     ),
     Quantity(
@@ -244,8 +237,9 @@ def settings_in(arms: Sequence[Arm], name: str) -> list[Value]:
 def changes_table(layout: Layout, arms: Sequence[Arm]) -> Table:
     """Each change with its losses over the seeds, and with the sizes of one arm."""
     groups = groups_of(layout, arms)
-    columns = ["change", *(f"loss, {label}" for label in groups)]
-    columns += [f"over the step before, {label}" for label in groups]
+    main = [f"loss, {label}" for label in groups]
+    main += [f"over the step before, {label}" for label in groups]
+    columns = ["change", *main]
     columns += ["feed-forward width", "parameters", "active", "MFLOPs per token"]
     rows = []
     for change in map(str, layout.levels[CHANGE]):
@@ -261,7 +255,7 @@ def changes_table(layout: Layout, arms: Sequence[Arm]) -> Table:
                 number_cell(arm.median(lambda s: s.flops_per_token) / 1e6, ",.3f"),
             ]
         )
-    return without_empty(Table(columns, rows))
+    return compact(Table(columns, rows, frozenset(main)))
 
 
 def sizes_of(layout: Layout, arms: Sequence[Arm]) -> str:
@@ -409,7 +403,7 @@ def described(config: GPTConfig, length: int) -> dict[str, str]:
     width = f"{config.emb_dim:,}"
     per_token = cached_values(config, 1) * BF16_BYTES
     short = cached_values(config, length) * BF16_BYTES / 2**20
-    whole = f"{cached_values(config) * BF16_BYTES / 2**30:,.2f} GB"
+    whole = f"{cached_values(config) * BF16_BYTES / 2**30:,.2f} GiB"
     return {
         "vocabulary": f"{config.vocab_size:,}",
         "context": f"{config.context_length:,}",
@@ -429,7 +423,7 @@ def described(config: GPTConfig, length: int) -> dict[str, str]:
         "head": "tied to the embedding" if config.tie_head else "a matrix of its own",
         "parameters": f"{parameter_count(config):,}",
         "active parameters": f"{active_parameter_count(config):,}",
-        f"keys and values of {length:,} tokens, in bf16": f"{short:,.1f} MB",
+        f"keys and values of {length:,} tokens, in bf16": f"{short:,.1f} MiB",
         "keys and values of its context, in bf16": f"{whole}; {per_token:,} bytes for one token",
         f"forward pass in a text of {length:,} tokens": gflops(flops_per_token(config, length)),
         "forward pass in a text of its context": gflops(flops_per_token(config)),

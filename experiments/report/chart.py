@@ -389,7 +389,7 @@ def names(panel: Panel, y: Axis) -> list[Name]:
         if series.name and (last := last_finite(series.middle)) is not None
     ]
     if found:
-        found += [Name(r.label, part(r.y, y)) for r in panel.references if r.y is not None]
+        found += [Name(r.label, part(r.y, y)) for r in references(panel, y) if r.y is not None]
     found.sort(key=lambda name: name.height)
     floor, heights = 0.0, []
     for name in found:
@@ -400,6 +400,11 @@ def names(panel: Panel, y: Axis) -> list[Name]:
         heights[place] = min(heights[place], ceiling)
         ceiling = heights[place] - LABEL_GAP
     return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
+
+
+def references(panel: Panel, y: Axis) -> list[Reference]:
+    """Those of a panel's references that are inside it."""
+    return [r for r in panel.references if r.y is None or 0 <= part(r.y, y) <= 1]
 
 
 def last_finite(values: Sequence[float]) -> float | None:

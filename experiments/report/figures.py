@@ -569,7 +569,7 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     frames = frames_of([t for each in tables.values() for t in each], len(facets))
     note = ""
     if len(frames) > 1 and are_alike(facets, tables, frames[0]):
-        note = f" At step {frames[0]} all arms have the same values, which are left out."
+        note = f" At step {frames[0]} all arms have the same values, which are not shown."
         frames = frames[1:]
     if len(frames) == 1:
         note += f" Measured at step {frames[0]}."

@@ -322,7 +322,8 @@ const seen = new IntersectionObserver((entries) => {
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const { view } = charts.flatMap(({ views }) => views).find(({ plot }) => plot === target);
-    if (view && Math.abs(view.width() - target.clientWidth) > 1) view.width(target.clientWidth).runAsync();
+    const { clientWidth: width, clientHeight: height } = target;
+    if (view && width && (view.width() !== width || view.height() !== height)) view.width(width).height(height).runAsync();
   }
 });
 const OPTIONS = { mode: "vega", ast: true, actions: false, defaultStyle: false, tooltip: false };
