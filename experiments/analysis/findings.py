@@ -31,6 +31,7 @@ from experiments.analysis.words import (
     noun_of,
     placement_words,
     setting_words,
+    times_text,
 )
 
 __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
@@ -89,12 +90,6 @@ def unfinished(arms: Sequence[Arm]) -> list[str]:
 def share(count: int, total: int) -> str:
     """So many of all runs."""
     return f"{count} of {count_words(total, 'run')}"
-
-
-def times_text(ratio: float) -> str:
-    """A ratio in two or three digits: 1.1 times, 1,100 times."""
-    digits = float(f"{ratio:.2g}")
-    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"
 
 
 # Training

@@ -80,3 +80,9 @@ def count_words(count: int, noun: str) -> str:
 def number_words(count: int) -> str:
     """A number, in letters where that is short."""
     return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+
+
+def times_text(ratio: float) -> str:
+    """A ratio in two or three digits: 1.1 times, 1,100 times."""
+    digits = float(f"{ratio:.2g}")
+    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"

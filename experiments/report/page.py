@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.analysis.arms import Arm, Layout
+from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
 from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import one_line, printable
@@ -40,7 +41,7 @@ from experiments.report.tables import (
     results_table,
     runs_table,
 )
-from experiments.report.words import endings, headline
+from experiments.report.words import endings
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +165,10 @@ def render(
     columns, rows = runs_table(runs, layout.factors, out)
     return render_template(
         "page.html.jinja",
-        title=" and ".join(folder.resolve().name for folder in folders[:3]),
-        more_folders=max(0, len(folders) - 3),
-        headline=headline(layout, arms),
+        title=title_of(layout, arms),
+        headline=verdict_of(layout, arms),
+        held_equal=held_equal(layout, arms),
+        next_command=next_command(layout, arms),
         endings=endings(arms),
         unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
         has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
