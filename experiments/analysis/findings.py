@@ -23,7 +23,7 @@ from experiments.analysis.runs import (
     sort_key,
 )
 from experiments.analysis.scaling import Scaling, scalings
-from experiments.analysis.titles import in_order, model_names, runs_of, shared, title_of
+from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
     count_words,
@@ -527,8 +527,7 @@ def ratio_of(arm: Arm) -> float:
 def of_sizes(arms: Sequence[Arm]) -> list[str]:
     """How many parameters the smallest and the largest model have."""
     counts = [arm.median(lambda summary: summary.parameters) for arm in arms]
-    names = model_names(arms) or [arm.label for arm in arms]
-    sizes = sorted((count, name) for count, name in zip(counts, names, strict=True) if count > 0)
+    sizes = sorted((count, a.label) for count, a in zip(counts, arms, strict=True) if count > 0)
     if not sizes:
         return []
     ends = [f"{name} has {count:,.0f}" for count, name in (sizes[0], sizes[-1])]

@@ -11,6 +11,7 @@ from experiments.analysis.runs import (
     Run,
     Value,
     find_runs,
+    name_models,
     result_columns,
     sort_key,
     varying_settings,
@@ -62,6 +63,7 @@ def compared(runs: Sequence[Run]) -> tuple["Layout", list["Arm"]]:
     from experiments.analysis.arms import Layout, factors_of, form_arms
     from experiments.analysis.histories import History
 
+    name_models(runs)
     factors = factors_of(runs, by=None)
     arms = form_arms([History(run) for run in runs], factors)
     return Layout(arms, factors), arms
