@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.runs import Run, find_runs
 from experiments.analysis.tuning import describe_grids, tune
@@ -27,7 +28,6 @@ from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.rates import rate_sensitivity
 from experiments.report.tables import Table, best_table, results_table
-from experiments.report.words import headline
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 
@@ -261,9 +261,9 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert "Best of each arm" in words
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
-        "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
-        "at lr 0.001; 2 of 10 runs did not learn) and 2.4 nats (post_ln at lr 0.0001, the grid's "
-        "edge; 5 of 10 runs did not learn)" in words
+        "Post-LN diverges at lr 0.001 and above in 5 of 9 runs, at best a median of 2.40 nats at "
+        "lr 0.0001, the grid's edge; Pre-LN learns nothing at lr 0.01 and above in 2 of 4 runs"
+        in words
     )
 
 
@@ -314,11 +314,10 @@ def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_pat
     assert len({(line.colour, line.mark) for line in lines}) == 15
     assert len({(line.colour, str(line.dash)) for line in lines}) == 15
     assert [line.level for line in lines] == sorted(PLACEMENTS)
-    assert headline(layout, arms) == (
-        "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
-        "with the best learning rate of each arm, the median validation loss lies between 2.02 "
-        "nats (pre_ln at lr 0.003; 1 of 4 runs did not learn) and 2.72 nats (admin at lr 0.003; "
-        "3 of 4 runs did not learn); 25 of 60 runs did not learn."
+    assert verdict_of(layout, arms) == (
+        "Of 15 arms, each at its best rate, Pre-LN (2.02 nats at lr 0.003) is best and Admin (2.72 "
+        "nats at lr 0.003) worst; 25 of 60 runs did not learn (Mix-LN in 3 of 4, LN scaling in 3 "
+        "of 4, HybridNorm in 3 of 4, NormFormer in 3 of 4, 11 more arms)."
     )
     drawn = drawings(layout, arms)
     assert len(drawn) == 8
