@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.analysis.arms import RATE, WARMUP, Arm, Layout, numeric
-from experiments.analysis.runs import CHANGE, PLACEMENT, Run, Value
+from experiments.analysis.runs import CHANGE, PLACEMENT, Run, Value, model_name
 from experiments.analysis.words import (
     count_words,
     join_words,
@@ -159,12 +159,6 @@ def model_names(arms: Sequence[Arm]) -> list[str]:
         names += list(of_arm) if len(of_arm) == 1 else [None]
     known = [name for name in names if name is not None]
     return known if len({*known}) == len(arms) > 1 else []
-
-
-def model_name(run: Run) -> str | None:
-    """The file of conf/model that a run's command chose; None where it chose none."""
-    chosen = [item[6:] for item in run.summary.overrides or () if item.startswith("model=")]
-    return chosen[-1] if chosen else None
 
 
 def title_of_sizes(arms: Sequence[Arm]) -> str:
