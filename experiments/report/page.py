@@ -12,9 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.analysis.arms import RATE, Arm, Layout
-from experiments.analysis.findings import held_equal, verdict_of
+from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
 from experiments.analysis.runs import Run, differing_settings, sort_key
-from experiments.analysis.titles import title_of
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.machine.console import printable
 from experiments.report.changes import (
@@ -122,15 +121,17 @@ def render(
     named, looks = in_words(layout, arms)
     results = sizes_table(named, looks) if sizes else results_table(named, looks)
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
+    charts = [item.chart for item in shown if isinstance(item, Shown)]
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
         title=title_of(layout, arms),
         verdict=verdict_of(layout, arms),
         held_equal="" if sizes else held_equal(layout, arms),
+        next_command=next_command(layout, arms),
         endings=endings(named),
         unfinished=plural(unfinished, "run") if unfinished else "",
-        charts_data=embedded([item.chart for item in shown if isinstance(item, Shown)]),
+        charts_data=embedded(charts) if charts else None,
         answer=shown[0] if shown else None,
         topics=topics_of(shown[1:]),
         best=best_table(*tuned) if tuned else None,
