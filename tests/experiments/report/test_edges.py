@@ -164,7 +164,7 @@ def test_the_two_ways_to_diverge_are_counted_apart(tmp_path: Path) -> None:
         "2 diverged (loss rose: no_norm), 2 finished and 1 diverged (not finite: no_norm); "
         "1 of the finished learned no more than token frequencies (no_norm)"
     )
-    page = render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])
+    page = render(tmp_path, find_runs(tmp_path), arms, layout, [], [])
     assert "validation loss rose from 4 to 5.1 nats" in page
     assert ">5.100<" in page  # its own loss, in the table of runs
     assert "diverged (loss rose)" in page
