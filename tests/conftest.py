@@ -95,6 +95,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
+        monkeypatch.setattr(launch, "write_page", lambda directory: None)
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
 
