@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.analysis.arms import Arm, Layout
+from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
 from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.machine.console import printable
@@ -30,14 +31,14 @@ from experiments.report.changes import (
 from experiments.report.drawing import plural, unit_note
 from experiments.report.palette import Look, look_of, looks_of
 from experiments.report.picture import Picture
-from experiments.report.sizes import are_sizes, by_size, sizes_sentence, sizes_table, sizes_title
+from experiments.report.sizes import are_sizes, by_size, sizes_table
 from experiments.report.tables import (
     best_table,
     costs_table,
     results_table,
     runs_table,
 )
-from experiments.report.words import endings, headline
+from experiments.report.words import endings
 from normscope.stats import drawn
 
 
@@ -123,9 +124,10 @@ def render(
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
-        title=title_of_page(folders, arms, sizes),
-        verdict=sizes_sentence(arms) if sizes else headline(layout, arms),
-        held_equal="",
+        title=title_of(layout, arms),
+        verdict=verdict_of(layout, arms),
+        held_equal=held_equal(layout, arms),
+        next_command=next_command(layout, arms),
         endings=endings(arms),
         unfinished=plural(unfinished, "run") if unfinished else "",
         answer=pictures[0] if pictures else None,
@@ -145,14 +147,6 @@ def render(
         differences=differences(runs, layout.factors),
         warnings=warnings,
     )
-
-
-def title_of_page(folders: Sequence[Path], arms: Sequence[Arm], sizes: bool) -> str:
-    """What the page is about."""
-    if sizes:
-        return sizes_title(arms)
-    names = " and ".join(folder.resolve().name for folder in folders[:3])
-    return f"{names} and {len(folders) - 3} more" if len(folders) > 3 else names
 
 
 def plots_of(runs: Sequence[Run], out: Path) -> list[str]:

@@ -48,19 +48,3 @@ def sizes_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
         for arm in arms
     ]
     return compact(Table(columns, rows, frozenset(columns[1:6]), looks=tuple(looks)))
-
-
-def sizes_title(arms: Sequence[Arm]) -> str:
-    """What is on the page."""
-    if len(arms) == 1:
-        return f"The size of {arms[0].label}"
-    return f"The sizes of {len(arms)} models"
-
-
-def sizes_sentence(arms: Sequence[Arm]) -> str:
-    """How many parameters the model has, or the smallest and the largest."""
-    counts = [f"{arm.label} has {parameters_of(arm):,.0f} parameters" for arm in by_size(arms)]
-    if len(arms) == 1:
-        return f"{counts[0]}."
-    smallest, *_, largest = map(parameters_of, by_size(arms))
-    return f"{counts[0]}; {counts[-1]}, {largest / smallest:.3g} times as many."
