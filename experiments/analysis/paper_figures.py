@@ -24,7 +24,7 @@ class PaperFigure:
 
     source    the paper, its arXiv number, the figure
     title     what is measured
-    published what the paper's figure shows, after "In the paper"
+    published what the paper's figure shows, after "In the paper "
     ours      in what the setting here differs from the paper's
     panels    by their names in paper_figure.csv, row by row
     columns   panels in a row

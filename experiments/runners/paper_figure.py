@@ -193,15 +193,14 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         for done, seed in enumerate(seeds, start=1):
             measure(bench, seed)
             report(done)
-    sentence, following = conclude(bench.found)
-    recorder.summary.finding = sentence
+    finding = conclude(bench.found)
     rows = [{"figure": options.name, **row} for row in bench.found.rows]
     recorder.table("paper_figure", rows)
     figure = PAPER_FIGURES[options.name]
     print_table(f"{figure.source}: medians of {options.seeds} seeds", medians(bench.found))
     return Outcome(
-        closing=f"{sentence} In the paper: {figure.published}.\nNot as in the paper: {figure.ours}."
-        f"\nNext: {following}"
+        closing=f"Not as in the paper: {figure.ours}.",
+        finding=f"{finding}. In the paper {figure.published}",
     )
 
 
@@ -322,8 +321,8 @@ def growth(block: float) -> float:
     return (2 / 3) ** (-block / 2)
 
 
-def conclude_xiong(found: Found) -> tuple[str, str]:
-    """Adds the predictions; a sentence of the numbers, and the next command."""
+def conclude_xiong(found: Found) -> str:
+    """Adds the predictions; what the numbers show."""
     for row in (TRANSLATOR, DECODER, THEORY):
         for letter in WEIGHTS:
             panel = f"{row} ({letter})"
@@ -338,15 +337,14 @@ def conclude_xiong(found: Found) -> tuple[str, str]:
     }
     last = list(found.median(f"{TRANSLATOR} (d)", "post_ln").values())
     falls = found.slope(f"{TRANSLATOR} (c)", "pre_ln")
-    sentence = (
-        "From the decoder's first block to its last the gradient of W_2 changes by a factor of "
+    return (
+        "from the decoder's first block to its last the gradient of W_2 changes by a factor of "
         f"{grown[TRANSLATOR, 'post_ln']:.2g} under Post-LN and {grown[TRANSLATOR, 'pre_ln']:.2g} "
         f"under Pre-LN; in the last block it is {min(last):.2g} to {max(last):.2g} at all depths "
-        f"under Post-LN, and goes as L^{falls:.2f} under Pre-LN. In a GPT, which attends to no "
+        f"under Post-LN, and goes as L^{falls:.2f} under Pre-LN; in a GPT, which attends to no "
         f"encoder, the factors are {grown[DECODER, 'post_ln']:.2g} and "
-        f"{grown[DECODER, 'pre_ln']:.2g}."
+        f"{grown[DECODER, 'pre_ln']:.2g}"
     )
-    return sentence, "python run.py experiment=wang_figure_5"
 
 
 def wang_figure_5(bench: Bench, seed: int) -> None:
@@ -373,20 +371,19 @@ def change(model: GPT, x: Tensor, before: Tensor) -> float:
     return (output_of(model, x) - before).square().mean().sqrt().item()
 
 
-def conclude_wang(found: Found) -> tuple[str, str]:
-    """Adds the predictions; a sentence of the numbers, and the next command."""
+def conclude_wang(found: Found) -> str:
+    """Adds the predictions; what the numbers show."""
     panels = (ONE_STEP, LAST_STEP, SGD_STEP)
     for panel in panels:
         found.predict(panel, "deepnorm", "section 4.3: the same at every depth", lambda _: 1.0)
     slopes = [[found.slope(panel, arm) for arm in ("post_ln", "deepnorm")] for panel in panels]
     deepest = [list(found.median(ONE_STEP, arm).values())[-1] for arm in ("post_ln", "deepnorm")]
-    sentence = (
-        f"One step of Adam moves the deepest Post-LN {quotient(*deepest):.2g} times as far as "
+    return (
+        f"one step of Adam moves the deepest Post-LN {quotient(*deepest):.2g} times as far as "
         f"DeepNorm; with the depth its update goes as L^{slopes[0][0]:.2f}, DeepNorm's as "
         f"L^{slopes[0][1]:.2f}, and under one step of SGD, of which the theory speaks, as "
-        f"L^{slopes[2][0]:.2f} and L^{slopes[2][1]:.2f}."
+        f"L^{slopes[2][0]:.2f} and L^{slopes[2][1]:.2f}"
     )
-    return sentence, "python run.py experiment=sun_figure_4"
 
 
 CURSE_ARMS = {  # by panel: the arm, its placement, its initialisation
@@ -411,22 +408,21 @@ def sun_figure_4(bench: Bench, seed: int) -> None:
         bench.found.line(BY_BLOCK, arm, seed, range(1, depth + 1), by_block)
 
 
-def conclude_sun(found: Found) -> tuple[str, str]:
-    """Adds the prediction; a sentence of the numbers, and the next command."""
+def conclude_sun(found: Found) -> str:
+    """Adds the prediction; what the numbers show."""
     found.predict(BY_BLOCK, "pre_ln", "Lemma 3.2: at least linear", lambda block: block)
     last = {
         panel: list(found.median(BY_BLOCK, arm).values())[-1]
         for panel, (arm, *_) in CURSE_ARMS.items()
     }
-    sentence = (
-        f"After the last step the variance behind the last block is {last[PRE_LN]:.3g} under "
+    return (
+        f"after the last step the variance behind the last block is {last[PRE_LN]:.3g} under "
         f"Pre-LN, {last[SCALED]:.3g} with scaled initialisation and {last[LN_SCALING]:.3g} with "
-        "LayerNorm Scaling."
+        "LayerNorm Scaling"
     )
-    return sentence, "python run.py experiment=claims claims.budget=quick"
 
 
-FIGURES: dict[str, tuple[Callable[[Bench, int], None], Callable[[Found], tuple[str, str]]]] = {
+FIGURES: dict[str, tuple[Callable[[Bench, int], None], Callable[[Found], str]]] = {
     "xiong_figure_3": (xiong_figure_3, conclude_xiong),
     "wang_figure_5": (wang_figure_5, conclude_wang),
     "sun_figure_4": (sun_figure_4, conclude_sun),

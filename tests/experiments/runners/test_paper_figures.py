@@ -185,8 +185,10 @@ def test_each_figure_says_what_it_shows_beside_the_paper(
     out = capsys.readouterr().out
     finding = read_summary(directory).finding
     assert finding is not None
-    assert f"{finding} In the paper: {PAPER_FIGURES['wang_figure_5'].published}." in out
-    assert out.rstrip().endswith("Next: python run.py experiment=sun_figure_4")
+    published = PAPER_FIGURES["wang_figure_5"].published
+    assert finding.endswith(f". In the paper {published}")
+    assert f"{finding[0].upper()}{finding[1:]}.\n" in out
+    assert out.rstrip().endswith("next: python run.py experiment=sun_figure_4")
 
 
 @pytest.mark.parametrize(
