@@ -15,7 +15,8 @@ from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
-from experiments.report.page import draw_picture, render
+from experiments.report.page import render
+from experiments.report.picture import draw_picture
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)

@@ -2,11 +2,8 @@
 
 import base64
 import hashlib
-import io
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +13,7 @@ from markupsafe import Markup
 from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
-from experiments.machine.console import one_line, printable
-from experiments.machine.plotting import plain_matplotlib
+from experiments.machine.console import printable
 from experiments.report.changes import (
     FROM,
     TO,
@@ -30,10 +26,8 @@ from experiments.report.changes import (
     not_said,
     sizes_of,
 )
-from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural, unit_note
-from experiments.report.figures import Maker
-from experiments.report.lettering import plain_text, warnings_of_ours
-from experiments.report.style import DPI
+from experiments.report.drawing import plural, unit_note
+from experiments.report.picture import Picture
 from experiments.report.tables import (
     best_table,
     costs_table,
@@ -41,81 +35,6 @@ from experiments.report.tables import (
     runs_table,
 )
 from experiments.report.words import endings, headline
-
-log = logging.getLogger(__name__)
-
-DARK_INK, DARK_PAPER = "#e8eaed", "#16191d"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page, as two data: addresses of its SVG, for light and dark."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    light: str
-    dark: str
-    width: int
-    files: list[str]
-
-
-def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture | None:
-    """Draw a figure and write it in each format; returns it for the page.
-
-    None where its data is missing, or, with a warning, where drawing it fails: unforeseen content
-    of a file should cost one figure and not the report.
-    """
-    name = getattr(make, "func", make).__name__
-    try:
-        with plain_matplotlib(STYLE), warnings_of_ours(name):
-            figure = make()
-            return None if figure is None else save_picture(figure, folder, formats)
-    except OSError:
-        raise
-    except Exception as error:
-        log.warning("figure %s was not drawn: %s", name, one_line(error))
-        return None
-
-
-def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> Picture:
-    """Write a figure in each format; returns it for the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = drawn.figure
-    figure.set_dpi(DPI)
-    plain_text(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout takes long: compute it once for all formats
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
-    light = buffer.getvalue()
-    dark = light.replace(INK.encode(), DARK_INK.encode())
-    dark = dark.replace(PAPER.encode(), DARK_PAPER.encode())
-    files = []
-    for kind in formats:
-        path = folder / f"{drawn.name}.{kind}"
-        if kind == "svg":
-            path.write_bytes(light)
-        else:
-            metadata = {"CreationDate": None} if kind == "pdf" else None
-            figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
-        files.append(f"{folder.name}/{path.name}")
-    return Picture(
-        name=drawn.name,
-        title=drawn.title,
-        caption=drawn.caption,
-        alt=drawn.alt,
-        light=data_address(light),
-        dark=data_address(dark),
-        width=round(figure.get_figwidth() * 96),  # CSS pixels per inch
-        files=files,
-    )
-
-
-def data_address(svg: bytes) -> str:
-    """An SVG as a data: address."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def count_distinct(values: Iterable[object]) -> str:
