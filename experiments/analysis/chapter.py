@@ -1,11 +1,13 @@
 """The steps of a lecture on chapter 4, in the book's order: what each is, shows and leads to."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture
+from experiments.analysis.runs import PLACEMENT
+from experiments.analysis.words import count_words, join_words, placement_words
 from gpt.published import PUBLISHED
 
 LATER = 10  # a step by which placements have parted
@@ -130,11 +132,6 @@ def verb(subjects: Sequence[str]) -> str:
     return "does" if len(subjects) == 1 else "do"
 
 
-def join_words(words: Sequence[str]) -> str:
-    """A list in English."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 def has_learned(arm: History) -> bool:
     """Whether a run ended, and learned more than token frequencies."""
     return arm.run.status == "finished" and not arm.run.is_stuck
@@ -142,10 +139,10 @@ def has_learned(arm: History) -> bool:
 
 def arm_label(arm: History) -> str:
     """A run of the last step as a legend has it."""
-    summary = arm.run.summary
-    name = re.sub(r"^(.*)_ln$", lambda m: f"{m[1].capitalize()}-LN", summary.placement or "")
-    warmup = summary.warmup_steps
-    return f"{name} with {warmup} steps of warm-up" if warmup else f"{name} without warm-up"
+    name = placement_words(str(arm.run.setting(PLACEMENT)))
+    warmup = arm.run.setting("schedule.warmup_steps")
+    steps = count_words(cast(int, warmup), "step")
+    return f"{name} with {steps} of warm-up" if warmup else f"{name} without warm-up"
 
 
 def step_near(arm: History, step: int) -> int:
@@ -281,8 +278,8 @@ STEPS = (
         "placement",
         "",
         "Pre-LN and Post-LN",
-        "Beyond the book: three small models on characters of the King James Bible, with one "
-        "seed, one order of the data and one learning rate.",
+        "Three small models learn characters of the King James Bible, with one seed, "
+        "one order of the data and one learning rate.",
         placement_title,
         "At step 0 the two placements differ little. Without warm-up the first steps are large, "
         "and under Post-LN the gradient of the first blocks then all but vanishes.",

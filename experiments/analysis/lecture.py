@@ -4,9 +4,10 @@ import csv
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 from experiments.analysis.histories import Frame, History, read_csv, read_history
-from experiments.analysis.runs import find_runs
+from experiments.analysis.runs import PLACEMENT, Run, find_runs
 from gpt import ConfigError
 
 TABLES = ("layer_norm", "activations", "shortcut", "gpt2_sizes")
@@ -89,14 +90,10 @@ def read_lecture(directory: Path) -> Lecture:
 
 def read_arms(folder: Path) -> Iterator[History]:
     """The training runs, in the order of a lecture."""
-    runs = find_runs(folder)
-    for run in sorted(
-        runs,
-        key=lambda run: (run.summary.placement != "pre_ln", -warmup_of(run.summary.warmup_steps)),
-    ):
+    for run in sorted(find_runs(folder), key=place_of):
         yield read_history(run)
 
 
-def warmup_of(steps: int | None) -> int:
-    """Steps of warm-up; none where they were not recorded."""
-    return steps or 0
+def place_of(run: Run) -> tuple[bool, int]:
+    """Where a run comes in the order: Pre-LN first, then those with warm-up."""
+    return run.setting(PLACEMENT) != "pre_ln", -cast(int, run.setting("schedule.warmup_steps"))

@@ -9,7 +9,7 @@ from experiments.analysis.chapter import LATER, arm_label, step_near
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import RUNS, Check
 from experiments.jobs.check import checked_settings
-from experiments.jobs.launch import THREADS_IN_A_SWEEP, run
+from experiments.jobs.launch import run
 from experiments.machine.console import print_line, silenced
 from experiments.machine.signals import SIGNAL_EXIT_BASE, Interrupted
 from experiments.records.directory import locked, write_config
@@ -44,7 +44,7 @@ def train_arms(settings: Settings, overrides: Sequence[str], directory: Path) ->
 def train(overrides: Sequence[str], directory: Path) -> None:
     """One run, with the settings of the command but for those that differ.
 
-    On one thread, unless the command says more: the same numbers on any number of cores.
+    As a job of a sweep: on one thread, unless the command says more, and without a page.
     """
     own = [*overrides, "runner=train", "wandb.mode=disabled", "pictures=false"]
     values = to_values(compose("config", [*map(for_hydra, own)]))
@@ -52,7 +52,7 @@ def train(overrides: Sequence[str], directory: Path) -> None:
     directory.mkdir(parents=True)
     with locked(directory), silenced(bars=True):
         write_config(directory, values, own)
-        code = run(settings, own, directory, threads_if_unset=THREADS_IN_A_SWEEP)
+        code = run(settings, own, directory, in_sweep=True)
     if code > SIGNAL_EXIT_BASE:
         raise Interrupted(code - SIGNAL_EXIT_BASE)
     if code:

@@ -1,26 +1,20 @@
 """The page about a lecture. It needs only the lecture's CSV files and its summary.json."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-
-from experiments.analysis.chapter import LATER, STEPS, arm_label, step_near
+from experiments.analysis.chapter import STEPS, arm_label
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture, read_lecture
-from experiments.analysis.runs import Run
+from experiments.analysis.runs import PLACEMENT, Run
 from experiments.machine.files import hide_home, write_atomically
-from experiments.report.drawing import ReportFigure
-from experiments.report.figures import Maker
-from experiments.report.page import Picture, draw_picture, provenance, render_template
-from experiments.report.style import COLOURS, DASHES, LEGEND, MARKS, panels, whole_numbers
+from experiments.report.chart import Axis, Chart, Panel, Reference, Series, slide
+from experiments.report.page import provenance, render_template
+from experiments.report.palette import Look, categories, look_of
+from experiments.report.static import save_chart
 
 FORMATS = ("png", "svg")
-PANEL = (4.4, 3.1)  # inches: two beside each other on a laptop, one on a phone
-BLUE, VERMILION = COLOURS[:2]
+MOST_STEPS = 25  # of the slider
 
 
 def write_lecture_page(directory: Path) -> Path:
@@ -29,126 +23,165 @@ def write_lecture_page(directory: Path) -> Path:
     Raises ConfigError for files that are not of a lecture.
     """
     lecture, folder = read_lecture(directory), directory / "figures"
-    drawn = {
-        step: [p for make in makers if (p := draw_picture(make, folder, FORMATS)) is not None]
-        for step, makers in figures_of(lecture).items()
+    charts = charts_of(lecture)
+    files = {
+        chart.name: [f"{folder.name}/{path.name}" for path in save_chart(chart, folder, FORMATS)]
+        for chart in charts
     }
-    page = render_page(lecture, drawn, Run.read(directory))
-    path = directory / "lecture.html"
-    write_atomically(path, hide_home(page).encode())
-    return path
+    page = render_page(lecture, charts, files, Run.read(directory))
+    written = directory / "lecture.html"
+    write_atomically(written, hide_home(page).encode())
+    return written
 
 
-def render_page(lecture: Lecture, drawn: dict[str, list[Picture]], run: Run) -> str:
-    """The page. The template engine escapes everything that comes from the files."""
+def render_page(
+    lecture: Lecture, charts: list[Chart], files: dict[str, list[str]], run: Run
+) -> str:
+    """The page. The template engine escapes everything that comes from the files.
+
+    charts  of the steps whose names they have
+    """
     return render_template(
         "lecture.html.jinja",
+        charts,
         lecture=lecture,
         steps=[(step, step.title(lecture)) for step in STEPS],
-        drawn=drawn,
+        figures={chart.name: chart for chart in charts},
+        keys={chart.name: key_of(chart) for chart in charts},
+        files=files,
         sizes=lecture.tables["gpt2_sizes"].to_dict("records"),
         provenance=provenance([run]),
     )
 
 
-def figures_of(lecture: Lecture) -> dict[str, Sequence[Maker]]:
-    """What draws each step's figures, one panel each."""
-    return {
-        "layer_norm": [partial(layer_norm, lecture, when) for when in ("before", "after")],
-        "gelu": [partial(activation, lecture, column) for column in ("value", "derivative")],
-        "shortcut": [partial(shortcut, lecture)],
-        "placement": [
-            partial(losses, lecture),
-            *(partial(gradients, lecture, step) for step in (0, LATER)),
-        ],
-    }
+def key_of(chart: Chart) -> dict[str, Look]:
+    """The looks of a chart's series by their labels."""
+    return {series.label: series.look for panel in chart.panels for series in panel.series}
 
 
-def figure(name: str, title: str, alt: str) -> tuple[ReportFigure, Axes]:
-    """A figure of one panel, whose title is what it shows."""
-    made, (axis,) = panels(1, 1, PANEL)
-    axis.set_title(title)
-    return ReportFigure(name, title, title, alt, made), axis
+def charts_of(lecture: Lecture) -> list[Chart]:
+    """A chart for each step that has one."""
+    return [layer_norm(lecture), gelu(lecture), shortcut(lecture), placement(lecture)]
 
 
-def layer_norm(lecture: Lecture, when: str) -> ReportFigure:
-    """The rows before or after the norm, on one scale, each with its mean."""
+def layer_norm(lecture: Lecture) -> Chart:
+    """Two rows before and after the norm, on one scale."""
     table = lecture.tables["layer_norm"]
-    means = table.groupby("row")[when].mean()
-    shown = " and ".join(f"{mean:z.2f}" for mean in means)
-    drawn, axis = figure(f"layer_norm_{when}", f"{when.capitalize()}: means {shown}", "Two rows")
-    for (row, values), colour, mark in zip(table.groupby("row"), COLOURS, MARKS, strict=False):
-        axis.plot(values["feature"], values[when], color=colour, marker=mark, label=f"row {row}")
-        axis.axhline(means[row], color=colour, linestyle="--", linewidth=0.8)
-    every = table[["before", "after"]].to_numpy()
-    axis.set(xlabel="feature", ylabel="value", ylim=(every.min() - 0.2, every.max() + 0.2))
-    whole_numbers(axis)
-    axis.legend(**LEGEND)
-    return drawn
+    panels = []
+    for column, when in enumerate(("before", "after")):
+        rows = table.groupby("row")
+        means = " and ".join(f"{mean:z.2f}" for mean in rows[when].mean())
+        series = [
+            Series(f"row {row}", look, values["feature"].tolist(), values[when].tolist())
+            for (row, values), look in zip(rows, categories(rows.ngroups), strict=True)
+        ]
+        panels.append(Panel(series, 0, column, f"{when.capitalize()}: means {means}"))
+    return Chart(
+        "layer_norm",
+        "Two rows before and after LayerNorm",
+        "Compare the height of each row with 0, and how far its points spread.",
+        "torch.randn(2, 5) from the book's seed; gain 1 and shift 0, as at the start of training.",
+        "Five values of each of two rows, before the norm and after it.",
+        panels,
+        Axis("feature", whole=True),
+        Axis("value"),
+    )
 
 
-def activation(lecture: Lecture, column: str) -> ReportFigure:
-    """GELU and ReLU, or their derivatives."""
-    words = {"value": "What comes out", "derivative": "What the gradient is multiplied by"}
-    drawn, axis = figure(f"gelu_{column}", words[column], f"{column} of GELU and ReLU from -4 to 4")
+def gelu(lecture: Lecture) -> Chart:
+    """GELU and ReLU with their derivatives."""
     table = lecture.tables["activations"]
-    for name, colour, dash in (("gelu", BLUE, "-"), ("relu", VERMILION, DASHES[1])):
-        curve = table[table["activation"] == name]
-        label = "GELU" if name == "gelu" else "ReLU"
-        axis.plot(curve["x"], curve[column], color=colour, linestyle=dash, label=label)
-    axis.set(xlabel="x", ylabel=column, xlim=(-4, 4))
-    axis.legend(**LEGEND)
-    return drawn
+
+    def panel(column: int, name: str, title: str) -> Panel:
+        curves = [table[table["activation"] == activation] for activation in ("gelu", "relu")]
+        series = [
+            Series(label, look, curve["x"].tolist(), curve[name].tolist())
+            for label, look, curve in zip(("GELU", "ReLU"), categories(2), curves, strict=True)
+        ]
+        return Panel(series, 0, column, title, y=Axis(name))
+
+    return Chart(
+        "gelu",
+        "GELU and ReLU with their derivatives",
+        "Left: what comes out. Right: what the gradient is multiplied by on its way back.",
+        "The derivatives are PyTorch's own.",
+        "Curves of GELU and ReLU, and of their derivatives, from -4 to 4.",
+        [panel(0, "value", "What comes out"), panel(1, "derivative", "Its slope")],
+        Axis("x", limits=(-4.0, 4.0)),
+        Axis("value"),
+    )
 
 
-def shortcut(lecture: Lecture) -> ReportFigure:
+def shortcut(lecture: Lecture) -> Chart:
     """Mean absolute gradient of each layer's weight, layers counted from 1."""
     table = lecture.tables["shortcut"]
-    title = "Mean absolute gradient of each layer's weight"
-    drawn, axis = figure("shortcut", title, "Five layers with and without shortcuts, log scale")
-    for arm, colour, mark in zip(table.columns[1:], (VERMILION, BLUE), "so", strict=True):
-        label = arm.replace("_", " ") + "s"
-        axis.plot(table["layer"] + 1, table[arm], color=colour, marker=mark, label=label)
-    axis.set(xlabel="layer, from the input", ylabel="gradient", yscale="log")
-    whole_numbers(axis)
-    axis.legend(**LEGEND)
-    return drawn
+    layers = (table["layer"] + 1).tolist()
+    looks = reversed(categories(2))
+    series = [
+        Series(f"{arm.replace('_', ' ')}s", look, layers, table[arm].tolist())
+        for arm, look in zip(table.columns[1:], looks, strict=True)
+    ]
+    return Chart(
+        "shortcut",
+        "The gradient of each layer, with and without shortcuts",
+        "Read from right to left, as the gradient travels. Each line of the scale is ten times "
+        "the one below.",
+        "Mean of the absolute gradient over each layer's weight; input (1, 0, -1), target 0.",
+        "Gradients of five layers, on a logarithmic scale, with and without shortcuts.",
+        [Panel(series)],
+        Axis("layer, from the input", whole=True),
+        Axis("mean absolute gradient", "log"),
+    )
 
 
-def lines_of(lecture: Lecture) -> Iterator[tuple[History, dict[str, Any]]]:
-    """Each run with its line: the colour is the placement's, dashes are without warm-up."""
+def looked_at(lecture: Lecture) -> Iterator[tuple[History, str, Look]]:
+    """Each run with its label and look: the colour is the placement's, warm-up is dashed."""
     for arm in lecture.arms:
-        is_pre = arm.run.summary.placement == "pre_ln"
-        dash = "-" if is_pre or arm.run.summary.warmup_steps else DASHES[1]
-        colour = BLUE if is_pre else VERMILION
-        yield arm, {"color": colour, "linestyle": dash, "label": arm_label(arm)}
+        look = look_of(str(arm.run.setting(PLACEMENT)))
+        warmup = arm.run.setting("schedule.warmup_steps")
+        yield arm, arm_label(arm), look.varied(1) if warmup else look
 
 
-def losses(lecture: Lecture) -> ReportFigure:
-    """Training losses, and what token frequencies alone give."""
-    drawn, axis = figure("placement_loss", "Training loss", "Three losses by step")
-    for arm, line in lines_of(lecture):
-        curve = arm.losses("train_loss")
-        axis.plot(curve.index, curve, linewidth=1.2, **line)
+def placement(lecture: Lecture) -> Chart:
+    """Losses of the three runs, and each block's gradient at one step of a slider."""
+    losses = [
+        Series(label, look, [float(x) for x in curve.index], curve.tolist())
+        for arm, label, look in looked_at(lecture)
+        for curve in (arm.losses("train_loss"),)
+    ]
     frequencies = lecture.arms[0].run.summary.corpus.unigram_validation_loss
-    if frequencies is not None:
-        axis.axhline(frequencies, color="0.5", linewidth=0.8, label="token frequencies alone")
-    axis.set(xlabel="step", ylabel="nats per token")
-    whole_numbers(axis)
-    axis.legend(fontsize=7.5, **LEGEND)
-    return drawn
+    steps = [int(step) for step in lecture.arms[0].blocks.index]
+
+    def blocks_at(step: int) -> Iterator[Series]:
+        for arm, label, look in looked_at(lecture):
+            if step in arm.blocks.index:
+                (norms,) = arm.blocks.loc[[step]].to_numpy().tolist()
+                yield Series(label, look, range(1, len(norms) + 1), norms)
+
+    return Chart(
+        "placement",
+        "Loss, and the gradient of each block",
+        "Left: lower is better. Right: pull the slider to step 0, move it on, and watch the first "
+        "blocks.",
+        "Gradient norms of all parameters of a block, before the step's update.",
+        "Training losses of three runs, and their gradient norms by block.",
+        [
+            Panel(losses, 0, 0, "Training loss", references=[frequency_line(frequencies)]),
+            Panel(
+                slide(steps, MOST_STEPS, blocks_at),
+                0,
+                1,
+                "Gradient norm by block",
+                x=Axis("block", whole=True),
+                y=Axis("gradient norm", "log"),
+            ),
+        ],
+        Axis("step", whole=True),
+        Axis("loss (nats per token)"),
+        widths=(3, 2),
+    )
 
 
-def gradients(lecture: Lecture, wanted: int) -> ReportFigure | None:
-    """Gradient norm of each block at a step, blocks counted from 1."""
-    step = step_near(lecture.arms[0], wanted)
-    title = "Gradient of each block " + ("at initialisation" if step == 0 else f"at step {step}")
-    drawn, axis = figure(f"placement_gradient_{step}", title, "Gradient norms by block, log scale")
-    for arm, line in lines_of(lecture):
-        blocks = arm.blocks.loc[step]
-        axis.plot(blocks.index + 1, blocks, marker="o", markersize=4, **line)
-    low = min(float(np.nanmin(arm.blocks.loc[step_near(arm, LATER)])) for arm in lecture.arms)
-    high = max(float(np.nanmax(arm.blocks.iloc[0])) for arm in lecture.arms)
-    axis.set(xlabel="block", ylabel="gradient norm", yscale="log", ylim=(low / 2, high * 2))
-    whole_numbers(axis)
-    return drawn
+def frequency_line(loss: float | None) -> Reference:
+    """The loss of a model that knows only how often each token occurs."""
+    return Reference("token frequencies alone", y=loss)

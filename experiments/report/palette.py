@@ -27,7 +27,7 @@ DASHED, DOTTED, DASH_DOT = (5.0, 1.5), (1.0, 1.2), (6.0, 1.5, 1.0, 1.5)
 DASH_DOT_DOT, LONG = (6.0, 1.5, 1.0, 1.5, 1.0, 1.5), (11.0, 2.5)
 DASHES = (SOLID, DASHED, DOTTED, DASH_DOT, DASH_DOT_DOT, LONG)
 
-# Matplotlib's colour maps of numbers, dark to light; their ends stand out from either page.
+# Of numbers, dark to light.
 LIGHT_SCALE = LinearSegmentedColormap.from_list(
     "light", ("#0a1a5c", "#6b2a8c", "#a83a6a", "#bf521b")
 )

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,6 @@ def draw_picture(
 
 def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> Picture:
     """Write a figure in each format; returns it for the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     figure = drawn.figure
     figure.set_dpi(DPI)
     plain_text(figure)
@@ -65,6 +65,7 @@ def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> P
     svg = buffer.getvalue()
     files = []
     for kind in formats:
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{drawn.name}.{kind}"
         if kind == "svg":
             path.write_bytes(svg)
@@ -98,5 +99,6 @@ def follow_scheme(svg: str, dark: Mapping[str, str]) -> str:
 
 
 def data_address(svg: str) -> str:
-    """An SVG as a data: address, its layout of lines left out: all its letters are paths."""
-    return "data:image/svg+xml," + quote(" ".join(svg.split()), safe=" /:=;,.-()")
+    """An SVG as a data: address, without comments and line ends: all its letters are paths."""
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    return "data:image/svg+xml," + quote(" ".join(svg.split()), safe=" /:=;,.-")
