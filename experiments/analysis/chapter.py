@@ -269,8 +269,8 @@ STEPS = (
         "Greedy text",
         "The most likely token is appended, six times.",
         text_title,
-        "The words are real and the sequence means nothing, since the weights are random. The "
-        "same seed gives the same words.",
+        "Pieces of real words without a meaning, since the weights are random. The same seed gives "
+        "the same words.",
         f"python run.py {UNTRAINED} generate.temperature=0 generate.tokens=6",
         "writes it again, through the project's text generation",
     ),

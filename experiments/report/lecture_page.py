@@ -103,7 +103,7 @@ def gelu(lecture: Lecture) -> Chart:
     return Chart(
         "gelu",
         "GELU and ReLU with their derivatives",
-        "Left: what comes out. Right: what the gradient is multiplied by on its way back.",
+        "The slope is what the gradient is multiplied by on its way back.",
         "The derivatives are PyTorch's own.",
         "Curves of GELU and ReLU, and of their derivatives, from -4 to 4.",
         [panel(0, "value", "What comes out"), panel(1, "derivative", "Its slope")],
@@ -161,8 +161,8 @@ def placement(lecture: Lecture) -> Chart:
     return Chart(
         "placement",
         "Loss, and the gradient of each block",
-        "Left: lower is better. Right: pull the slider to step 0, move it on, and watch the first "
-        "blocks.",
+        "Loss: lower is better. Gradient norm: pull the slider to step 0, move it on, and watch "
+        "the first blocks.",
         "Gradient norms of all parameters of a block, before the step's update.",
         "Training losses of three runs, and their gradient norms by block.",
         [
