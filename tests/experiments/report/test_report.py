@@ -125,8 +125,12 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     same = "parameters 1,234; tokens 10; peak memory of a step, predicted (MiB) 2.0."
     assert f"The same in every row: {same}" in Page(page.read_text()).words
     words = Page(page.read_text()).words
-    assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
-    assert "2 nats (pre_ln; 1 of 3 runs did not learn)" in words
+    assert (
+        "Post-LN failed in 2 of 3 runs (1 learned nothing, 1 diverged) and reached 2.50 nats in "
+        "the other; Pre-LN learned nothing in 1 of 3 runs (4.50 nats; token frequencies alone give "
+        "3.00) and reached 1.00 and 2.00 nats in the others; 1 of 7 runs stopped with an error"
+        in words
+    )
     assert (
         "5 finished, 1 diverged (not finite: post_ln) and 1 failed (post_ln); 2 of the finished "
         "learned no more than token frequencies (post_ln; pre_ln)" in words
@@ -160,10 +164,10 @@ def test_scaling_finds_the_slope_that_was_put_in(
     page = write_report([tmp_path], tmp_path, formats=("svg",))
     words = Page(page.read_text()).words
     assert (
-        "from n_layers 2 to 8 the last block's gradient norm at initialisation changes from 3 to 3 "
-        "under post_ln" in words
+        "From 2 to 8 blocks the last block's gradient at initialisation goes from 3 to 3 under "
+        "Post-LN" in words
     )
-    assert "from 1.41 to 0.707 under pre_ln (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
@@ -193,8 +197,9 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
-        "2.1 at lr 0.001 to 3.08 at lr 0.01 with 0 (3 of 6 runs did not learn), "
-        "1.1 at lr 0.01 to 1.6 at lr 0.001 with 10 (1 of 6 runs did not learn)" in words
+        "Pre-LN without warm-up learns nothing at lr 0.01 in 3 of 3 runs, at best a median of 2.10 "
+        "nats at lr 0.001, the grid's edge; with 10 steps of warm-up it diverges at lr 0.01 in 1 of "
+        "3 runs, at best 1.00 and 1.10 nats at lr 0.01, the grid's edge." in words
     )
 
 
@@ -261,8 +266,8 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert "Best of each arm" in words
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
-        "Post-LN diverges at lr 0.001 and above in 5 of 9 runs, at best a median of 2.40 nats at "
-        "lr 0.0001, the grid's edge; Pre-LN learns nothing at lr 0.01 and above in 2 of 4 runs"
+        "Post-LN fails at lr 0.001 and above in 5 of 6 runs, at best a median of 2.40 nats at lr "
+        "0.0001, the grid's edge; Pre-LN fails at lr 0.01 and above in 2 of 4 runs, at best"
         in words
     )
 
@@ -414,11 +419,11 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
     ):
         make_run(tmp_path, f"r{index}", placement=placement, lr=rate)
     words = Page(write_report([tmp_path], tmp_path, by=["norm"], formats=()).read_text()).words
-    assert "4 runs compare post_ln and pre_ln, 2 runs for each, pooled over lr" in words
+    assert "each arm pools runs that differ in learning rate" in words
     words = Page(
         write_report([tmp_path], tmp_path, by=["model.n_layers"], formats=()).read_text()
     ).words
-    assert "4 runs for each, pooled over placement and lr" in words
+    assert "each arm pools runs that differ in placement and learning rate" in words
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -486,7 +491,8 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     page = write_report([run], tmp_path / "out")
     words = Page(page.read_text()).words
     assert (
-        "1 run of one setting (pre_ln): the median validation loss at the end is 2 nats." in words
+        "Pre-LN without warm-up learned: its validation loss is 2.00 nats, where token frequencies "
+        "alone give 3.00." in words
     )
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == {
         "loss",
@@ -612,7 +618,10 @@ def test_command_line(
     assert main([str(first.parent), str(second), "--out", str(out), "--format", "pdf,png"]) == 0
     assert (out / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
     assert not (out / "figures" / "loss.svg").exists()
-    assert "2 runs compare post_ln and pre_ln" in Page((out / "report.html").read_text()).words
+    assert (
+        "Both runs learned: Pre-LN reached 2.00 nats"
+        in Page((out / "report.html").read_text()).words
+    )
     assert main([str(first.parent)]) == 0
     assert (first.parent / "report.html").is_file()
     capsys.readouterr()
