@@ -30,7 +30,7 @@ from gpt.registry import choice_hint
 log = logging.getLogger(__name__)
 
 Key = tuple[Value, ...]
-RATE = "optimizer.lr"
+RATE, WARMUP = "optimizer.lr", "schedule.warmup_steps"
 
 # In --by, a section means the setting that names its choice.
 CHOICES = {"norm": PLACEMENT, "init": "init.scheme", "data": "data.name"} | {

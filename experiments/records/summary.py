@@ -133,6 +133,7 @@ class Summary:
     grad_norm         gradient norms of the first and the last block
     budget            claims.budget
     claims            verdicts by the claim's name
+    finding           what a run that trains nothing shows, in one sentence
     seconds           the whole run took, earlier parts of a resumed one included
     versions          of what computed the numbers, by name
     error             of a failed run, in words
@@ -192,6 +193,7 @@ class Summary:
     grad_norm: GradNorms = field(default_factory=GradNorms)
     budget: str | None = None
     claims: dict[str, str] | None = None
+    finding: str | None = None
     seconds: float | None = None
     versions: dict[str, str] | None = None
     error: str | None = None

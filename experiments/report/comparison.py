@@ -1,7 +1,6 @@
 """Several training runs in one picture, drawn from their CSV files and summaries alone."""
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from experiments.analysis.arms import label_value
+from experiments.analysis.arms import WARMUP, label_value
 from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
 from experiments.analysis.numbers import loss_text
 from experiments.analysis.runs import PLACEMENT, Run, Value, varying_settings
+from experiments.analysis.words import placement_words
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.drawing import INCOMPARABLE
 from experiments.report.lettering import fold, warnings_of_ours
-from experiments.report.rates import WARMUP
 from experiments.report.style import (
     LEGEND,
     loss_limits,
@@ -165,7 +164,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def in_words(name: str, value: Value) -> str:
     """A setting as a legend has it: Post-LN, no warm-up, lr 0.003."""
     if name == PLACEMENT:
-        return re.sub(r"^(.*)_ln$", lambda match: f"{match[1].capitalize()}-LN", str(value))
+        return placement_words(str(value))
     if name == WARMUP:
         return f"warm-up {value}" if value else "no warm-up"
     return label_value(name, value)

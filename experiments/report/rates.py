@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from experiments.analysis.arms import RATE, Arm, Key, Layout, label_value, numeric
+from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, label_value, numeric
 from experiments.analysis.numbers import Band, loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Value
 from experiments.analysis.tuning import TunedArm, tune
@@ -44,7 +44,6 @@ from experiments.report.style import LEGEND, MARKS, loss_limits, panels
 
 MOST_MAPS = 15
 ENTRY_WIDTH = 34  # characters in a line of a legend within a panel
-WARMUP = "schedule.warmup_steps"
 
 
 Cells = dict[tuple[Value, Value], Arm]  # arms by learning rate and warm-up

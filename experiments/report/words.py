@@ -13,9 +13,9 @@ from experiments.analysis.arms import (
 )
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import Value
+from experiments.analysis.scaling import scalings
 from experiments.analysis.tuning import MOST_NAMED, name_some, tune
 from experiments.report.drawing import INCOMPARABLE, format_number, plural
-from experiments.report.figures import scalings
 from experiments.report.rates import WARMUP
 
 MOST_LEVELS = 6  # of one factor named in a sentence; more are counted

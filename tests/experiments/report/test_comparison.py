@@ -24,7 +24,7 @@ def test_a_legend_has_what_differs_between_the_runs(tmp_path: Path) -> None:
         "Post-LN, lr 0.001, no warm-up",
         "Pre-LN, lr 0.003, no warm-up",
     ]
-    assert named(tmp_path / "b2t", {"placement": "b2t"}, {}) == ["b2t", "Pre-LN"]
+    assert named(tmp_path / "b2t", {"placement": "b2t"}, {}) == ["B2T", "Pre-LN"]
     assert named(tmp_path / "seeds", {}, {"seed": 1}) == ["seed 0", "seed 1"]
     assert named(tmp_path / "equal", {}, {}) == ["run0", "run1"]
 

@@ -1,0 +1,594 @@
+"""What runs say, in words: a title, one sentence, what was held equal, and what to run next.
+
+All take the layout and the arms that a report has, and read no figure.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, format_value
+from experiments.analysis.histories import NATS
+from experiments.analysis.next_steps import HIGHER_RATE, next_command
+from experiments.analysis.numbers import loss_text, median
+from experiments.analysis.runs import (
+    COMPLETED,
+    LOSS_ROSE,
+    NOT_FINITE,
+    PLACEMENT,
+    Run,
+    Value,
+    differing_settings,
+    sort_key,
+)
+from experiments.analysis.scaling import Scaling, scalings
+from experiments.analysis.titles import in_order, model_names, runs_of, shared, title_of
+from experiments.analysis.tuning import TunedArm, tune
+from experiments.analysis.words import (
+    count_words,
+    join_words,
+    noun_of,
+    placement_words,
+    setting_words,
+)
+
+__all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
+
+MOST_CLAUSES = 5  # of a sentence that names each arm; of more the best, the worst and the failures
+MOST_FAILING = 4  # arms named among the failures
+MEDIANS_FROM = 3  # losses; fewer are shown themselves
+
+
+def verdict_of(layout: Layout, arms: Sequence[Arm]) -> str:
+    """One sentence with what the runs show, in which no failure hides behind a best value.
+
+    A run failed that diverged, or that learned no more than token frequencies. Losses are medians
+    over three or more seeds, and the values themselves of one or two.
+    """
+    runs = runs_of(arms)
+    if not any(run.status in COMPLETED for run in runs):
+        return sentence([f"nothing was measured: {'; '.join(unfinished(arms))}"])
+    if len(runs) == 1 and runs[0].summary.finding:
+        return sentence([runs[0].summary.finding.removesuffix(".")])
+    if any(arm.final_losses() for arm in arms):
+        parts = of_training(layout, arms)
+    else:
+        parts = of_gradients(layout, arms) or of_sizes(arms) or ["its files say what was measured"]
+    return sentence([*parts, *pooled(arms), *unfinished(arms)])
+
+
+def sentence(parts: Sequence[str]) -> str:
+    """Clauses as one sentence."""
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "."
+
+
+def pooled(arms: Sequence[Arm]) -> list[str]:
+    """In what the runs of an arm differ beside the seed."""
+    names = dict.fromkeys(noun_of(name) for arm in arms for name in arm.pooled_settings())
+    return [f"each arm pools runs that differ in {join_words([*names])}"] if names else []
+
+
+def unfinished(arms: Sequence[Arm]) -> list[str]:
+    """How many runs failed with an error, and how many have not ended."""
+    runs = runs_of(arms)
+    failed = [run for run in runs if run.status == "failed"]
+    left = [run for run in runs if run.status not in (*COMPLETED, "failed")]
+    parts = []
+    if failed:
+        reasons = {run.reason for run in failed}
+        why = f" ({reasons.pop()})" if len(reasons) == 1 and "" not in reasons else ""
+        parts.append(f"{share(len(failed), len(runs))} stopped with an error{why}")
+    if left:
+        verb = "has" if len(left) == 1 else "have"
+        parts.append(f"{share(len(left), len(runs))} {verb} not ended")
+    return parts
+
+
+def share(count: int, total: int) -> str:
+    """So many of all runs."""
+    return f"{count} of {count_words(total, 'run')}"
+
+
+def times_text(ratio: float) -> str:
+    """A ratio in two or three digits: 1.1 times, 1,100 times."""
+    digits = float(f"{ratio:.2g}")
+    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"
+
+
+# Training
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that differ in the learning rate alone, or one arm where it does not vary.
+
+    values  of the other factors, by name; of the placement in any case, where all runs share it
+    tuned   the arms by learning rate; None where it does not vary
+    all     the runs of all rates as one arm
+    """
+
+    values: Mapping[str, Value]
+    all: Arm
+    tuned: TunedArm | None = None
+
+    @property
+    def placement(self) -> Value:
+        return self.values.get(PLACEMENT)
+
+    @property
+    def ended(self) -> int:
+        """How many runs have their result."""
+        return self.all.count(*COMPLETED)
+
+    @property
+    def failed_share(self) -> float:
+        return self.all.not_learned / self.ended
+
+    @property
+    def best_arm(self) -> Arm:
+        """At its best rate."""
+        if self.tuned is None or self.tuned.best is None:
+            return self.all
+        return self.tuned.arms[self.tuned.best]
+
+    @property
+    def loss(self) -> float:
+        """The median of the runs that learned, at the best rate; infinite where none did."""
+        losses = learned_losses(self.best_arm)
+        return median(losses) if losses else math.inf
+
+
+def groups_of(layout: Layout, arms: Sequence[Arm]) -> list[Group]:
+    """The arms, those together that differ in the learning rate alone, Pre-LN first."""
+    names = list(layout.factors)
+    found: list[tuple[Key, Arm, TunedArm | None]] = [(arm.key, arm, None) for arm in arms]
+    if tuned_arms := tune(layout):
+        names.remove(RATE)
+        found = [(tuned.key, tuned.all_runs(), tuned) for tuned in tuned_arms]
+    placement = shared(runs_of(arms), PLACEMENT)
+    groups = []
+    for key, arm, tuned in found:
+        values = dict(zip(names, key, strict=True))
+        if placement is not None:
+            values = {PLACEMENT: placement, **values}
+        groups.append(Group(values, arm, tuned))
+    order = in_order(PLACEMENT, [*dict.fromkeys(group.placement for group in groups)])
+    return sorted(groups, key=lambda group: order.index(group.placement))
+
+
+def of_training(layout: Layout, arms: Sequence[Arm]) -> list[str]:
+    """The clauses about runs that trained."""
+    groups = [group for group in groups_of(layout, arms) if group.ended]
+    if not layout.unit.comparable:
+        return incomparable(groups)
+    if len(runs_of(arms)) == 1:
+        return of_one_run(arms[0])
+    if "model.n_layers" in layout.factors and (clauses := of_depths(layout)):
+        return [*clauses, *all_failures(groups)]
+    clauses = clauses_of(groups)
+    if len(clauses) > MOST_CLAUSES:
+        return of_many(groups)
+    if len(clauses) == 1 or any(group.all.not_learned for group in groups):
+        return clauses
+    total = sum(group.ended for group in groups)
+    return [f"{all_runs(total)} learned: {clauses[0]}", *clauses[1:], *differences(layout)]
+
+
+def all_runs(total: int) -> str:
+    """Every one of so many runs."""
+    return {1: "the run", 2: "both runs"}.get(total, f"all {total:,} runs")
+
+
+def incomparable(groups: Sequence[Group]) -> list[str]:
+    """Where losses are of different tokens: whether runs learned, and no ranks."""
+    total = sum(group.ended for group in groups)
+    clauses = all_failures(groups) or [f"{all_runs(total)} learned more than token frequencies"]
+    why = "nats per token of different tokenizers or texts cannot be compared"
+    return [*clauses, why]
+
+
+def clauses_of(groups: Sequence[Group]) -> list[str]:
+    """A clause for each group, those that failed first, of each placement one after the other.
+
+    Groups of a placement none of whose runs failed share a clause where others failed.
+    """
+    clauses: list[str] = []
+    before, fails = None, has_failed(groups)
+    for placement in by_failures(groups):
+        own = [group for group in groups if group.placement == placement]
+        own.sort(key=lambda group: -group.failed_share)
+        if len(groups) > len(own) > 1 and fails and not has_failed(own):
+            clauses.append(f"{name_of(own[0])} {together(own)}")
+            continue
+        for group in own:
+            is_first = not any("token frequencies" in clause for clause in clauses)
+            clauses.append(f"{subject_of(before, group)} {outcome_of(group, is_first, fails)}")
+            before = group
+    return clauses
+
+
+def has_failed(groups: Sequence[Group]) -> bool:
+    """Whether a run of theirs did not learn."""
+    return any(group.all.not_learned for group in groups)
+
+
+def by_failures(groups: Sequence[Group]) -> list[Value]:
+    """The placements, those of which most runs failed first."""
+    shares: dict[Value, list[float]] = {}
+    for group in groups:
+        shares.setdefault(group.placement, []).append(group.failed_share)
+    return sorted(shares, key=lambda placement: -sum(shares[placement]) / len(shares[placement]))
+
+
+def subject_of(before: Group | None, group: Group) -> str:
+    """What a clause speaks of: `Post-LN without warm-up`, then `with 60 steps of warm-up it`."""
+    modifiers = modifiers_of(group)
+    if before is not None and before.placement == group.placement and modifiers:
+        return f"{modifiers} it"
+    return " ".join(filter(None, [name_of(group), modifiers]))
+
+
+def name_of(group: Group) -> str:
+    """The placement of a group; `the model` where its runs have several."""
+    return "the model" if group.placement is None else placement_words(str(group.placement))
+
+
+def modifiers_of(group: Group) -> str:
+    """The other factors: `with SGD, without clipping`."""
+    return ", ".join(setting_words(n, v) for n, v in group.values.items() if n != PLACEMENT)
+
+
+def outcome_of(group: Group, explain: bool, beside_failures: bool) -> str:
+    """What became of the runs of a group.
+
+    explain          whether to say what token frequencies alone give
+    beside_failures  whether runs of any group failed
+    """
+    if group.tuned is not None:
+        return over_rates(group.tuned, group)
+    arm = group.all
+    if not arm.not_learned:
+        return learned_in(arm, beside_failures)
+    text = (
+        f"{how_failed(arm)} in {share(arm.not_learned, group.ended)}{failed_losses(arm, explain)}"
+    )
+    if arm.learned:
+        others = "the other" if arm.learned == 1 else "the others"
+        text += f" and reached {losses_text(arm, learned_losses(arm))} in {others}"
+    return text
+
+
+def learned_in(arm: Arm, count: bool) -> str:
+    """`learned in 3 of 3, median 2.41 nats`; of one run or two `reached 2.38 nats`.
+
+    count  whether runs are counted, which beside arms that failed they are
+    """
+    losses = learned_losses(arm)
+    if not count or len(losses) < MEDIANS_FROM:
+        return f"reached {losses_text(arm, losses)}"
+    median_text = losses_text(arm, losses).removeprefix("a ").replace("median of", "median")
+    return f"learned in {len(losses)} of {len(losses)}, {median_text}"
+
+
+def losses_text(arm: Arm, losses: Sequence[float]) -> str:
+    """The median of three losses or more, one or two as they are, with their unit."""
+    if len(losses) >= MEDIANS_FROM:
+        return f"a median of {loss_text(median(losses), 2)} {arm.unit.name}"
+    texts = dict.fromkeys(loss_text(loss, 2) for loss in sorted(losses))
+    return f"{join_words([*texts])} {arm.unit.name}"
+
+
+def learned_losses(arm: Arm) -> list[float]:
+    """The final losses of the runs that learned."""
+    return [
+        loss
+        for history in arm.histories
+        if history.run.status == "finished" and not history.run.is_stuck
+        if (loss := history.final_loss) is not None
+    ]
+
+
+def how_failed(arm: Arm, present: bool = False) -> str:
+    """`learned nothing`, `diverged`, or `failed` where runs did either."""
+    words = ("learns nothing", "diverges", "fails") if present else PAST
+    return words[0 if arm.stuck == arm.not_learned else 1 if not arm.stuck else 2]
+
+
+PAST = ("learned nothing", "diverged", "failed")
+
+
+def failed_losses(arm: Arm, explain: bool) -> str:
+    """In brackets where the losses ended that did not fall, or how runs diverged."""
+    stuck = [h.final_loss for h in arm.histories if h.run.is_stuck and h.final_loss is not None]
+    frequencies = shared_frequencies([arm]) if arm.unit is NATS else None
+    parts = []
+    if arm.stuck and arm.not_learned > arm.stuck:
+        parts.append(f"{arm.stuck} learned nothing, {arm.not_learned - arm.stuck} diverged")
+    elif stuck:
+        parts.append(f"{loss_text(median(stuck), 2)} {arm.unit.name}")
+        if explain and frequencies is not None:
+            parts.append(f"token frequencies alone give {loss_text(frequencies, 2)}")
+    else:
+        parts.append(how_diverged(arm))
+    return f" ({'; '.join(parts)})"
+
+
+def shared_frequencies(arms: Sequence[Arm]) -> float | None:
+    """The validation loss of token frequencies alone, where all runs have the same one."""
+    levels = {run.summary.corpus.unigram_validation_loss for run in runs_of(arms)}
+    return levels.pop() if len(levels) == 1 else None
+
+
+def how_diverged(arm: Arm) -> str:
+    """Whether losses rose, and how far the worst, or were not finite."""
+    runs = runs_of([arm])
+    rose = [run.summary for run in runs if run.divergence == LOSS_ROSE]
+    reasons = []
+    if rose:
+        worst = max(rose, key=lambda summary: summary.val_loss or 0.0)
+        initial, final = worst.initial_val_loss or math.nan, worst.val_loss or math.nan
+        ends = f"from {short_loss(initial)} to {short_loss(final)} nats"
+        reasons.append(f"the loss rose {ends}" if len(rose) == 1 else f"losses rose, one {ends}")
+    if arm.diverged(NOT_FINITE):
+        reasons.append("a loss or a gradient was not finite")
+    return ", or ".join(reasons)
+
+
+def short_loss(loss: float) -> str:
+    """A loss that may be large: 2.41, 38.2, 1,332."""
+    return loss_text(loss, 2 if loss < 10 else 1 if loss < 100 else 0)
+
+
+def over_rates(tuned: TunedArm, group: Group) -> str:
+    """At which learning rates runs failed, in how many of them, and the best rate."""
+    failing = [rate for rate, arm in tuned.arms.items() if arm.not_learned]
+    if not failing:
+        return f"learns at every rate, {best_of([group])}"
+    at = [tuned.arms[rate] for rate in failing]
+    arm = Arm((), "", [history for arm in at for history in arm.histories])
+    places = which_rates(failing, [*tuned.arms])
+    text = f"{how_failed(arm, present=True)} {places} in "
+    text += share(arm.not_learned, arm.count(*COMPLETED))
+    return f"{text}, {best_of([group])}" if math.isfinite(group.loss) else text
+
+
+def which_rates(failing: Sequence[float], rates: Sequence[float]) -> str:
+    """Some of the learning rates in words: `at lr 0.003 and above`."""
+    if len(failing) == len(rates):
+        return "at every rate"
+    if len(failing) > 1 and list(failing) == list(rates[-len(failing) :]):
+        return f"at lr {failing[0]:g} and above"
+    if len(failing) > 1 and list(failing) == list(rates[: len(failing)]):
+        return f"at lr {failing[-1]:g} and below"
+    return f"at lr {join_words([f'{rate:g}' for rate in failing])}"
+
+
+def best_of(groups: Sequence[Group]) -> str:
+    """The lowest loss of some groups of one placement, and where it was."""
+    best = min(groups, key=lambda group: group.loss)
+    where = [modifiers_of(best)] if len(groups) > 1 else []
+    if best.tuned is not None:
+        where.append(f"at {best.tuned.describe_best()}")
+    brackets = f" {', '.join(filter(None, where))}"
+    return f"at best {losses_text(best.all, learned_losses(best.best_arm))}{brackets}"
+
+
+def together(groups: Sequence[Group]) -> str:
+    """What became of groups of one placement of which no run failed."""
+    total = sum(group.ended for group in groups)
+    return f"learned in {all_runs(total)}, {best_of(groups)}"
+
+
+def of_many(groups: Sequence[Group]) -> list[str]:
+    """Of more groups than a sentence can name: the best, the worst that learned, the failures."""
+    ranked = sorted((g for g in groups if math.isfinite(g.loss)), key=lambda group: group.loss)
+    clauses = []
+    if len(ranked) > 1:
+        ends = [f"{subject_of(None, g)} ({loss_at(g)})" for g in (ranked[0], ranked[-1])]
+        rates = ", each at its best rate," if ranked[0].tuned is not None else ""
+        clauses.append(f"of {len(groups)} arms{rates} {ends[0]} is best and {ends[1]} worst")
+        if len(ranked) < len(groups):
+            clauses[0] += " of those that learned"
+    total = sum(group.ended for group in groups)
+    return [*clauses, *(all_failures(groups) or [f"{all_runs(total)} learned"])]
+
+
+def loss_at(group: Group) -> str:
+    """A group's best loss, with the rate where rates vary."""
+    text = losses_text(group.all, learned_losses(group.best_arm))
+    return f"{text} at {group.tuned.describe_best()}" if group.tuned is not None else text
+
+
+def all_failures(groups: Sequence[Group]) -> list[str]:
+    """How many runs failed in all, and in which groups most of theirs; empty where none did."""
+    failing = sorted(
+        (g for g in groups if g.all.not_learned), key=lambda group: -group.failed_share
+    )
+    if not failing:
+        return []
+    total = sum(group.ended for group in groups)
+    count = sum(group.all.not_learned for group in failing)
+    named = [
+        f"{subject_of(None, group)} in {group.all.not_learned} of {group.ended}"
+        for group in failing[:MOST_FAILING]
+    ]
+    if len(failing) > MOST_FAILING:
+        named.append(count_words(len(failing) - MOST_FAILING, "more arm"))
+    return [f"{share(count, total)} did not learn ({', '.join(named)})"]
+
+
+def of_one_run(arm: Arm) -> list[str]:
+    """What a single run came to, and what its first and last blocks received."""
+    (run,) = runs_of([arm])
+    summary, steps = run.summary, run.settings.get("trainer.steps")
+    name = placement_words(str(run.settings.get(PLACEMENT, "the model")))
+    if WARMUP in run.settings:
+        name += f" {setting_words(WARMUP, run.settings[WARMUP])}"
+    within = f" in {count_words(int(steps), 'step')}" if isinstance(steps, int) else ""
+    frequencies = summary.corpus.unigram_validation_loss
+    if run.divergence:
+        return [f"{name} diverged: {run.reason or how_diverged(arm)}"]
+    loss = f"{loss_text(summary.val_loss or math.nan, 2)} nats"
+    if frequencies is None:
+        return [f"{name} reached {loss}{within}"]
+    alone = f"token frequencies alone give {loss_text(frequencies, 2)}"
+    if run.is_stuck:
+        return [f"{name} learned nothing{within}: its validation loss is {loss}, and {alone}"]
+    return [f"{name} learned{within}: its validation loss is {loss}, where {alone}"]
+
+
+def differences(layout: Layout) -> list[str]:
+    """Which factors make no difference beyond the range of the seeds, where nothing failed."""
+    arms = layout.by_key
+    if any(len(arm.final_losses()) < 2 for arm in arms.values()):
+        return ["with one run for each the range over seeds is not known"]
+    names = [name for name in layout.factors if name != RATE]
+    same = [name for name in names if makes_no_difference(layout, name)]
+    if not same:
+        return []
+    what = join_words([nouns_in_clause(name) for name in same])
+    text = f"{what} {'makes' if len(same) == 1 else 'make'} no difference beyond the seeds' range"
+    rate = shared(runs_of([*arms.values()]), RATE)
+    if isinstance(rate, float) and rate < HIGHER_RATE and {PLACEMENT, WARMUP} & {*same}:
+        text += f" at lr {rate:g}: try a higher one, such as optimizer.lr={HIGHER_RATE:g}"
+    return [text]
+
+
+def nouns_in_clause(name: str) -> str:
+    """A factor as the subject of a clause."""
+    return "the placement" if name == PLACEMENT else noun_of(name)
+
+
+def makes_no_difference(layout: Layout, name: str) -> bool:
+    """Whether arms that differ in one factor alone have ranges over seeds that overlap."""
+    index = layout.factors.index(name)
+    pairs = [
+        (one, other)
+        for (a, one), (b, other) in itertools.combinations(layout.by_key.items(), 2)
+        if a[:index] + a[index + 1 :] == b[:index] + b[index + 1 :]
+    ]
+    return bool(pairs) and all(overlap(one.final_losses(), b.final_losses()) for one, b in pairs)
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the ranges of two samples share a value."""
+    return max(min(one), min(other)) <= min(max(one), max(other))
+
+
+# Without training
+
+
+def of_depths(layout: Layout) -> list[str]:
+    """How the last block's gradient at initialisation changes with the number of blocks."""
+    found = [s for s in scalings(layout, "model.n_layers") if s.quantity == AT_START]
+    if not found or len(found) > MOST_CLAUSES:
+        return []
+    blocks = f"{min(found[0].x):g} to {max(found[0].x):g} blocks"
+    changes = []
+    for scaling in found:
+        ends = " to ".join(f"{end:.3g}" for end in scaling.ends())
+        under = f" under {level_label(layout, scaling)}" if len(found) > 1 else ""
+        changes.append(f"from {ends}{under} ({scaling.fit})")
+    what = "the last block's gradient at initialisation goes"
+    return [f"from {blocks} {what} {join_words(changes)}"]
+
+
+AT_START = "last block, at initialisation"
+
+
+def level_label(layout: Layout, scaling: Scaling) -> str:
+    """Of which arm a power law is."""
+    if layout.colour_factor == PLACEMENT and not scaling.panel:
+        return placement_words(str(scaling.level))
+    return scaling.label
+
+
+def of_gradients(layout: Layout, arms: Sequence[Arm]) -> list[str]:
+    """What the last block receives at initialisation, beside the first."""
+    if "model.n_layers" in layout.factors and (clauses := of_depths(layout)):
+        return clauses
+    found = [(ratio, group) for group in groups_of(layout, arms) if (ratio := ratio_of(group.all))]
+    if not found:
+        return []
+    if len(found) > MOST_CLAUSES:
+        found = sorted(found, key=lambda item: item[0])
+        found = [found[0], found[-1]]
+        opening = f"of {len(arms)} arms at initialisation the last block's gradient is at least "
+        ends = [f"{times_text(ratio)} the first's ({subject_of(None, g)})" for ratio, g in found]
+        return [f"{opening}{ends[0]} and at most {ends[1]}"]
+    parts = [f"{times_text(ratio)} the first's under {subject_of(None, g)}" for ratio, g in found]
+    return [f"at initialisation the last block's gradient is {join_words(parts)}"]
+
+
+def ratio_of(arm: Arm) -> float:
+    """The last block's gradient norm over the first's, median over runs; 0 where not measured."""
+    norms = [run.summary.grad_norm.first_step for run in runs_of([arm])]
+    ratios = [n.last_block / n.first_block for n in norms if n.last_block and n.first_block]
+    return median(ratios) if ratios else 0.0
+
+
+def of_sizes(arms: Sequence[Arm]) -> list[str]:
+    """How many parameters the smallest and the largest model have."""
+    counts = [arm.median(lambda summary: summary.parameters) for arm in arms]
+    names = model_names(arms) or [arm.label for arm in arms]
+    sizes = sorted((count, name) for count, name in zip(counts, names, strict=True) if count > 0)
+    if not sizes:
+        return []
+    ends = [f"{name} has {count:,.0f}" for count, name in (sizes[0], sizes[-1])]
+    if len(sizes) == 1:
+        return [f"{ends[0]} parameters; nothing was trained"]
+    ratio = times_text(sizes[-1][0] / sizes[0][0])
+    return [f"{ends[0]} parameters and {ends[1]}, {ratio} as many", "nothing was trained"]
+
+
+# What was held equal
+
+HELD = {  # settings that a comparison usually holds equal, in the order in which they are named
+    "init.scheme": "initialisation {}",
+    "optimizer.name": "optimizer {}",
+    RATE: "learning rate {}",
+    WARMUP: "{} steps of warm-up",
+    "trainer.steps": "{} steps",
+    "trainer.batch_size": "batches of {} windows",
+    "model.n_layers": "{} blocks",
+    "model.emb_dim": "width {}",
+    "tokenizer.name": "tokenizer {}",
+}
+
+
+def held_equal(layout: Layout, arms: Sequence[Arm]) -> str:
+    """One line: what all arms share, and what else differs between them than what is compared."""
+    runs = runs_of(arms)
+    if len(arms) < 2:
+        return ""
+    equal = [*seeds_held(arms)]
+    for name, words in HELD.items():
+        value = shared(runs, name)
+        if value is not None and name not in layout.factors:
+            equal.append(words.format(format_value(value)))
+    others = [name for name in differing_settings(runs) if name not in layout.factors]
+    unequal = [*others, *unequal_sizes(runs)]
+    if not seeds_held(arms):
+        unequal.insert(0, "the seeds")
+    texts = [f"Equal in all arms: {', '.join(equal)}." if equal else ""]
+    texts.append(f"Not equal: {', '.join(unequal)}." if unequal else "")
+    return " ".join(filter(None, texts))
+
+
+def seeds_held(arms: Sequence[Arm]) -> list[str]:
+    """The seeds, where each arm has the same ones: they also decide the order of the data."""
+    seeds = {tuple(sorted({run.seed for run in runs_of([arm])}, key=sort_key)) for arm in arms}
+    if len(seeds) > 1 or None in (own := seeds.pop()):
+        return []
+    named = join_words([str(seed) for seed in own])
+    noun = "seed" if len(own) == 1 else "seeds"
+    return [f"{noun} {named} with the batches that they draw"]
+
+
+def unequal_sizes(runs: Sequence[Run]) -> list[str]:
+    """The parameters, where models of equal settings have more or fewer."""
+    counts = {run.summary.parameters for run in runs} - {None}
+    least, most = min(counts, default=0), max(counts, default=0)  # type: ignore[type-var]
+    return [f"parameters ({least:,} to {most:,})"] if least != most else []

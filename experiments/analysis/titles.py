@@ -1,0 +1,180 @@
+"""Titles of runs and comparisons, in words."""
+
+from collections.abc import Sequence
+
+from experiments.analysis.arms import RATE, WARMUP, Arm, Layout, numeric
+from experiments.analysis.runs import CHANGE, PLACEMENT, Run, Value
+from experiments.analysis.words import (
+    count_words,
+    join_words,
+    noun_of,
+    number_words,
+    placement_words,
+    value_words,
+)
+from gpt import PLACEMENTS
+
+MOST_IN_TITLE = 4  # levels of one factor; more are counted
+
+
+def title_of(layout: Layout, arms: Sequence[Arm]) -> str:
+    """What was compared: `Pre-LN and Post-LN with and without warm-up`.
+
+    Of a single run or of one arm, what it is: `Post-LN, 8 blocks, 400 steps`.
+    """
+    if layout.factors:
+        title = title_of_sizes(arms) or title_of_factors(layout, arms)
+    else:
+        title = title_of_arm(arms[0])
+    return title[:1].upper() + title[1:]
+
+
+def runs_of(arms: Sequence[Arm]) -> list[Run]:
+    """The runs of all arms."""
+    return [history.run for arm in arms for history in arm.histories]
+
+
+def shared(runs: Sequence[Run], name: str) -> Value:
+    """A setting's value where all runs have the same one; None else."""
+    values = {run.settings.get(name) for run in runs}
+    return values.pop() if len(values) == 1 else None
+
+
+# Titles
+
+
+def title_of_arm(arm: Arm) -> str:
+    """Placement, size and length of runs that differ in the seed alone."""
+    runs = runs_of([arm])
+    runner, placement = (shared(runs, name) for name in ("runner", PLACEMENT))
+    blocks, steps = (shared(runs, name) for name in ("model.n_layers", "trainer.steps"))
+    parts = [placement_words(str(placement)) if placement else arm.label]
+    if warmup_is_unusual(runs):
+        parts[0] += " without warm-up"
+    if isinstance(blocks, int):
+        parts.append(count_words(blocks, "block"))
+    if isinstance(steps, int) and runner in ("train", None):
+        parts.append(count_words(steps, "step"))
+    if len(runs) > 1:
+        parts.append(count_words(len(runs), "run" if arm.pooled_settings() else "seed"))
+    opening = OPENINGS.get(str(runner), "")
+    return opening + ", ".join(parts) if runner not in ALONE else ALONE[str(runner)]
+
+
+# Of runners that measure no model of the settings, and of those that do not train it.
+ALONE = {
+    "activations": "Activations and their derivatives",
+    "shortcut": "Gradients with and without shortcuts",
+    "model_sizes": "Published sizes",
+    "claims": "Published claims",
+    "generate": "A text",
+    "export": "A model for other libraries",
+}
+OPENINGS = {
+    "init_gradients": "Gradients at initialisation: ",
+    "parameters": "Parameters: ",
+    "memory": "Memory of a step: ",
+}
+
+
+def warmup_is_unusual(runs: Sequence[Run]) -> bool:
+    """Whether they trained without the warm-up that is the default."""
+    return shared(runs, "runner") in ("train", None) and shared(runs, WARMUP) == 0
+
+
+def title_of_factors(layout: Layout, arms: Sequence[Arm]) -> str:
+    """The placements, or the one that all share, and what else varies."""
+    runs = runs_of(arms)
+    if PLACEMENT in layout.factors:
+        head = level_words(PLACEMENT, layout.levels[PLACEMENT])
+    else:
+        placement = shared(runs, PLACEMENT)
+        head = placement_words(str(placement)) if placement else "All runs"
+    others = [name for name in layout.factors if name != PLACEMENT]
+    phrases = [factor_phrase(name, layout.levels[name]) for name in sorted(others, key=title_rank)]
+    opening = OPENINGS.get(str(shared(runs, "runner")), "")
+    return opening + " ".join([head, *([join_words(phrases)] if phrases else [])])
+
+
+def title_rank(name: str) -> tuple[bool, bool]:
+    """Sort key of factors in a title: the learning rate last, before it what has no word of own."""
+    return name == RATE, name not in (WARMUP, CHANGE)
+
+
+def level_words(name: str, levels: Sequence[Value]) -> str:
+    """A factor's levels, by name where they are few."""
+    if len(levels) > MOST_IN_TITLE:
+        return f"{number_words(len(levels))} {noun_of(name)}s"
+    return join_words([value_words(name, level) for level in in_order(name, levels)])
+
+
+def in_order(name: str, levels: Sequence[Value]) -> list[Value]:
+    """Levels in their order; placements in that of the table, Pre-LN first."""
+    if name != PLACEMENT:
+        return list(levels)
+    order = list(PLACEMENTS)
+    return sorted(levels, key=lambda level: order.index(level) if level in order else len(order))
+
+
+def factor_phrase(name: str, levels: Sequence[Value]) -> str:
+    """A factor after the placements: `with and without warm-up`, `over four learning rates`."""
+    numbers = numeric(levels)
+    if name == WARMUP and len(levels) == 2 and 0 in levels:
+        return "with and without warm-up"
+    if name == RATE:
+        return f"over {number_words(len(levels))} learning rates"
+    if name == CHANGE:
+        return f"through {number_words(len(levels))} architectures"
+    if name == "shortcut":
+        return "with and without shortcuts"
+    if name in UNITS and len(numbers) == len(levels):
+        unit = UNITS[name]
+        if len(levels) > 2:
+            return f"from {numbers[0]:,} to {numbers[-1]:,} {unit}"
+        return f"with {join_words([f'{number:,}' for number in numbers])} {unit}"
+    return f"with {level_words(name, levels)}"
+
+
+UNITS = {"model.n_layers": "blocks", WARMUP: "steps of warm-up", "trainer.steps": "steps"}
+
+
+# Families of sizes in conf/model, by how their files' names begin.
+FAMILY_WORDS = {
+    "gpt2": "GPT-2",
+    "pythia": "Pythia",
+    "opt": "OPT",
+    "gpt_neo": "GPT-Neo",
+    "gpt_oss": "GPT-OSS",
+    "llama": "LLaMA",
+    "qwen3": "Qwen3",
+    "gemma3": "Gemma 3",
+}
+
+
+def model_names(arms: Sequence[Arm]) -> list[str]:
+    """The `model=` of each arm, where each has one of its own; empty otherwise."""
+    names: list[str | None] = []
+    for arm in arms:
+        of_arm = {model_name(history.run) for history in arm.histories}
+        names += list(of_arm) if len(of_arm) == 1 else [None]
+    known = [name for name in names if name is not None]
+    return known if len({*known}) == len(arms) > 1 else []
+
+
+def model_name(run: Run) -> str | None:
+    """The file of conf/model that a run's command chose; None where it chose none."""
+    chosen = [item[6:] for item in run.summary.overrides or () if item.startswith("model=")]
+    return chosen[-1] if chosen else None
+
+
+def title_of_sizes(arms: Sequence[Arm]) -> str:
+    """`GPT-2's sizes`, where each arm is another published size; empty otherwise."""
+    names = model_names(arms)
+    if not names:
+        return ""
+    for beginning, family in FAMILY_WORDS.items():
+        if all(name.startswith(f"{beginning}_") for name in names):
+            return f"{family}'s sizes"
+    if len(names) > MOST_IN_TITLE:
+        return f"{number_words(len(names))} sizes"
+    return join_words(names)

@@ -1,0 +1,82 @@
+"""What placements, settings and counts are called where a person reads."""
+
+from collections.abc import Sequence
+
+from experiments.analysis.arms import RATE, WARMUP, format_value, short_name
+from experiments.analysis.runs import PLACEMENT, Value
+
+# Of placements those whose papers write them in another way than `post_ln`, Post-LN.
+PLACEMENT_WORDS = {
+    "deepnorm": "DeepNorm",
+    "residual_dual": "ResiDual",
+    "siamese": "SiameseNorm",
+    "span": "SpanNorm",
+    "b2t": "B2T",
+    "ln_scaling": "LN scaling",
+    "hybrid": "HybridNorm",
+    "hybrid_star": "HybridNorm*",
+    "normformer": "NormFormer",
+}
+OPTIMIZER_WORDS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
+NORM_WORDS = {"layer_norm": "LayerNorm", "rms_norm": "RMSNorm", "dyt": "DyT", "derf": "Derf"}
+NUMBERS = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    *("nineteen", "twenty", "twenty-one"),
+)
+
+
+def placement_words(name: str) -> str:
+    """A placement as papers write it: Post-LN, DeepNorm, No norm."""
+    if name in PLACEMENT_WORDS:
+        return PLACEMENT_WORDS[name]
+    words = name.replace("_", " ").capitalize()
+    return f"{words.removesuffix(' ln')}-LN" if words.endswith(" ln") else words
+
+
+def setting_words(name: str, value: Value) -> str:
+    """A setting as it follows the name of a placement: `without warm-up`, `at lr 0.003`."""
+    if name == WARMUP:
+        return f"with {value} steps of warm-up" if value else "without warm-up"
+    if name == RATE:
+        return f"at lr {format_value(value)}"
+    if name == "trainer.clip":
+        return "without clipping" if value is None else f"with clipping at {format_value(value)}"
+    if name == "shortcut":
+        return f"{'with' if value else 'without'} shortcuts"
+    if name == "model.n_layers":
+        return f"with {count_words(int(value or 0), 'block')}"
+    return f"with {value_words(name, value)}"
+
+
+def value_words(name: str, value: Value) -> str:
+    """A setting's value with its name, where it needs one: SGD, GELU, batch size 8, init gpt2."""
+    if name == PLACEMENT:
+        return placement_words(str(value))
+    named = {"optimizer.name": OPTIMIZER_WORDS, "norm.kind": NORM_WORDS}.get(name)
+    if named is not None:
+        return named.get(str(value), str(value))
+    if name in ("activation", "change", "runner"):
+        return str(value)
+    return f"{noun_of(name)} {format_value(value)}"
+
+
+def noun_of(name: str) -> str:
+    """A setting's name in words: batch size, init, placements."""
+    nouns = {"model.emb_dim": "width", WARMUP: "warm-up", RATE: "learning rate"}
+    return nouns.get(name) or short_name(name).replace("_", " ")
+
+
+def join_words(words: Sequence[str]) -> str:
+    """A list in English: commas, and an `and` before the last."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def count_words(count: int, noun: str) -> str:
+    """A count with its noun, in digits: 1 run, 8 runs."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def number_words(count: int) -> str:
+    """A number, in letters where that is short."""
+    return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
