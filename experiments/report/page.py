@@ -199,8 +199,11 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
     }
 
 
-def render_template(template: str, **values: object) -> str:
-    """A page: the template with its values, and with the style and the script of all pages."""
+def render_template(template: str, own: str = "", **values: object) -> str:
+    """A page: the template with its values, and with the style and the script of all pages.
+
+    own  name of a style and a script that follow those
+    """
     environment = Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
@@ -209,14 +212,16 @@ def render_template(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {name: read_part(environment, name) for name in ("style.css", "page.js")}
+    names = ("style.css", "page.js", *([f"{own}.css", f"{own}.js"] if own else []))
+    read = {name: read_part(environment, name) for name in names}
+    style, script = ("".join(read[n] for n in names if n.endswith(end)) for end in ("css", "js"))
     return environment.get_template(template).render(
         **values,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        style=Markup(parts["style.css"]),
-        script=Markup(parts["page.js"]),
-        style_hash=content_hash(parts["style.css"]),
-        script_hash=content_hash(parts["page.js"]),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
     )
 
 
