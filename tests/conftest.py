@@ -16,7 +16,7 @@ from experiments import report
 from experiments.analysis.arms import Arm, Layout
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
-from experiments.report import page
+from experiments.report import picture
 from experiments.report.drawing import ReportFigure
 from experiments.report.figures import makers
 from experiments.runners import model_sizes
@@ -92,6 +92,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
+        monkeypatch.setattr(launch, "write_page", lambda directory: None)
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
 
@@ -99,10 +100,10 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have their figures' words: each is made, with its caption, but not rendered."""
 
-    def words_alone(drawn: ReportFigure, *_: object) -> page.Picture:
-        return page.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", "", 0, [])
+    def words_alone(drawn: ReportFigure, *_: object) -> picture.Picture:
+        return picture.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", 0, [])
 
-    monkeypatch.setattr(page, "save_picture", words_alone)
+    monkeypatch.setattr(picture, "save_picture", words_alone)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from experiments.report.__main__ import main as report_main
 from experiments.report.board import read_board
 from experiments.report.claims_page import render_page
 from experiments.report.drawing import ReportFigure
-from experiments.report.page import draw_picture
+from experiments.report.picture import draw_picture
 from experiments.report.style import new_figure
 from experiments.training.loop import Trainer
 from made_boards import write_board

@@ -16,6 +16,7 @@ from experiments.analysis.numbers import median, number_text, spread_text
 from experiments.analysis.runs import (
     CHANGE,
     LOSS_ROSE,
+    MODEL,
     NOT_FINITE,
     PLACEMENT,
     Run,
@@ -98,7 +99,7 @@ class Arm:
 
 def label_value(name: str, value: Value) -> str:
     """A factor's value with its name, where it needs one."""
-    if name in (PLACEMENT, CHANGE, "runner", "activation"):
+    if name in (PLACEMENT, CHANGE, MODEL, "runner", "activation"):
         return str(value)
     return f"{short_name(name)} {format_value(value)}"
 

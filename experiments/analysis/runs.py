@@ -1,6 +1,7 @@
 """Recorded runs: found and read by their summary.json, compared by their settings."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ Value = str | float | int | bool | None
 UNKNOWN = "unknown"
 PLACEMENT = "norm.placement"
 CHANGE = "change"  # names all that a file of conf/change sets
+MODEL = "model"  # names all that a file of conf/model sets, see `name_models`
 TIED = ("norm", "init")  # sections that a placement's YAML file may set
 DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # a size is named by its depth
 COMPLETED = ("finished", "diverged")  # statuses of a run that has its result
@@ -247,6 +249,20 @@ def name_texts(runs: Sequence[Run]) -> None:
             run.settings["data.path"] = names.setdefault(sha256, name)
 
 
+def name_models(runs: Sequence[Run]) -> None:
+    """Let MODEL be a setting of runs that chose different models by name, as model=gpt2_124m."""
+    names = [model_name(run) for run in runs]
+    if None not in names and len(set(names)) > 1:
+        for run, name in zip(runs, names, strict=True):
+            run.settings = {MODEL: name, **run.settings}
+
+
+def model_name(run: Run) -> str | None:
+    """The file of conf/model that the command chose; None where it chose none."""
+    chosen = [item for item in run.summary.overrides or [] if item.startswith(f"{MODEL}=")]
+    return chosen[-1].partition("=")[2] if chosen else None
+
+
 def needs_run(directory: Path, rerun: str | None) -> bool:
     """Whether a job of a sweep must run, by the status that its directory has.
 
@@ -263,15 +279,14 @@ def varying_settings(runs: Sequence[Run]) -> list[str]:
 
     Within a section, a setting that another one determines is left out: of optimizer=adamw,sgd only
     the name is listed, not the learning rate that each sets. The same holds for an initialisation
-    that the placement determines, and for all that a change does.
+    that the placement determines, and for all that a change or a named model does.
     """
     varying: list[str] = []
     names = differing_settings(runs)
     for name in sorted(names, key=lambda name: name in DERIVED_SIZES):
         section = name.rpartition(".")[0]
         determining = [v for v in varying if section and v.rpartition(".")[0] == section]
-        if CHANGE in names and name != CHANGE:
-            determining.append(CHANGE)
+        determining += [v for v in (CHANGE, MODEL) if v in names and name not in (v, CHANGE, MODEL)]
         if section in TIED and PLACEMENT in names and name != PLACEMENT:
             determining.append(PLACEMENT)
         if not any(is_determined_by(runs, name, other) for other in determining):
@@ -333,9 +348,9 @@ def result_columns(summary: Summary) -> dict[str, Value]:
 
 
 def sort_key(value: Value) -> tuple[int, float, str]:
-    """A sort key: absent values first, then numbers by size, then text."""
+    """A sort key: absent values first, then numbers by size, then text, numbers in it by size."""
     if value is None:
         return (0, 0.0, "")
     if isinstance(value, int | float):
         return (1, float(value), "")
-    return (2, 0.0, str(value))
+    return (2, 0.0, re.sub(r"\d+", lambda number: number[0].zfill(9), str(value)))

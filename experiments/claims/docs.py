@@ -22,7 +22,8 @@ from experiments.report.claims_page import (
     markdown_table,
 )
 from experiments.report.forest import draw_forest
-from experiments.report.page import draw_picture, provenance
+from experiments.report.page import provenance
+from experiments.report.picture import draw_picture
 from gpt import ConfigError
 
 

@@ -192,7 +192,7 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
         delete_run(directory)
         require_empty(directory)
     write_config(directory, values, overrides)
-    code = run(settings, overrides, directory, state, THREADS_IN_A_SWEEP)
+    code = run(settings, overrides, directory, state, in_sweep=True)
     if code == 0 and not settings.sweep.keep_checkpoints:
         delete_checkpoints(directory)
     return code
@@ -246,21 +246,26 @@ def run(
     overrides: Sequence[str],
     directory: Path,
     state: State | None = None,
-    threads_if_unset: int | None = None,
+    in_sweep: bool = False,
 ) -> int:
     """Run in a directory that is the run's own; returns the exit code.
 
-    state  of the checkpoint from which the run is resumed
+    state     of the checkpoint from which the run is resumed
+    in_sweep  it is a job, whose page is that of the sweep
     """
-    threads = resumed_threads(settings, state) or threads_if_unset or threads_within_quota()
+    usual = THREADS_IN_A_SWEEP if in_sweep else threads_within_quota()
+    threads = resumed_threads(settings, state) or usual
     with set_threads(threads), float32_products(settings):
         warn_of_many_threads()
         recorder = Recorder(directory, settings, overrides, state)
-        return execute(settings, recorder)
+        return execute(settings, recorder, has_page=not in_sweep)
 
 
-def execute(settings: Settings, recorder: Recorder) -> int:
-    """Run the runner, draw its pictures, close its records and print the result; the exit code."""
+def execute(settings: Settings, recorder: Recorder, has_page: bool) -> int:
+    """Run the runner, draw its pictures, close its records and print the result; the exit code.
+
+    has_page  a run that trains and has pictures leaves a page, too
+    """
     directory, messages, failure = recorder.directory, dict[str, str](), None
     pictures: list[Path] = []
     try:
@@ -286,6 +291,8 @@ def execute(settings: Settings, recorder: Recorder) -> int:
     for kind, message in messages.items():
         print_error(f"{kind}: {message}")
     if not messages:
+        if has_page and settings.pictures and settings.runner == "train":
+            write_page(directory)
         print_outcome(outcome, recorder)
     return code
 
@@ -299,6 +306,16 @@ def draw_pictures(directory: Path) -> list[Path]:
     except Exception as error:  # such as of a library that is broken on this machine
         log.warning("no pictures are drawn: %s", one_line(error))
         return []
+
+
+def write_page(directory: Path) -> None:
+    """Write the run's report.html. What cannot be written costs a warning."""
+    try:
+        from experiments.report import write_report  # loads matplotlib: only for pictures
+
+        write_report([directory], directory)
+    except Exception as error:
+        log.warning("no page is written: %s", one_line(error))
 
 
 def print_outcome(outcome: Outcome, recorder: Recorder) -> None:

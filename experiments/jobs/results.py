@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.analysis.runs import (
     Value,
     find_runs,
+    name_models,
     result_columns,
     runs_in,
     sort_key,
@@ -58,6 +59,7 @@ def print_arms(folder: Path) -> None:
     from experiments.analysis.histories import History
 
     runs = runs_in([folder])
+    name_models(runs)
     arms = form_arms([History(run) for run in runs], factors_of(runs, by=None))
     rows = arm_rows(arms, MOST_ARMS)
     if rows:

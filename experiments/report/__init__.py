@@ -10,12 +10,13 @@ from pathlib import Path
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import runs_in, warn_of_shared_seeds
+from experiments.analysis.runs import name_models, runs_in, warn_of_shared_seeds
 from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
-from experiments.report.page import draw_picture, render
+from experiments.report.page import render
+from experiments.report.picture import draw_picture
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ def write_report(
     by       settings that separate arms; None: all that vary, except for the seed
     formats  file formats of the figures, from FORMATS
 
+    A single run's page beside it has no figures/: its pictures are in plots/.
+
     Raises ConfigError where there are no runs, or `by` has a name that is no setting. A file that
     cannot be read costs a warning, which the page shows too.
     """
@@ -41,6 +44,7 @@ def write_report(
         distinct = runs_in(folders)
         if not distinct:
             raise ConfigError("DIR", ", ".join(map(str, folders)), "must hold at least one run")
+        name_models(distinct)
         warn_of_shared_seeds(distinct)
         factors = factors_of(distinct, by)
         histories = []
@@ -50,6 +54,8 @@ def write_report(
                 report_progress(len(histories))
         arms = form_arms(histories, factors)
         layout = Layout(arms, factors)
+        if [run.directory for run in distinct] == [out]:
+            formats = ()  # its own pictures are there, in plots/
         pictures = []
         figures = makers(layout, arms)
         with progress("drawing", len(figures), lines=False) as report_progress:

@@ -21,7 +21,10 @@ def report(arguments: Sequence[str] | None) -> int:
     """Write the report about what the arguments name; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
-        description="Write one page, with figures, about any number of runs and sweeps.",
+        description=(
+            "Write one page about a run, about any number of runs and sweeps, or about claims. A "
+            "run may still be going on."
+        ),
     )
     parser.add_argument(
         "folders",
@@ -33,14 +36,23 @@ def report(arguments: Sequence[str] | None) -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        help="directory for report.html and figures/ (default: DIR; for several, outputs/report)",
+        help=(
+            "directory for report.html and, but for a single run in its own directory, figures/ "
+            "(default: DIR; for several, outputs/report). Not for claims, whose claims.html, "
+            "claims.md and figures/ are written into DIR"
+        ),
     )
     parser.add_argument(
         "--by",
-        help="settings that separate arms, such as norm,model.n_layers (default: all that vary)",
+        help=(
+            "settings that separate arms, such as norm,model.n_layers (default: all that vary). "
+            "Not for claims"
+        ),
     )
     parser.add_argument(
-        "--format", default="png,svg", help=f"of the figures, from {', '.join(FORMATS)}"
+        "--format",
+        default="png,svg",
+        help=f"of the files in figures/, from {', '.join(FORMATS)}; claims have png and svg",
     )
     options = parser.parse_args(arguments)
     formats = options.format.split(",")

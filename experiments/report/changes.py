@@ -22,7 +22,7 @@ from experiments.report.drawing import (
     plural,
 )
 from experiments.report.style import log_if_wide, panels
-from experiments.report.tables import MB, Cell, Table, number_cell, spread_cell, without_empty
+from experiments.report.tables import Cell, Table, compact, number_cell, predicted_mib, spread_cell
 from experiments.settings.explain import CONF
 from experiments.settings.sizes import published_model
 from gpt import (
@@ -67,13 +67,6 @@ def summary_of(history: History) -> Summary:
     return history.run.summary
 
 
-def step_memory(history: History) -> float | None:
-    """Peak of a training step in MB."""
-    if "peak" not in history.memory.index or "measured_bytes" not in history.memory:
-        return None
-    return float(history.memory.loc["peak", "measured_bytes"]) / MB  # type: ignore[arg-type]
-
-
 def last_over_first(history: History) -> float | None:
     """Last block's gradient norm over the first's, at the last logged step."""
     end = history.run.summary.grad_norm.last_step
@@ -87,10 +80,10 @@ QUANTITIES = (
         "active parameters (millions)", lambda h: in_millions(summary_of(h).active_parameters)
     ),
     Quantity("MFLOPs per token, forward", lambda h: in_millions(summary_of(h).flops_per_token)),
-    Quantity("peak memory of a step (MB)", step_memory),
+    Quantity("peak memory of a step, predicted (MiB)", predicted_mib),
     Quantity("tokens per second", lambda h: summary_of(h).tokens_per_s),
     Quantity(
-        "keys and values of a context (KB in bf16)",
+        "keys and values of a context (KiB in bf16)",
         lambda h: None if (size := summary_of(h).cache_bytes) is None else size / 1024,
     ),
     Quantity(
@@ -217,8 +210,9 @@ def settings_in(arms: Sequence[Arm], name: str) -> list[Value]:
 def changes_table(layout: Layout, arms: Sequence[Arm]) -> Table:
     """Each change with its losses over the seeds, and with the sizes of one arm."""
     groups = groups_of(layout, arms)
-    columns = ["change", *(f"loss, {label}" for label in groups)]
-    columns += [f"over the step before, {label}" for label in groups]
+    main = [f"loss, {label}" for label in groups]
+    main += [f"over the step before, {label}" for label in groups]
+    columns = ["change", *main]
     columns += ["feed-forward width", "parameters", "active", "MFLOPs per token"]
     rows = []
     for change in map(str, layout.levels[CHANGE]):
@@ -234,7 +228,7 @@ def changes_table(layout: Layout, arms: Sequence[Arm]) -> Table:
                 number_cell(arm.median(lambda s: s.flops_per_token) / 1e6, ",.3f"),
             ]
         )
-    return without_empty(Table(columns, rows))
+    return compact(Table(columns, rows, frozenset(main)))
 
 
 def sizes_of(layout: Layout, arms: Sequence[Arm]) -> str:
@@ -382,7 +376,7 @@ def described(config: GPTConfig, length: int) -> dict[str, str]:
     width = f"{config.emb_dim:,}"
     per_token = cached_values(config, 1) * BF16_BYTES
     short = cached_values(config, length) * BF16_BYTES / 2**20
-    whole = f"{cached_values(config) * BF16_BYTES / 2**30:,.2f} GB"
+    whole = f"{cached_values(config) * BF16_BYTES / 2**30:,.2f} GiB"
     return {
         "vocabulary": f"{config.vocab_size:,}",
         "context": f"{config.context_length:,}",
@@ -402,7 +396,7 @@ def described(config: GPTConfig, length: int) -> dict[str, str]:
         "head": "tied to the embedding" if config.tie_head else "a matrix of its own",
         "parameters": f"{parameter_count(config):,}",
         "active parameters": f"{active_parameter_count(config):,}",
-        f"keys and values of {length:,} tokens, in bf16": f"{short:,.1f} MB",
+        f"keys and values of {length:,} tokens, in bf16": f"{short:,.1f} MiB",
         "keys and values of its context, in bf16": f"{whole}; {per_token:,} bytes for one token",
         f"forward pass in a text of {length:,} tokens": gflops(flops_per_token(config, length)),
         "forward pass in a text of its context": gflops(flops_per_token(config)),

@@ -18,7 +18,8 @@ from experiments.machine.files import hide_home, write_atomically
 from experiments.report.board import Board, BoardClaim, Row, read_board
 from experiments.report.claim_figures import figure_of
 from experiments.report.forest import MARKS, described, draw_forest, strip_of
-from experiments.report.page import Picture, draw_picture, provenance, render_template
+from experiments.report.page import provenance, render_template
+from experiments.report.picture import Picture, draw_picture
 from experiments.report.words import join_words
 
 FORMATS = ("png", "svg")

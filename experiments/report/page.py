@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import io
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,8 +14,7 @@ from markupsafe import Markup
 from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.runs import Run, differing_settings, sort_key
 from experiments.analysis.tuning import describe_grids, tune
-from experiments.machine.console import one_line, printable
-from experiments.machine.plotting import plain_matplotlib
+from experiments.machine.console import printable
 from experiments.report.changes import (
     FROM,
     TO,
@@ -30,10 +27,10 @@ from experiments.report.changes import (
     not_said,
     sizes_of,
 )
-from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure, plural, unit_note
-from experiments.report.figures import Maker
-from experiments.report.lettering import plain_text, warnings_of_ours
-from experiments.report.style import DPI
+from experiments.report.drawing import plural, unit_note
+from experiments.report.palette import Look, look_of, looks_of
+from experiments.report.picture import Picture
+from experiments.report.sizes import are_sizes, by_size, sizes_sentence, sizes_table, sizes_title
 from experiments.report.tables import (
     best_table,
     costs_table,
@@ -41,81 +38,7 @@ from experiments.report.tables import (
     runs_table,
 )
 from experiments.report.words import endings, headline
-
-log = logging.getLogger(__name__)
-
-DARK_INK, DARK_PAPER = "#e8eaed", "#16191d"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on the page, as two data: addresses of its SVG, for light and dark."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    light: str
-    dark: str
-    width: int
-    files: list[str]
-
-
-def draw_picture(make: Maker, folder: Path, formats: Sequence[str]) -> Picture | None:
-    """Draw a figure and write it in each format; returns it for the page.
-
-    None where its data is missing, or, with a warning, where drawing it fails: unforeseen content
-    of a file should cost one figure and not the report.
-    """
-    name = getattr(make, "func", make).__name__
-    try:
-        with plain_matplotlib(STYLE), warnings_of_ours(name):
-            figure = make()
-            return None if figure is None else save_picture(figure, folder, formats)
-    except OSError:
-        raise
-    except Exception as error:
-        log.warning("figure %s was not drawn: %s", name, one_line(error))
-        return None
-
-
-def save_picture(drawn: ReportFigure, folder: Path, formats: Sequence[str]) -> Picture:
-    """Write a figure in each format; returns it for the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = drawn.figure
-    figure.set_dpi(DPI)
-    plain_text(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout takes long: compute it once for all formats
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None})
-    light = buffer.getvalue()
-    dark = light.replace(INK.encode(), DARK_INK.encode())
-    dark = dark.replace(PAPER.encode(), DARK_PAPER.encode())
-    files = []
-    for kind in formats:
-        path = folder / f"{drawn.name}.{kind}"
-        if kind == "svg":
-            path.write_bytes(light)
-        else:
-            metadata = {"CreationDate": None} if kind == "pdf" else None
-            figure.savefig(path, dpi=DPI, facecolor="white", metadata=metadata)
-        files.append(f"{folder.name}/{path.name}")
-    return Picture(
-        name=drawn.name,
-        title=drawn.title,
-        caption=drawn.caption,
-        alt=drawn.alt,
-        light=data_address(light),
-        dark=data_address(dark),
-        width=round(figure.get_figwidth() * 96),  # CSS pixels per inch
-        files=files,
-    )
-
-
-def data_address(svg: bytes) -> str:
-    """An SVG as a data: address."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+from normscope.stats import drawn
 
 
 def count_distinct(values: Iterable[object]) -> str:
@@ -127,27 +50,59 @@ def count_distinct(values: Iterable[object]) -> str:
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Names and values of device, corpus and versions, with counts where runs differ."""
-    rows = [
-        ("device", count_distinct(run.summary.device for run in runs)),
-        ("corpus", count_distinct(run.summary.corpus.name for run in runs)),
-        ("corpus sha256", count_distinct(run.summary.corpus.sha256 for run in runs)),
-    ]
+    """Names and values of device, corpus and versions, with counts where runs differ.
+
+    Without what no run recorded, such as the text of models that were only counted.
+    """
     versions = [run.summary.versions or {} for run in runs]
     names = dict.fromkeys(name for of_run in versions for name in of_run)
-    rows += [(name, count_distinct(of_run.get(name) for of_run in versions)) for name in names]
-    return rows
+    values: dict[str, list[object]] = {
+        "device": [run.summary.device for run in runs],
+        "corpus": [run.summary.corpus.name for run in runs],
+        **{name: [of_run.get(name) for of_run in versions] for name in names},
+        "corpus sha256": [run.summary.corpus.sha256 for run in runs],
+    }
+    return [(name, count_distinct(each)) for name, each in values.items() if any(each)]
 
 
-def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, str, bool]]:
+def differences(runs: Sequence[Run], factors: Sequence[str]) -> list[tuple[str, str, str]]:
     """Settings that differ between runs: name, values, and whether it separates arms."""
     seeds = sorted({run.seed for run in runs}, key=sort_key)
-    rows = [("seed", ", ".join("none" if seed is None else str(seed) for seed in seeds), False)]
+    texts = ["none" if seed is None else str(seed) for seed in seeds]
+    rows = [("seed", ", ".join(texts), "no")] if len(texts) > 1 else []
     for name in differing_settings(runs):
         values = sorted({run.setting(name) for run in runs}, key=sort_key)
         texts = ["null" if value is None else str(value) for value in values]
-        rows.append((name, ", ".join(texts), name in factors))
+        rows.append((name, ", ".join(texts), "yes" if name in factors else "no"))
     return rows
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Figures that are folded together: their heading, what it says beside it, and they."""
+
+    name: str
+    title: str
+    summary: str
+    pictures: list[Picture]
+
+
+RATES = ("lr_warmup_maps", "lr_sensitivity")
+TOPICS = {  # by name: the title, and what is in it
+    "training": ("Training, step by step", "losses and gradients"),
+    "rates": ("Learning rates and warm-up", "where each arm learns"),
+    "probes": ("What the probes saw", "activations, attention, updates"),
+}
+
+
+def topics_of(pictures: Sequence[Picture]) -> list[Topic]:
+    """The figures by topic, in the order of the page."""
+    probed = {statistic.name for statistic in drawn()}
+    groups: dict[str, list[Picture]] = {name: [] for name in TOPICS}
+    for picture in pictures:
+        is_rates, is_probed = picture.name in RATES, picture.name in probed
+        groups["rates" if is_rates else "probes" if is_probed else "training"].append(picture)
+    return [Topic(name, *TOPICS[name], of_topic) for name, of_topic in groups.items() if of_topic]
 
 
 def render(
@@ -160,29 +115,65 @@ def render(
     warnings: Sequence[str],
 ) -> str:
     """The page. The template engine escapes everything that comes from a run."""
-    tuned = tune(layout)
-    columns, rows = runs_table(runs, layout.factors, out)
+    tuned, sizes = tune(layout), are_sizes(arms)
+    arms = by_size(arms) if sizes else arms
+    looks = looks_of_arms(layout, arms)
+    results = sizes_table(arms, looks) if sizes else results_table(arms, looks)
+    runs_of_arms, rows = runs_table(arms, looks, layout.factors, out)
+    unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
-        title=" and ".join(folder.resolve().name for folder in folders[:3]),
-        more_folders=max(0, len(folders) - 3),
-        headline=headline(layout, arms),
+        title=title_of_page(folders, arms, sizes),
+        verdict=sizes_sentence(arms) if sizes else headline(layout, arms),
+        held_equal="",
         endings=endings(arms),
-        unfinished=plural(sum(run.status in ("running", "interrupted") for run in runs), "run"),
-        has_unfinished=any(run.status in ("running", "interrupted") for run in runs),
+        unfinished=plural(unfinished, "run") if unfinished else "",
+        answer=pictures[0] if pictures else None,
+        topics=topics_of(pictures[1:]),
         best=best_table(tuned) if tuned else None,
         tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned) if tuned else "",
         way=way_of(layout, arms) if has_changes(layout) else None,
-        results=results_table(arms),
-        costs=costs_table(arms),
-        pictures=pictures,
-        columns=columns,
-        rows=rows,
+        are_sizes=sizes,
+        has_losses=any(arm.final_losses() for arm in arms),
+        results=results,
+        costs=costs_table(arms, looks),
+        runs=runs_of_arms,
+        run_rows=rows,
+        plots=plots_of(runs, out),
         provenance=provenance(runs),
         differences=differences(runs, layout.factors),
         warnings=warnings,
     )
+
+
+def title_of_page(folders: Sequence[Path], arms: Sequence[Arm], sizes: bool) -> str:
+    """What the page is about."""
+    if sizes:
+        return sizes_title(arms)
+    names = " and ".join(folder.resolve().name for folder in folders[:3])
+    return f"{names} and {len(folders) - 3} more" if len(folders) > 3 else names
+
+
+def plots_of(runs: Sequence[Run], out: Path) -> list[str]:
+    """The pictures of the run whose page this is, relative to the page; of several runs none."""
+    return [f"plots/{path.name}" for path in sorted((out / "plots").glob("*.png"))] * (
+        len(runs) == 1
+    )
+
+
+def looks_of_arms(layout: Layout, arms: Sequence[Arm]) -> list[Look]:
+    """How each arm is drawn: the colour of its level, dashes for its panel."""
+    colours = looks_of(layout.colour_factor or "", layout.colour_levels)
+    if layout.colour_factor is None:
+        colours = [look_of(arms[0].label)]
+    looks = {}
+    for index, panel in enumerate(layout.panels):
+        for level, look in zip(layout.colour_levels, colours, strict=True):
+            arm = layout.arm(panel, level)
+            if arm is not None:
+                looks[arm.key] = look.varied(index)
+    return [looks[arm.key] for arm in arms]
 
 
 def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:

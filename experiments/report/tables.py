@@ -1,5 +1,6 @@
 """The report's tables: results and costs of each arm and each run."""
 
+import dataclasses
 import math
 import os
 import shlex
@@ -8,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from experiments.analysis.arms import Arm, short_name
-from experiments.analysis.histories import BITS, NATS
+from experiments.analysis.arms import Arm, label_value
+from experiments.analysis.histories import BITS, NATS, History
 from experiments.analysis.numbers import loss_text, median, spread_text
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Run, Value, sort_key
 from experiments.analysis.tuning import TunedArm
+from experiments.report.palette import Look
 
-MB = 2**20
+MIB = 2**20
 MOST_WRITTEN_OUT = 1e15  # larger numbers are shown with an exponent
-DIVERGENCES = (NOT_FINITE, LOSS_ROSE)  # columns of counts
 
 
 @dataclass(frozen=True)
@@ -62,38 +63,45 @@ def text_cell(value: Value) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Column names and rows of cells; the first cell of a row is its heading."""
+    """Column names and rows of cells; the first cell of a row is its heading.
+
+    main  the columns that are shown at first, beside the first one; the others are on demand
+    same  names and values of what is the same in every row, and so is no column
+    looks how each row's arm is drawn; empty where rows are no arms
+    """
 
     columns: list[str]
     rows: list[list[Cell]]
+    main: frozenset[str] = frozenset()
+    same: tuple[tuple[str, str], ...] = ()
+    looks: tuple[Look, ...] = ()
+
+    def is_more(self, column: str) -> bool:
+        """Whether a column is shown on demand alone."""
+        return bool(self.main) and column != self.columns[0] and column not in self.main
+
+    @property
+    def has_more(self) -> bool:
+        return any(map(self.is_more, self.columns))
+
+    @property
+    def same_text(self) -> str:
+        """What is the same in every row, in words."""
+        return "; ".join(f"{name} {value}" for name, value in self.same)
 
 
-# Columns beside every loss: its costs, as medians over runs, and what its placement chooses.
-COSTS = ["parameters", "tokens", "training (s)", "peak memory (MB)"]
-FIXED = ["init", "final norm"]
+# What a placement chooses beside the norms.
+FIXED = ["initialisation", "final norm"]
 
 
-def cost_cells(arm: Arm | None) -> list[Cell]:
-    """The cells of COSTS."""
-    if arm is None:
-        return [Cell("", "")] * len(COSTS)
-    tokens = [history.tokens for history in arm.histories]
-    return [
-        number_cell(arm.median(lambda s: s.parameters), ",.0f"),
-        number_cell(median([count for count in tokens if count is not None]), ",.0f"),
-        number_cell(arm.median(lambda s: s.training_seconds), ",.1f"),
-        number_cell(peak_memory(arm, "measured_bytes"), ",.1f"),
+def fixed_cells(arm: Arm) -> list[Cell]:
+    """The cells of FIXED."""
+    summaries = [history.run.summary for history in arm.histories]
+    texts = [
+        join_distinct(summary.init for summary in summaries),
+        join_distinct(yes_or_no(summary.final_norm) for summary in summaries),
     ]
-
-
-def fixed_cells(arms: Sequence[Arm]) -> list[list[Cell]]:
-    """The cells of FIXED for each arm; empty where they are the same in all."""
-    columns = [
-        [join_distinct(h.run.summary.init for h in arm.histories) for arm in arms],
-        [join_distinct(yes_or_no(h.run.summary.final_norm) for h in arm.histories) for arm in arms],
-    ]
-    shown = [texts if len(set(texts)) > 1 else [""] * len(arms) for texts in columns]
-    return [[Cell(text, text) for text in row] for row in zip(*shown, strict=True)]
+    return [Cell(text, text) for text in texts]
 
 
 def join_distinct(texts: Iterable[str | None]) -> str:
@@ -106,99 +114,111 @@ def yes_or_no(value: bool | None) -> str | None:
     return None if value is None else ("no", "yes")[value]
 
 
+LEARNED = "learned"
+NORMS_AT_START = (
+    "first block's gradient norm, at initialisation",
+    "last block's gradient norm, at initialisation",
+)
+BAD_ENDS = (NOT_FINITE, LOSS_ROSE, "failed", "stuck")  # columns of counts
+
+
+def learned_cell(arm: Arm) -> Cell:
+    """How many of an arm's runs learned; empty where none has a loss."""
+    if not arm.final_losses():
+        return Cell("", "")
+    return Cell(f"{arm.learned} of {len(arm.histories)}", repr(arm.learned / len(arm.histories)))
+
+
+def bad_ends(arm: Arm) -> list[Cell]:
+    """The cells of BAD_ENDS; empty where there was none."""
+    counts = (
+        arm.diverged(NOT_FINITE),
+        arm.diverged(LOSS_ROSE),
+        arm.count("failed"),
+        arm.stuck,
+    )
+    return [number_cell(count or None, "d") for count in counts]
+
+
 def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
-    """Each arm at its best learning rate, the least loss first; counts are of all its runs."""
+    """Each arm at its best learning rate, the lowest loss first; counts are of all its runs."""
     unit = next((tuned.all_runs().unit for tuned in tuned_arms), NATS)
+    loss = f"validation loss ({unit.name})"
     columns = [
         "arm",
-        f"validation loss ({unit.name})",
-        "best lr",
+        loss,
+        "best learning rate",
+        LEARNED,
         "at the grid's edge",
         "seeds there",
         "LR sensitivity",
-        "runs in all",
-        *DIVERGENCES,
-        "failed",
-        "stuck",
-        *COSTS,
+        *BAD_ENDS,
         *FIXED,
     ]
     rates = sorted({rate for tuned in tuned_arms for rate in tuned.arms})
-    fixed = fixed_cells([tuned.all_runs() for tuned in tuned_arms])
     rows = []
-    for tuned, choices in zip(tuned_arms, fixed, strict=True):
+    for tuned in tuned_arms:
         losses = [] if tuned.best is None else tuned.losses[tuned.best]
-        edge = "yes" if tuned.at_edge else ""
-        all_runs = tuned.all_runs()
+        edge, all_runs = "yes" if tuned.at_edge else "", tuned.all_runs()
         rows.append(
             [
                 Cell(tuned.label, tuned.label),
                 spread_cell(losses),
                 text_cell(tuned.best),
+                learned_cell(all_runs),
                 Cell(edge, edge),
                 number_cell(len(losses), "d"),
                 number_cell(tuned.sensitivity(rates), ".3f"),
-                number_cell(len(all_runs.histories), "d"),
-                *(number_cell(all_runs.diverged(how), "d") for how in DIVERGENCES),
-                number_cell(all_runs.count("failed"), "d"),
-                number_cell(all_runs.stuck, "d"),
-                *cost_cells(None if tuned.best is None else tuned.arms[tuned.best]),
-                *choices,
+                *bad_ends(all_runs),
+                *fixed_cells(all_runs),
             ]
         )
     rows.sort(key=lambda row: float(row[1].order or math.inf))
-    return without_empty(Table(columns, rows))
+    return compact(Table(columns, rows, frozenset((loss, "best learning rate", LEARNED))))
 
 
-def results_table(arms: Sequence[Arm]) -> Table:
-    """The results of each arm."""
+def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
+    """What each arm came to; without losses, the gradients at initialisation."""
+    loss = "bits per byte" if any(arm.unit is BITS for arm in arms) else "validation loss (nats)"
     columns = [
         "arm",
-        "runs",
-        "finished",
-        *DIVERGENCES,
-        "failed",
-        "stuck",
         "validation loss (nats)",
         "bits per byte",
+        LEARNED,
+        *BAD_ENDS,
         "training loss (nats)",
-        *COSTS,
         "spikes",
         "clipped steps",
-        "last block at init",
-        "last block at end",
-        "last / first at end",
+        *NORMS_AT_START,
+        "first block's gradient norm, at the end",
+        "last block's gradient norm, at the end",
+        "last over first, at the end",
         *FIXED,
     ]
+    has_bits = any(h.run.summary.val_bits_per_byte is not None for a in arms for h in a.histories)
     rows = []
-    runs = [history.run for arm in arms for history in arm.histories]
-    has_bits = any(run.summary.val_bits_per_byte is not None for run in runs)
-    for arm, choices in zip(arms, fixed_cells(arms), strict=True):
+    for arm in arms:
         train = [h.run.summary.train_loss for h in arm.histories if h.run.status == "finished"]
-        counts = [
-            len(arm.histories),
-            arm.count("finished"),
-            *(arm.diverged(how) for how in DIVERGENCES),
-            arm.count("failed"),
-            arm.stuck,
-        ]
         rows.append(
             [
                 Cell(arm.label, arm.label),
-                *(number_cell(count, "d") for count in counts),
                 spread_cell(arm.final_losses(NATS)),
                 spread_cell(arm.final_losses(BITS) if has_bits else []),
+                learned_cell(arm),
+                *bad_ends(arm),
                 spread_cell([loss for loss in train if loss is not None]),
-                *cost_cells(arm),
                 number_cell(arm.median(lambda s: s.spikes), "g"),
                 number_cell(arm.median(lambda s: s.clip_share), ".0%"),
+                number_cell(arm.median(lambda s: s.grad_norm.first_step.first_block)),
                 number_cell(arm.median(lambda s: s.grad_norm.first_step.last_block)),
+                number_cell(arm.median(lambda s: s.grad_norm.last_step.first_block)),
                 number_cell(arm.median(lambda s: s.grad_norm.last_step.last_block)),
                 number_cell(median(final_ratios(arm))),
-                *choices,
+                *fixed_cells(arm),
             ]
         )
-    return without_empty(Table(columns, rows))
+    main = (loss, LEARNED) if any(arm.final_losses() for arm in arms) else NORMS_AT_START
+    return compact(Table(columns, rows, frozenset(main), looks=tuple(looks)))
 
 
 def final_ratios(arm: Arm) -> list[float]:
@@ -211,85 +231,116 @@ def final_ratios(arm: Arm) -> list[float]:
     ]
 
 
-def costs_table(arms: Sequence[Arm]) -> Table:
-    """The costs of each arm that the table of results does not have: medians over its runs."""
+def costs_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
+    """What each arm cost: medians over its runs.
+
+    The measured peak of memory is in memory.csv alone: of the jobs of one process, the first one's
+    holds what the libraries allocate once.
+    """
     columns = [
         "arm",
-        "peak memory predicted (MB)",
-        "peak of the process (MB)",
+        "parameters",
+        "tokens",
+        "peak memory of a step, predicted (MiB)",
         "tokens per second",
+        "training (s)",
         "whole run (s)",
     ]
     rows = []
     for arm in arms:
+        tokens = [history.tokens for history in arm.histories]
         rows.append(
             [
                 Cell(arm.label, arm.label),
-                number_cell(peak_memory(arm, "predicted_bytes"), ",.1f"),
-                number_cell(arm.median(lambda s: s.peak_memory_mb), ",.1f"),
+                number_cell(arm.median(lambda s: s.parameters), ",.0f"),
+                number_cell(median([count for count in tokens if count is not None]), ",.0f"),
+                number_cell(predicted_peak(arm), ",.1f"),
                 number_cell(arm.median(lambda s: s.tokens_per_s), ",.0f"),
+                number_cell(arm.median(lambda s: s.training_seconds), ",.1f"),
                 number_cell(arm.median(lambda s: s.seconds), ",.1f"),
             ]
         )
-    return without_empty(Table(columns, rows))
+    return compact(Table(columns, rows, looks=tuple(looks)))
 
 
-def peak_memory(arm: Arm, column: str) -> float:
-    """Median over runs of the peak in memory.csv, in MB; nan where it was not measured."""
-    peaks = []
-    for history in arm.histories:
-        if "peak" in history.memory.index and column in history.memory:
-            peaks += history.memory.loc[["peak"], column].dropna().tolist()
-    return median(peaks) / MB
+def predicted_peak(arm: Arm) -> float:
+    """Median over runs of a training step's peak as predicted in memory.csv, in MiB."""
+    return median(
+        [peak for history in arm.histories if (peak := predicted_mib(history)) is not None]
+    )
 
 
-def without_empty(table: Table) -> Table:
-    """The table without columns in which nothing was measured."""
-    filled = [
-        index
-        for index in range(len(table.columns))
-        if index == 0 or any(row[index].shown for row in table.rows)
-    ]
-    columns = [table.columns[index] for index in filled]
-    return Table(columns, [[row[index] for index in filled] for row in table.rows])
+def predicted_mib(history: History) -> float | None:
+    """Peak of a training step as predicted without running it, in MiB; None where it was not."""
+    if "peak" not in history.memory.index:
+        return None
+    return float(history.memory.loc["peak", "predicted_bytes"]) / MIB  # type: ignore[arg-type]
+
+
+def compact(table: Table, keep: frozenset[str] | None = None) -> Table:
+    """The table without columns that say nothing.
+
+    That is those in which nothing was measured, and of several rows those that count nothing or
+    have one value, which becomes a note.
+
+    keep  columns that stay even so; None: the main ones
+    """
+    columns, same = [0], []
+    for index, name in enumerate(table.columns[1:], start=1):
+        values = [row[index].shown for row in table.rows]
+        is_kept = name in (table.main if keep is None else keep)
+        if len(table.rows) > 1 and len(set(values)) == 1 and not is_kept:
+            if values[0] not in ("", "0"):
+                same.append((name, values[0]))
+        elif any(values):
+            columns.append(index)
+    return dataclasses.replace(
+        table,
+        columns=[table.columns[index] for index in columns],
+        rows=[[row[index] for index in columns] for row in table.rows],
+        same=tuple(same),
+    )
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the table of runs."""
+    """What the table of runs shows of a run beside its cells.
 
-    name: str
+    address  of its directory, from the page
+    """
+
     address: str
-    cells: list[Cell]
     is_bad: bool
     reason: str
     command: str
 
 
 def runs_table(
-    runs: Sequence[Run], factors: Sequence[str], out: Path
-) -> tuple[list[str], list[RunRow]]:
-    """Column names after the run's name, and a row for each run."""
+    arms: Sequence[Arm], looks: Sequence[Look], factors: Sequence[str], out: Path
+) -> tuple[Table, list[RunRow]]:
+    """A row for each run, named by what distinguishes it; the runs of an arm by their seeds."""
+    loss = "validation loss"
     columns = [
         "run",
-        *map(short_name, factors),
-        "seed",
         "status",
-        "validation loss",
+        loss,
         "bits per byte",
         "training loss",
         "spikes",
         "clipped steps",
-        "last block at init",
-        "last block at end",
+        "last block's gradient norm, at initialisation",
+        "last block's gradient norm, at the end",
         "seconds",
+        "directory",
     ]
-    runs = sorted(runs, key=lambda r: [sort_key(r.setting(n)) for n in [*factors, "seed"]])
+    runs, looks_of_runs = [], []
+    for arm, look in zip(arms, looks, strict=True):
+        of_arm = sorted((h.run for h in arm.histories), key=lambda run: sort_key(run.seed))
+        runs += of_arm
+        looks_of_runs += [look] * len(of_arm)
     cells = [
         [
-            Cell(run.directory.name, run.directory.name),
-            *(text_cell(run.setting(name)) for name in factors),
-            text_cell(run.seed),
+            Cell(run_label(run, factors), f"{index:06}"),
             Cell(status_of(run), status_of(run)),
             Cell("infinite", "inf")
             if run.divergence == NOT_FINITE
@@ -301,15 +352,28 @@ def runs_table(
             number_cell(run.summary.grad_norm.first_step.last_block),
             number_cell(run.summary.grad_norm.last_step.last_block),
             number_cell(run.summary.seconds, ",.1f"),
+            Cell(run.directory.name, run.directory.name),
         ]
+        for index, run in enumerate(runs)
+    ]
+    rows = [
+        RunRow(
+            quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/",
+            is_bad(run),
+            run.reason,
+            rerun_command(run),
+        )
         for run in runs
     ]
-    table = without_empty(Table(columns, cells))
-    rows = []
-    for run, (name, *rest) in zip(runs, table.rows, strict=True):
-        address = quote(os.path.relpath(run.directory, out).replace(os.sep, "/")) + "/"
-        rows.append(RunRow(name.shown, address, rest, is_bad(run), run.reason, rerun_command(run)))
-    return table.columns[1:], rows
+    table = Table(columns, cells, frozenset(("status", loss)), looks=tuple(looks_of_runs))
+    return compact(table, keep=frozenset((loss,))), rows
+
+
+def run_label(run: Run, factors: Sequence[str]) -> str:
+    """The values of the factors, and the seed; the directory's name where nothing is known."""
+    words = [label_value(name, run.setting(name)) for name in factors]
+    words += [] if run.seed is None else [f"seed {run.seed}"]
+    return ", ".join(words) or run.directory.name
 
 
 def is_bad(run: Run) -> bool:

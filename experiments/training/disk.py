@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 ROW_BYTES = 19  # of a row of gradients.csv without its words: numbers, commas, line end
 METRICS_BYTES = 70  # of a row of metrics.csv
 TABLES_BYTES = 20_000  # of settings, summary and small tables
-PICTURES_BYTES = 500_000
+PICTURES_BYTES = 500_000  # of a job; a run by itself has a page of 1.2 MB, too
 WANDB_SHARE = 3  # of W&B's file, in bytes of the CSV files
 ENTRY_BYTES = 350  # of a checkpoint's tensor without its numbers
 

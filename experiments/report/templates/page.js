@@ -1,4 +1,30 @@
 "use strict";
+// Open what the address names, and all that is folded before it is printed.
+function reveal() {
+  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let box = named?.closest("details"); box; box = box.parentElement.closest("details")) {
+    box.open = true;
+  }
+  named?.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+reveal();
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const box of opened) box.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const box of opened) box.open = false;
+});
+// Show all columns of a table, or the main ones.
+for (const button of document.querySelectorAll("button.columns")) {
+  button.addEventListener("click", () => {
+    const all = document.getElementById(button.getAttribute("aria-controls")).classList.toggle("all");
+    button.setAttribute("aria-expanded", String(all));
+    button.textContent = all ? "Main columns" : "All columns";
+  });
+}
 // Sort a table by a column: numbers by size, text by letter, empty cells last.
 function orderOf(row, index) {
   return row.cells[index].dataset.order ?? row.cells[index].textContent.trim();

@@ -3,9 +3,12 @@
 import json
 import math
 import re
+import xml.etree.ElementTree
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from experiments.report.board import FINDINGS, Board, BoardClaim, Row, read_boar
 from experiments.report.claim_figures import figure_of
 from experiments.report.claims_page import MEANINGS, render_page, scoreboard, write_claims_page
 from experiments.report.forest import MARKS, draw_forest, strip_of
+from experiments.report.picture import DARK, draw_picture
 from made_boards import HOSTILE, every_verdict, write_board
 
 FIRST = "2026-01-01T00:00:00+00:00"
@@ -225,6 +229,23 @@ def test_a_band_lies_across_arms_that_stand_side_by_side(
 
 
 # ---- The page
+
+
+def test_a_figure_is_in_the_page_once_and_follows_the_scheme_of_the_page(
+    claim: Callable[[str], BoardClaim], tmp_path: Path
+) -> None:
+    picture = draw_picture(partial(figure_of, claim("law_holds")), tmp_path, ["svg"])
+    assert picture is not None
+    svg = unquote(picture.address.removeprefix("data:image/svg+xml,"))
+    xml.etree.ElementTree.fromstring(svg)
+    before, rules, drawn = re.split(r"<style>(:root.*?)</style>", svg, maxsplit=1)
+    for light, dark in DARK.items():
+        assert rules.count(light) == rules.count(dark) == 1
+        assert light not in before + drawn
+    assert "fill: var(--c0)" in drawn
+    file = (tmp_path / "law_holds.svg").read_text()
+    assert "var(" not in file  # it is for other programs, too
+    assert len(picture.address) < 1.4 * len(file)
 
 
 def test_the_page_shows_every_prediction_with_its_words(board: Board) -> None:

@@ -200,8 +200,8 @@ def test_the_two_ways_to_diverge_are_counted_apart(tmp_path: Path) -> None:
     make_run(tmp_path, "e", placement="no_norm", seed=3, val_losses=(4.0, 4.9))  # stuck
     layout, arms = compared(tmp_path)
     counts = frame(results_table(arms)).loc["no_norm"]
-    names = ["finished", "not finite", "loss rose", "stuck", "validation loss (nats)"]
-    assert counts[names].tolist() == ["1", "1", "2", "1", "infinite"]
+    names = ["learned", "not finite", "loss rose", "stuck", "validation loss (nats)"]
+    assert counts[names].tolist() == ["0 of 4", "1", "2", "1", "infinite"]
     assert endings(arms) == (
         "2 diverged (loss rose: no_norm), 2 finished and 1 diverged (not finite: no_norm); "
         "1 of the finished learned no more than token frequencies (no_norm)"

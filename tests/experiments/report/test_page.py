@@ -17,7 +17,7 @@ from experiments.report import write_report
 from experiments.report.board import read_board
 from experiments.report.claim_figures import figure_of
 from experiments.report.claims_page import render_page
-from experiments.report.page import draw_picture
+from experiments.report.picture import draw_picture
 from made_boards import write_board
 from made_runs import HOSTILE, make_run
 

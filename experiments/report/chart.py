@@ -1,0 +1,434 @@
+"""What a figure says, as data: one description that a page and a picture draw alike."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from experiments.report.palette import Look
+from experiments.report.style import GREATEST, LEAST
+
+WORSE = 2.0  # a curve that widens a scale by this factor, against all others, may leave it
+DECADES = 4.0  # up to which a log scale shows everything
+PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
+MOST_COLUMNS = 3
+LABEL_GAP = 0.065  # between two labels beside their curves, in heights of a panel
+
+Limits = tuple[float, float]
+Scale = Literal["linear", "log", "symlog"]
+Kind = Literal["line", "dots", "steps", "bars"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis. Panels with equal axes share one scale, and are zoomed together.
+
+    limits  its ends; None: as the data ask, see `fitted`
+    whole   counts steps or blocks: no tick is between two of them
+    ticks   places with their words; empty: as the scale asks
+    """
+
+    label: str
+    scale: Scale = "linear"
+    limits: Limits | None = None
+    whole: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, or one set of points.
+
+    label      what it is called; series of one label have one entry in a legend
+    y          at each x the median over runs, or the only value; nan: not measured. Empty where
+               two runs were measured: then `low` and `high` are their values
+    low, high  the range over runs; empty: one run
+    runs       how many it is of
+    keys       the names by which the legend of a page switches it off
+    frame      the step at which it was measured, where a slider shows one step at a time
+    is_named   its label is beside its end
+    width      of the line
+    """
+
+    label: str
+    look: Look
+    x: Sequence[float]
+    y: Sequence[float] = ()
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    kind: Kind = "line"
+    runs: int = 1
+    keys: tuple[str, ...] = ()
+    frame: int | None = None
+    is_named: bool = False
+    width: float = 2.0
+
+    @property
+    def middle(self) -> list[float]:
+        """At each x: y, or the mean of the two values."""
+        return list(self.y) or [
+            (low + high) / 2 for low, high in zip(self.low, self.high, strict=True)
+        ]
+
+    @property
+    def shown(self) -> np.ndarray:
+        """All values that count for a scale."""
+        return np.array([*(self.y or [*self.low, *self.high])], dtype=float)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A heat map. Row i of `values` and `texts` is at y[i].
+
+    x, y           middles of the columns and rows
+    x_edges        of the columns, one more than there are; empty: halfway between, see `edges`
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    values: Sequence[Sequence[float]]
+    texts: Sequence[Sequence[str]] = ()
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A thin line: through a whole panel at a height or a place, or from one point to another."""
+
+    label: str
+    y: float | None = None
+    x: float | None = None
+    points: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A shaded part of a panel; None: up to its edge."""
+
+    label: str
+    x: tuple[float | None, float | None] = (None, None)
+    y: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel in the grid of a chart; axes that are None are the chart's."""
+
+    series: Sequence[Series] = ()
+    row: int = 0
+    column: int = 0
+    title: str = ""
+    x: Axis | None = None
+    y: Axis | None = None
+    cells: Cells | None = None
+    references: Sequence[Reference] = ()
+    regions: Sequence[Region] = ()
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """What the colours of all heat maps in a chart mean.
+
+    low, high  words at its ends, such as which one is good
+    """
+
+    label: str
+    limits: Limits
+    scale: Scale = "linear"
+    low: str = ""
+    high: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure.
+
+    name         of its files, and its address on a page
+    title        what it shows: its finding
+    how_to_read  one line
+    caption      how it was measured
+    alt          for readers who do not see it
+    rows         titles of the rows of its grid; empty: they have none
+    columns      titles of the columns
+    widths       of the columns, in parts; empty: all alike
+    """
+
+    name: str
+    title: str
+    how_to_read: str
+    caption: str
+    alt: str
+    panels: Sequence[Panel]
+    x: Axis
+    y: Axis
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    colours: ColourScale | None = None
+    widths: Sequence[float] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of its grid."""
+        return (
+            1 + max(panel.row for panel in self.panels),
+            1 + max(panel.column for panel in self.panels),
+        )
+
+    @property
+    def frames(self) -> list[int]:
+        """The steps of its slider, in order."""
+        of_series = {series.frame for panel in self.panels for series in panel.series}
+        return sorted(frame for frame in of_series if frame is not None)
+
+    def title_of(self, panel: Panel) -> str:
+        """Its own title and those of its row and column."""
+        of_row = self.rows[panel.row] if self.rows else ""
+        of_column = self.columns[panel.column] if self.columns else ""
+        return ", ".join(filter(None, [of_row, of_column, panel.title]))
+
+    def axes(self, panel: Panel) -> tuple[Axis, Axis]:
+        """The axes of a panel with their limits."""
+        x, y = panel.x or self.x, panel.y or self.y
+        sharing_x = [p for p in self.panels if (p.x or self.x) == x]
+        sharing_y = [p for p in self.panels if (p.y or self.y) == y]
+        return (
+            dataclasses.replace(x, limits=x.limits or limits_of_x(sharing_x, x)),
+            dataclasses.replace(y, limits=y.limits or limits_of_y(sharing_y, y)),
+        )
+
+
+def limits_of_x(panels: Sequence[Panel], axis: Axis) -> Limits:
+    """All that the panels have, with a little room for points, bars and whole cells."""
+    cells = [panel.cells for panel in panels if panel.cells is not None]
+    if cells:
+        ends = [edge for c in cells for edge in edges(c.x)]
+        return min(ends), max(ends)
+    places = [x for panel in panels for series in panel.series for x in series.x]
+    return roomy([*places, *(x for x, _ in axis.ticks)], axis.scale, 0.02)
+
+
+def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
+    """What one bad curve does not decide alone, with the references of finite height."""
+    cells = [panel.cells for panel in panels if panel.cells is not None]
+    if cells:
+        ends = [edge for c in cells for edge in edges(c.y)]
+        return min(ends), max(ends)
+    curves: dict[str, list[np.ndarray]] = {}
+    for panel in panels:
+        for index, series in enumerate(panel.series):
+            name = f"{series.label} {panel.row} {panel.column} {series.frame or index}"
+            curves.setdefault(name, []).append(series.shown)
+    heights = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
+    levels = [r.y for panel in panels for r in panel.references if r.y is not None]
+    return roomy([*heights, *levels, *(y for y, _ in axis.ticks)], axis.scale, 0.05)
+
+
+def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]:
+    """The ends of a scale that holds the curves, but for those that would squeeze the others.
+
+    One after another, the curve without which the scale is narrowest is left out, as long as it
+    widens the scale more than WORSE times, and most curves stay. A log scale of few DECADES holds
+    everything.
+    """
+    spans = [span for curve in curves if (span := span_of(curve, scale)) is not None]
+    most = len(spans) // 2 - (len(spans) % 2 == 0)
+    for _ in range(most):
+        whole = width_of(spans)
+        rest = min((spans[:i] + spans[i + 1 :] for i in range(len(spans))), key=width_of)
+        if whole <= WORSE * width_of(rest) or (scale == "log" and whole <= DECADES):
+            break
+        spans = rest
+    ends = [end for span in spans for end in span]
+    if not ends:
+        return []
+    ends = [min(ends), max(ends)]
+    return [10**end for end in ends] if scale == "log" else ends
+
+
+def span_of(curve: np.ndarray, scale: Scale) -> Limits | None:
+    """The least and the greatest number of a curve, on a log scale their logarithms."""
+    shown = curve[np.isfinite(curve) & (np.abs(curve) <= GREATEST)]
+    if scale == "log":
+        shown = np.log10(shown[shown >= LEAST])
+    return (float(shown.min()), float(shown.max())) if shown.size else None
+
+
+def width_of(spans: Sequence[Limits]) -> float:
+    """How much of a scale the spans take together."""
+    return max(high for _, high in spans) - min(low for low, _ in spans)
+
+
+def roomy(values: Iterable[float], scale: Scale, room: float) -> Limits:
+    """The ends of a scale that holds all values, and a part of it more at either end."""
+    shown = [v for v in values if math.isfinite(v) and (scale != "log" or v > 0)]
+    low, high = min(shown, default=1.0), max(shown, default=1.0)
+    if scale == "log":
+        decades = max(math.log10(high / low), 0.3)
+        return low / 10 ** (room * decades), high * 10 ** (room * decades)
+    width = (high - low) or abs(high) or 1.0
+    return low - room * width, high + room * width
+
+
+def percentile_limits(values: np.ndarray, scale: Scale) -> Limits:
+    """The ends of a colour scale: PERCENTILES of the values that it can show."""
+    shown = values[np.isfinite(values) & (values >= LEAST if scale == "log" else True)]
+    shown = shown[np.abs(shown) <= GREATEST]
+    if not shown.size:
+        return 1.0, 10.0
+    low, high = (float(np.percentile(shown, q, method="nearest")) for q in PERCENTILES)
+    return (low, high) if low < high else roomy([low], scale, 0.5)
+
+
+def edges(places: Sequence[float]) -> list[float]:
+    """The edges of cells: halfway between neighbours, and as far outside at both ends."""
+    at = np.asarray(places, dtype=float)
+    if len(at) == 1:
+        return [at[0] - 0.5, at[0] + 0.5]
+    inner = (at[1:] + at[:-1]) / 2
+    return [2 * at[0] - inner[0], *inner.tolist(), 2 * at[-1] - inner[-1]]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """Where a series leaves its panel, and how far it goes: `text` is that number.
+
+    level  from 0: arrows beside each other have their texts at different heights
+    """
+
+    series: int
+    x: float
+    is_up: bool
+    text: str
+    level: int = 0
+
+
+def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
+    """An arrow for each series that leaves a panel, at the top and at the bottom."""
+    found = [
+        arrow
+        for index, series in enumerate(panel.series)
+        for is_up in (True, False)
+        if (arrow := arrow_of(index, series, y, is_up)) is not None
+    ]
+    return stacked(found, x)
+
+
+def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | None:
+    """The first place where a series is beyond one end of an axis, and its farthest value."""
+    assert axis.limits is not None
+    ends = series.y or (series.high if is_up else series.low)
+    values = np.array(ends, dtype=float)
+    with np.errstate(invalid="ignore"):
+        beyond = values > axis.limits[1] if is_up else values < axis.limits[0]
+    if axis.scale == "log":
+        beyond &= values > 0
+    beyond &= np.isfinite(values)
+    if not beyond.any():
+        return None
+    farthest = values[beyond].max() if is_up else values[beyond].min()
+    return Arrow(index, float(series.x[int(beyond.argmax())]), is_up, f"to {number(farthest)}")
+
+
+def stacked(found: Sequence[Arrow], axis: Axis) -> list[Arrow]:
+    """The arrows, each on the first level that has room for its text."""
+    placed: list[Arrow] = []
+    for arrow in found:
+        level = 0
+        while any(
+            other.level == level
+            and other.is_up == arrow.is_up
+            and abs(part(other.x, axis) - part(arrow.x, axis)) < 0.16
+            for other in placed
+        ):
+            level += 1
+        placed.append(dataclasses.replace(arrow, level=level))
+    return placed
+
+
+def part(value: float, axis: Axis) -> float:
+    """Where a value is on an axis, from 0 to 1."""
+    assert axis.limits is not None
+    low, high = axis.limits
+    if axis.scale == "log":
+        low, high, value = math.log10(low), math.log10(high), math.log10(max(value, LEAST))
+    return (value - low) / (high - low)
+
+
+def named_ends(panel: Panel, y: Axis) -> Iterator[tuple[int, float]]:
+    """Series whose labels are beside their ends, and how high the labels are, from 0 to 1.
+
+    The labels keep a gap; they move up or down for that as little as their order allows.
+    """
+    ends = [
+        (min(1.0, max(0.0, part(last, y))), index)
+        for index, series in enumerate(panel.series)
+        if series.is_named and (last := last_finite(series.middle)) is not None
+    ]
+    ends.sort()
+    floor, heights = 0.0, []
+    for height, _ in ends:
+        heights.append(max(height, floor))
+        floor = heights[-1] + LABEL_GAP
+    ceiling = 1.0
+    for place in reversed(range(len(ends))):
+        heights[place] = min(heights[place], ceiling)
+        ceiling = heights[place] - LABEL_GAP
+    for (_, index), height in zip(ends, heights, strict=True):
+        yield index, height
+
+
+def last_finite(values: Sequence[float]) -> float | None:
+    """The last number that is one."""
+    return next((value for value in reversed(values) if math.isfinite(value)), None)
+
+
+def of_runs(
+    label: str, look: Look, runs: Sequence["pd.Series[float]"], **more: Any
+) -> Series | None:
+    """A series over runs: the only value, the two values, or the median and the range.
+
+    A run that was not finite at an x counts as infinite in the median, and not in the range.
+    None without any number.
+    """
+    table = pd.concat(list(runs), axis=1).sort_index()
+    finite = table.where(np.isfinite(table))
+    table = table[finite.notna().any(axis=1)]
+    finite = finite.loc[table.index]
+    if table.empty:
+        return None
+    x = [float(place) for place in table.index]
+    low, high = finite.min(axis=1).tolist(), finite.max(axis=1).tolist()
+    with np.errstate(invalid="ignore"):
+        middle = table.median(axis=1).tolist()
+    values: dict[str, Any] = {
+        1: {"y": middle},
+        2: {"low": low, "high": high},
+    }.get(table.shape[1], {"y": middle, "low": low, "high": high})
+    return dataclasses.replace(
+        Series(label, look, x, **values, runs=table.shape[1]),
+        **more,
+    )
+
+
+def number(value: float) -> str:
+    """A number with three digits, as it is spoken."""
+    if not math.isfinite(value):
+        return "infinite" if math.isinf(value) else "not measured"
+    size = abs(value)
+    if size and not 1e-3 <= size < 1e5:
+        return f"{value:.2g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    return f"{value:,.0f}" if size >= 1e3 else f"{value:.3g}"
+
+
+def slide(steps: Sequence[int], most: int, at: Callable[[int], Iterable[Series]]) -> list[Series]:
+    """The series of a slider: those of at most `most` steps, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return [
+        dataclasses.replace(series, frame=steps[index])
+        for index in chosen
+        for series in at(steps[index])
+    ]
