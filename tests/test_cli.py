@@ -203,7 +203,8 @@ PICTURE_OF = {
 
 @pytest.mark.pictures
 @pytest.mark.parametrize(
-    "experiment", sorted(set(options("experiment")) - {"generate", "export", "claims", *GRIDS})
+    "experiment",
+    sorted(set(options("experiment")) - {"generate", "export", "claims", "atlas", *GRIDS}),
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
     code, run = cli(f"experiment={experiment}", *toy)

@@ -15,13 +15,15 @@ import torch
 from markupsafe import Markup
 from torch import nn
 
+from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
 from experiments.analysis.runs import Run
-from experiments.analysis.words import join_words, placement_words
+from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
+from experiments.report.palette import look_of
 from gpt import GPT, GPTConfig
 from normscope import Graph, trace
 from normscope.anatomy import BRANCHES
@@ -167,8 +169,12 @@ class Placed:
 
     def data(self) -> dict[str, Any]:
         """What the script draws."""
-        runs = {str(warmup): data_of(run) for warmup, run in self.runs.items()}
-        return {"title": self.title, "runs": runs}
+        look = look_of(self.name)
+        runs = {
+            warmup: {"words": setting_words(WARMUP, warmup), **data_of(run)}
+            for warmup, run in self.runs.items()
+        }
+        return {"title": self.title, "light": look.light, "dark": look.dark, "runs": runs}
 
 
 def blocks_in_words(numbers: Sequence[int], total: int) -> str:

@@ -17,6 +17,7 @@ WIDE, LANE = 92, 52  # widths of a box, and from one column to the next on the l
 STREAM = 78  # from one column to the next on the right
 PART = 80  # width of a box inside a branch
 SMALL = 11  # radius of a sum
+LETTER = 6.6  # width
 MARGIN = 12
 TIMES = "\N{MULTIPLICATION SIGN}"
 WHOLE = ("open", "attention", "feed_forward")
@@ -39,6 +40,20 @@ def name_of(node: Node) -> str:
     if node.kind in ("input", "output"):
         return node.label.removesuffix(" 1") if node.label.endswith("1") else node.label
     return NAMES.get(node.label, node.label)
+
+
+def size_of(node: Node) -> tuple[float, float]:
+    """Width and height of what is drawn of a node."""
+    if node.kind == "sum":
+        return 2 * SMALL, 2 * SMALL
+    if node.kind == "scale":
+        return 14 + LETTER * len(name_of(node)), ROW - 6
+    return WIDE, ROW - 10 if node.kind in ("input", "output") else ROW
+
+
+def part_width(node: Node) -> float:
+    """The width of a node inside an open branch."""
+    return max(PART, size_of(node)[0]) if node.kind == "scale" else PART
 
 
 @dataclass(eq=False)
@@ -96,10 +111,7 @@ class Diagram:
         owner: dict[int, Item] = {}
         for place, node in enumerate(self.graph.nodes):
             if node.kind != "view":
-                small = node.kind == "sum"
-                item = by_key.setdefault(
-                    node.branch or place, Item([], 2 * SMALL if small else WIDE, ROW)
-                )
+                item = by_key.setdefault(node.branch or place, Item([], *size_of(node)))
                 item.places.append(place)
                 owner[place] = item
         for item in by_key.values():
@@ -112,8 +124,6 @@ class Diagram:
             item.reads = list(dict.fromkeys(outside))
             if self.graph.nodes[item.places[0]].branch:
                 self.open(item)
-            elif self.graph.nodes[item.places[0]].kind == "scale":
-                item.width = 13 + 6.4 * len(name_of(self.graph.nodes[item.places[0]]))
         return list(by_key.values())
 
     def open(self, item: Item) -> None:
@@ -123,7 +133,8 @@ class Diagram:
             inside = [rows[source] for source in self.graph.sources(place) if source in rows]
             rows[place] = 1 + max(inside, default=-1)
         item.rows = [[p for p in rows if rows[p] == row] for row in range(max(rows.values()) + 1)]
-        item.width = max(map(len, item.rows)) * (PART + 6) + 14
+        of_rows = [sum(part_width(self.graph.nodes[p]) + 6 for p in row) for row in item.rows]
+        item.width = max(of_rows) + 14
         item.height = len(item.rows) * (ROW + GAP) + 24
 
     def set_rows(self) -> None:
@@ -215,8 +226,9 @@ class Diagram:
             max(item.height for item in self.items if item.row == row)
             for row in range(1 + max(item.row for item in self.items))
         ]
-        half = max(item.width for item in self.line) / 2
-        self.half = half
+        self.half = max(item.width for item in self.line) / 2
+        beside = [item.width + 12 for item in self.items if item.column < 0]
+        self.lane = max([LANE, *beside])
         for item in self.items:
             item.x = self.x_of(item.column)
             item.y = sum(heights[: item.row]) + item.row * GAP + heights[item.row] / 2
@@ -225,7 +237,7 @@ class Diagram:
     def x_of(self, column: int) -> float:
         """Of a column."""
         if column < 0:
-            return -self.half - 14 + LANE * (column + 0.5)
+            return -self.half - 14 + self.lane * (column + 0.5)
         return column and self.half + 26 + (column - 0.5) * (STREAM + 26)
 
     # ---- Edges
@@ -312,7 +324,10 @@ class Diagram:
                 if source in at:
                     yield self.line_of([(at[source][0], at[source][1] + ROW / 2), (x, y - ROW / 2)])
         for place, (x, y) in at.items():
-            yield self.box(self.graph.nodes[place], x, y, PART)
+            node = self.graph.nodes[place]
+            yield self.box(
+                node, x, y, max(PART, size_of(node)[0]) if node.kind == "scale" else PART
+            )
 
     def box(self, node: Node, x: float, y: float, width: float) -> Markup:
         """One node."""
@@ -324,7 +339,7 @@ class Diagram:
         elif node.kind in ("input", "output"):
             shape = Markup("")
         else:
-            tall, round_by = (ROW - 6, 12) if node.kind == "scale" else (ROW, 5)
+            tall, round_by = size_of(node)[1], 12 if node.kind == "scale" else 5
             shape = Markup(
                 '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}" rx="{}"/>'
             ).format(node.kind, cx - width / 2, cy - tall / 2, width, tall, round_by)

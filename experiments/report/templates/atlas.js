@@ -30,7 +30,7 @@ function shown() {
     const { title, runs } = placements[picks[side].value];
     return Object.entries(runs).map(([warmup, run]) => ({
       side, title, run, cold: warmup === "0",
-      words: warmup === "0" ? "without warm-up" : `${warmup} steps of warm-up`,
+      words: run.words,
     }));
   });
 }
@@ -120,13 +120,13 @@ function drawMatrix({ side, title, words, run }, step) {
     return figure;
   }
   const size = rows.length + 2;
-  const svg = make("svg", { viewBox: `-12 0 ${size * CELL + 12} ${(rows.length + 1) * CELL}`, class: "matrix", role: "img" });
+  const svg = make("svg", { viewBox: `-22 0 ${size * CELL + 22} ${(rows.length + 1) * CELL}`, class: "matrix", role: "img" });
   const writer = (i) => (i === 0 ? "E" : i === size - 1 ? "N" : `${"AF"[(i - 1) % 2]}${Math.ceil(i / 2)}`);
   const said = [];
   rows.forEach((shares, row) => {
     const y = (rows.length - 1 - row) * CELL;
     const state = writer(row + 1);
-    svg.append(make("text", { x: -2, y: y + 14, "text-anchor": "middle" }, state));
+    svg.append(make("text", { x: -11, y: y + 14 }, state));
     const largest = shares.indexOf(Math.max(...shares));
     shares.forEach((share, i) => {
       const column = i === shares.length - 1 ? size - 1 : i;
@@ -190,6 +190,7 @@ function drawKeys() {
     const key = html("span");
     const svg = make("svg", { viewBox: "0 0 32 10", "aria-hidden": "true" });
     svg.append(make("path", { class: `series ${side} ${cold ? "cold" : ""}`, d: "M0 5H32" }));
+    svg.append(make("circle", { class: `mark ${side}`, cx: 16, cy: 5, r: 3.5 }));
     key.append(svg, `${title}, ${words}`);
     return key;
   }));
@@ -198,6 +199,9 @@ function show() {
   for (const side of SIDES) {
     const card = document.getElementById(`card-${picks[side].value}`).content.cloneNode(true);
     document.getElementById(side).replaceChildren(card);
+    for (const page of ["light", "dark"]) {
+      document.documentElement.style.setProperty(`--${side}-${page}`, placements[picks[side].value][page]);
+    }
   }
   const share = Number(slider.value) / Number(slider.max);
   slider.max = Math.max(1, steps().length - 1);
