@@ -167,6 +167,11 @@ class Placed:
         """Name, title and verdict of each claim of the board that has a number of it."""
         return claims_by_placement().get(self.name, [])
 
+    def learned(self, warmup: int) -> bool:
+        """Whether that run ended below what token frequencies alone give."""
+        run = self.runs[warmup]
+        return run.status == "finished" and not run.is_stuck
+
     def data(self) -> dict[str, Any]:
         """What the script draws."""
         look = look_of(self.name)
@@ -315,10 +320,21 @@ def render_atlas(placed: Sequence[Placed]) -> str:
         "atlas.html.jinja",
         own="atlas",
         placed=placed,
+        finding=finding_of(placed),
         data=Markup(data.replace("<", "\\u003c")),
         setting=setting_in_words(placed[0].config, first),
         provenance=provenance(runs),
     )
+
+
+def finding_of(placed: Sequence[Placed]) -> str:
+    """Which placements learned no more than token frequencies, without warm-up and with it."""
+    clauses = []
+    for warmup in placed[0].runs:
+        failed = [entry.title for entry in placed if not entry.learned(warmup)]
+        words = f"{len(failed)} of {len(placed)}" + (f" ({join_words(failed)})" if failed else "")
+        clauses.append(f"{setting_words(WARMUP, warmup)} {words}")
+    return f"Learned nothing: {'; '.join(clauses)}"
 
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:

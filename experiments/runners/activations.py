@@ -1,7 +1,10 @@
 """The activations and their derivatives, as curves."""
 
+from collections.abc import Mapping
+
 import torch
 
+from experiments.analysis.words import join_words
 from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
@@ -32,4 +35,12 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for name in ACTIVATIONS
         ],
     )
-    return Outcome()
+    return Outcome(finding=finding_at(-2.0, {name: float(at[name, -2.0]) for name in ACTIVATIONS}))
+
+
+def finding_at(x: float, slopes: Mapping[str, float]) -> str:
+    """What the activations let through of the gradient at an input, by their derivatives there."""
+    none = [name for name, slope in slopes.items() if slope == 0]
+    some = [slope for slope in slopes.values() if slope]
+    passed = f"the others let {min(some):.2f} to {max(some):.2f} of it through"
+    return f"at x = {x:g} {join_words(none)} stop the gradient; {passed}"

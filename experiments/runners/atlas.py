@@ -15,7 +15,7 @@ from experiments.jobs.workers import launcher, worker_pool, workers_for
 from experiments.machine.files import typed_path
 from experiments.machine.signals import forward_signals
 from experiments.records.recorder import Recorder
-from experiments.report.atlas_page import Placed, write_atlas
+from experiments.report.atlas_page import Placed, finding_of, write_atlas
 from experiments.runner import Outcome
 from experiments.settings.compose import to_values
 from experiments.settings.schema import Settings
@@ -55,7 +55,8 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     page = write_atlas(recorder.directory, placed)
     statuses = [run.status for entry in placed for run in entry.runs.values()]
     counts = {status: str(statuses.count(status)) for status in dict.fromkeys(statuses)}
-    return Outcome(results={"placements": str(len(names)), **counts}, closing=f"Atlas: {page}")
+    results = {"placements": str(len(names)), **counts}
+    return Outcome(results=results, closing=f"Atlas: {page}", finding=finding_of(placed))
 
 
 def chosen(only: str | None) -> list[str]:

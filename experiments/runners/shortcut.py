@@ -2,6 +2,7 @@
 
 import torch
 
+from experiments.analysis.words import times_text
 from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
@@ -42,4 +43,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         "Mean absolute gradient of each layer's weight",
         [{k: f"{v:.3g}" if k in ARMS else v for k, v in row.items()} for row in table],
     )
-    return Outcome()
+    first = {arm: values[0] for arm, values in gradients.items()}
+    ratio = first["with_shortcut"] / first["without_shortcut"]
+    finding = f"without shortcuts the first layer gets {times_text(ratio)} less gradient than with"
+    return Outcome(finding=finding)

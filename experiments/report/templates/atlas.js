@@ -1,4 +1,5 @@
-
+"use strict";
+{
 // ---- The atlas: two placements, a step, and what was measured of them there.
 const placements = JSON.parse(document.getElementById("data").textContent);
 const names = Object.keys(placements);
@@ -237,3 +238,4 @@ slider.addEventListener("input", drawStep);
 window.addEventListener("hashchange", readAddress);
 window.addEventListener("resize", drawStep);
 readAddress();
+}

@@ -15,7 +15,13 @@ from configs import SMALL, changed
 from experiments.analysis.runs import Run
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.records.summary import summary_time
-from experiments.report.atlas_page import Placed, blocks_in_words, data_of, used_by
+from experiments.report.atlas_page import (
+    Placed,
+    blocks_in_words,
+    data_of,
+    finding_of,
+    used_by,
+)
 from experiments.report.diagram import Diagram, alike, in_words
 from experiments.report.palette import look_of
 from experiments.runners import atlas
@@ -303,6 +309,28 @@ def test_a_run_that_left_nothing_is_shown_as_such(tmp_path: Path) -> None:
         "0,0,sum_1,0,attention,mixing_share,0.25\n0,0,output,0,attention,mixing_share,9\n"
     )
     assert data_of(Run.read(tmp_path))["shares"] == [[[0.75, 0.25]]]
+
+
+def test_its_first_sentence_says_who_learned_nothing(tmp_path: Path) -> None:
+    def ended(name: str, **losses: float) -> Run:
+        directory = tmp_path / name
+        directory.mkdir()
+        summary = {"status": "finished", "corpus": {"unigram_validation_loss": 3.0}, **losses}
+        (directory / "summary.json").write_text(json.dumps(summary))
+        return Run.read(directory)
+
+    config = placed("pre_ln").config
+    good, stuck = ended("good", val_loss=2.0), ended("stuck", val_loss=2.99)
+    diverged = ended("diverged", status="diverged", val_loss=2.0)  # type: ignore[arg-type]
+    entries = [
+        Placed("pre_ln", config, {0: good, 60: good}),
+        Placed("post_ln", config, {0: stuck, 60: good}),
+        Placed("no_norm", config, {0: diverged, 60: good}),
+    ]
+    assert finding_of(entries) == (
+        "Learned nothing: without warm-up 2 of 3 (Post-LN and No norm); "
+        "with 60 steps of warm-up 0 of 3"
+    )
 
 
 @pytest.fixture
