@@ -1,5 +1,6 @@
 """The atlas: its diagrams, its facts, its runs, and its page in headless Chromium."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -32,8 +33,9 @@ EXAMPLE = Path(__file__).parents[3] / "docs" / "atlas.html"
 browser = test_page.browser
 
 
-def placed(name: str, **changes: object) -> Placed:
-    return Placed(name, changed(SMALL, {"norm.placement": name, **changes}), {})
+@functools.cache
+def placed(name: str) -> Placed:
+    return Placed(name, changed(SMALL, {"norm.placement": name}), {})
 
 
 def items_of(name: str, layer: int = 1) -> Diagram:
