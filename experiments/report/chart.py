@@ -219,10 +219,10 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
     if cells:
         ends = [edge for c in cells for edge in edges(c.y)]
         return min(ends), max(ends)
-    curves: dict[str, list[np.ndarray]] = {}
+    curves: dict[object, list[np.ndarray]] = {}
     for panel in panels:
         for index, series in enumerate(panel.series):
-            name = f"{series.label} {panel.row} {panel.column} {series.frame or index}"
+            name = (panel.row, panel.column, series.keys or index, series.frame)
             curves.setdefault(name, []).append(series.shown)
     heights = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
     levels = [r.y for panel in panels for r in panel.references if r.y is not None]
@@ -233,12 +233,11 @@ def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]
     """The ends of a scale that holds the curves, but for those that would squeeze the others.
 
     One after another, the curve without which the scale is narrowest is left out, as long as it
-    widens the scale more than WORSE times, and most curves stay. A log scale of few DECADES holds
-    everything.
+    widens the scale more than WORSE times, and at least half of them and two stay. A log scale of
+    few DECADES holds everything.
     """
     spans = [span for curve in curves if (span := span_of(curve, scale)) is not None]
-    most = len(spans) // 2 - (len(spans) % 2 == 0)
-    for _ in range(most):
+    for _ in range(min(len(spans) // 2, len(spans) - 2)):
         whole = width_of(spans)
         rest = min((spans[:i] + spans[i + 1 :] for i in range(len(spans))), key=width_of)
         if whole <= WORSE * width_of(rest) or (scale == "log" and whole <= DECADES):

@@ -347,7 +347,7 @@ def ratio_words(facets: Sequence[Facet], frames: Sequence[int], opening: str = "
     if not found:
         return ""
     _, ratio, label, step = max(found)
-    if 0.5 < ratio < 2:
+    if 0.5 <= ratio <= 2:
         return (
             f"{opening}first and last blocks get gradients that differ by less than a factor of 2"
         )
