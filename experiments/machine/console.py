@@ -296,11 +296,11 @@ def progress_lines(description: str, total: int) -> ReportProgress:
 
 
 def size_text(count: int) -> str:
-    """Bytes in MB of 2^20 or GB of 2^30, in two digits: for what is known about that well."""
-    size, unit = (count / 2**20, "MB") if count < 1000 * 2**20 else (count / 2**30, "GB")
+    """Bytes in MiB or GiB, in two digits: for what is known about that well."""
+    size, unit = (count / 2**20, "MiB") if count < 1000 * 2**20 else (count / 2**30, "GiB")
     return f"{float(f'{size:.2g}'):,.6g} {unit}"
 
 
 def megabytes(count: int | float | None) -> str:
-    """Bytes in MB of 2^20, or `not measured`."""
-    return "not measured" if count is None else f"{count / 2**20:,.1f} MB"
+    """Bytes in MiB, or `not measured`."""
+    return "not measured" if count is None else f"{count / 2**20:,.1f} MiB"
