@@ -60,9 +60,10 @@ def verdict_of(layout: Layout, arms: Sequence[Arm]) -> str:
 
 
 def sentence(parts: Sequence[str]) -> str:
-    """Clauses as one sentence."""
+    """Clauses as one sentence, with a capital unless it begins with a name such as gpt2_124m."""
     text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "."
+    is_word = text.partition(" ")[0].isalpha()
+    return (text[:1].upper() if is_word else text[:1]) + text[1:] + "."
 
 
 def pooled(arms: Sequence[Arm]) -> list[str]:
@@ -344,6 +345,8 @@ def over_rates(tuned: TunedArm, group: Group) -> str:
     at = [tuned.arms[rate] for rate in failing]
     arm = Arm((), "", [history for arm in at for history in arm.histories])
     places = which_rates(failing, [*tuned.arms])
+    if arm.stuck == group.ended:
+        places = "at any rate"
     text = f"{how_failed(arm, present=True)} {places} in "
     text += share(arm.not_learned, arm.count(*COMPLETED))
     return f"{text}, {best_of([group])}" if math.isfinite(group.loss) else text

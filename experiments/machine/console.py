@@ -208,7 +208,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
         return
     table = RichTable(box=None, pad_edge=False)
     for name, value in rows[0].items():
-        justify = "left" if isinstance(value, str) and not value[:1].isdigit() else "right"
+        justify = "left" if isinstance(value, str) and value and not value[0].isdigit() else "right"
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(printable(str(value))) for value in row.values()))
