@@ -17,7 +17,7 @@ from experiments.machine.files import hide_home, write_atomically
 from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
 from experiments.report.page import in_words, render
-from experiments.report.picture import Picture, Shown, draw_chart, draw_picture
+from experiments.report.picture import Shown, draw_chart
 from experiments.report.sizes import are_sizes, by_size, sizes_chart
 from gpt import ConfigError
 
@@ -60,11 +60,11 @@ def write_report(
             arms = by_size(arms)
         if [run.directory for run in distinct] == [out]:
             formats = ()  # its own pictures are there, in plots/
-        shown: list[Picture | Shown | None] = []
+        shown: list[Shown | None] = []
         figures = [] if sizes else makers(layout, arms)
         with progress("drawing", len(figures), lines=False) as report_progress:
             for done, make in enumerate(figures, start=1):
-                shown.append(draw_picture(make, out / "figures", formats))
+                shown.append(draw_chart(make, out / "figures", formats))
                 report_progress(done)
         if sizes:
             make_sizes = partial(sizes_chart, *in_words(layout, arms))

@@ -28,10 +28,12 @@ from experiments.report.changes import (
     not_said,
     sizes_of,
 )
+from experiments.report.chart import Chart
 from experiments.report.drawing import plural, unit_note
+from experiments.report.facets import legend_of
 from experiments.report.interactive import embedded, library
 from experiments.report.palette import Look, look_of, looks_of
-from experiments.report.picture import Picture, Shown
+from experiments.report.picture import Shown
 from experiments.report.sizes import are_sizes, sizes_table
 from experiments.report.tables import (
     arm_words,
@@ -87,7 +89,7 @@ class Topic:
     name: str
     title: str
     summary: str
-    shown: list[Picture | Shown]
+    shown: list[Shown]
 
 
 RATES = ("lr_warmup_maps", "lr_sensitivity")
@@ -98,10 +100,10 @@ TOPICS = {  # by name: the title, and what is in it
 }
 
 
-def topics_of(shown: Sequence[Picture | Shown]) -> list[Topic]:
+def topics_of(shown: Sequence[Shown]) -> list[Topic]:
     """The figures by topic, in the order of the page."""
     probed = {statistic.name for statistic in drawn()}
-    groups: dict[str, list[Picture | Shown]] = {name: [] for name in TOPICS}
+    groups: dict[str, list[Shown]] = {name: [] for name in TOPICS}
     for item in shown:
         is_rates, is_probed = item.name in RATES, item.name in probed
         groups["rates" if is_rates else "probes" if is_probed else "training"].append(item)
@@ -113,7 +115,7 @@ def render(
     runs: Sequence[Run],
     arms: Sequence[Arm],
     layout: Layout,
-    shown: Sequence[Picture | Shown],
+    shown: Sequence[Shown],
     warnings: Sequence[str],
 ) -> str:
     """The page. The template engine escapes everything that comes from a run."""
@@ -121,17 +123,17 @@ def render(
     named, looks = in_words(layout, arms)
     results = sizes_table(named, looks) if sizes else results_table(named, looks)
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
-    charts = [item.chart for item in shown if isinstance(item, Shown)]
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
+        [item.chart for item in shown],
+        legend=legend_of(layout),
         title=title_of(layout, arms),
         verdict=verdict_of(layout, arms),
         held_equal="" if sizes else held_equal(layout, arms),
         next_command=next_command(layout, arms),
         endings=endings(named),
         unfinished=plural(unfinished, "run") if unfinished else "",
-        charts_data=embedded(charts) if charts else None,
         answer=shown[0] if shown else None,
         topics=topics_of(shown[1:]),
         best=best_table(*tuned) if tuned else None,
@@ -202,10 +204,14 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
     }
 
 
-def render_template(template: str, own: str = "", **values: object) -> str:
+def render_template(
+    template: str, charts: Sequence[Chart] = (), own: str = "", **values: object
+) -> str:
     """A page: the template with its values, and with the style and the script of all pages.
 
-    own  name of a style and a script that follow those
+    With charts also their data, the library that draws them, and the script that asks it to.
+
+    own  name of a style and a script that follow those of all pages
     """
     environment = Environment(
         loader=PackageLoader("experiments.report"),
@@ -219,12 +225,13 @@ def render_template(template: str, own: str = "", **values: object) -> str:
     styles = ("style.css", "charts.css", *of_own[:1])
     style = "".join(read_part(environment, name) for name in styles)
     scripts = [read_part(environment, name) for name in ("page.js", *of_own[1:])]
-    if values.get("charts_data"):
+    if charts:
         scripts += [library(), read_part(environment, "charts.js")]
     return environment.get_template(template).render(
         **values,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         style=Markup(style),
+        charts_data=embedded(charts) if charts else None,
         scripts=list(map(Markup, scripts)),
         style_hash=content_hash(style),
         script_hashes=" ".join(map(content_hash, scripts)),

@@ -69,7 +69,7 @@ def sizes_chart(arms: Sequence[Arm], looks: Sequence[Look]) -> Chart | None:
         for arm, look, place in zip(arms, looks, places, strict=True)
     ]
     parts = [
-        Series(str(part), look, places, shares.loc[part].tolist(), is_named=True)
+        Series(str(part), look, places, shares.loc[part].tolist(), name=str(part))
         for part, look in zip(shares.index, categories(len(shares)), strict=True)
     ]
     ratio = times_text(totals.iloc[-1] / totals.iloc[0])
