@@ -209,7 +209,7 @@ PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
         # One of the papers' figures is drawn here; test_paper_figures.py has them all.
         pytest.param(name, marks=pytest.mark.long) if name in MORE_FIGURES else name
         for name in options("experiment")
-        if name not in {"generate", "export", "claims", *GRIDS}
+        if name not in {"generate", "export", "claims", "atlas", *GRIDS}
     ],
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
