@@ -16,6 +16,7 @@ from experiments import report
 from experiments.analysis.arms import Arm, Layout
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
+from experiments.lecture import steps as lecture_steps
 from experiments.report import picture
 from experiments.report.drawing import ReportFigure
 from experiments.report.figures import makers
@@ -42,10 +43,15 @@ TOY = (
     "schedule.warmup_steps=1",
     "init_gradients.seeds=2",
     "init_gradients.batches=2",
+    "paper_figure.seeds=2",
+    "paper_figure.batches=2",
+    "paper_figure.depths=[2,3]",
     "generate.tokens=4",
     "device=cpu",
     "wandb.mode=disabled",
 )
+
+SMALL_BOOK = GPTConfig(50257, 16, 12, 2, 1)  # in place of the lecture's model
 
 Cli = Callable[..., tuple[int, Path]]
 Sweep = Callable[..., tuple[int, Path]]
@@ -83,13 +89,14 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Leave out what takes most of a toy run's time, except in tests marked `pictures`.
 
     Pictures; and Hydra's first composition of two, which only looks whether hydra.mode is set. And
-    unless the test is `long`: all published sizes but one, predictions that were made before, and
-    waiting for the disk, since no test cuts the power.
+    unless the test is `long`: all published sizes but one, predictions that were made before,
+    waiting for the disk, since no test cuts the power, and the lecture's model of 124M parameters.
     """
     if request.node.get_closest_marker("long") is None:
         monkeypatch.setattr(model_sizes, "size_names", lambda: ["micro", "gpt2_124m"])
         monkeypatch.setattr(setup, "predict", predict_once)
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+        monkeypatch.setattr(lecture_steps, "book_config", lambda: SMALL_BOOK)
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
         monkeypatch.setattr(launch, "write_page", lambda directory: None)

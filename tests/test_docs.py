@@ -27,6 +27,7 @@ from experiments.jobs.sweep import Job, Sweep, plan_jobs
 from experiments.report import __main__ as report
 from experiments.report import run_pictures
 from experiments.runner import runner_names
+from experiments.runners import atlas
 from experiments.settings.schema import DataSettings
 from gpt import PLACEMENTS
 
@@ -123,7 +124,8 @@ def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
         return Evidence(dict(numbers), list(points))
 
     monkeypatch.setitem(CLAIMS, "depth_law", replace(CLAIMS["depth_law"], measure=measure))
-    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    for module in (board, atlas):
+        monkeypatch.setattr(module, "workers_for", lambda *_: 1)
     monkeypatch.setattr(board, "FOR_RUNS", ("",))
 
 
@@ -139,6 +141,7 @@ EXTRA = {  # what makes a runner leave all that it can
     "export": ("export.checkpoint={gpt2}",),
     "init_gradients": ("norm=deepnorm",),
     "parameters": ("norm=mix_ln",),
+    "atlas": ("atlas.only=pre_ln", "atlas.runs={gpt2}/../atlas"),
 }
 # A checkpoint to write text from comes first.
 RUNNERS = sorted(runner_names(), key=lambda name: name != "train")
@@ -152,7 +155,8 @@ def test_what_a_run_leaves_is_documented(cli: Cli, toy: tuple[str, ...]) -> None
     directories: dict[str, Path] = {"gpt2": cli(*toy, *as_gpt2)[1]}
     for runner in RUNNERS:
         arguments = [o.format(**directories) for o in EXTRA.get(runner, ())]
-        code, directories[runner] = cli(f"experiment={runner}", *toy, *arguments)
+        experiment = {"paper_figure": "wang_figure_5"}.get(runner, runner)
+        code, directories[runner] = cli(f"experiment={experiment}", *toy, *arguments)
         assert code == 0
         left = {
             re.sub(r"checkpoint-\d+", "checkpoint-STEP", path.name) + "/" * path.is_dir()
@@ -252,6 +256,7 @@ def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
     published = any(argument.startswith("model.weights=") for argument in values)
     counted = "experiment=parameters" in values  # costs nothing at its own size
     toy = [o for o in TOY if not ((published or counted) and o.startswith("model."))]
+    toy += ["atlas.only=pre_ln"] if "experiment=atlas" in values else []
     return [*flags, *toy, f"data.cache_dir={cache}", *values, *amounts]
 
 

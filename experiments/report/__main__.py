@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.machine.console import one_line, print_error, print_line, terminal
 from experiments.report import FORMATS, write_report
 from experiments.report.claims_page import write_claims_page
+from experiments.report.lecture_page import write_lecture_page
 from gpt import ConfigError
 
 
@@ -31,7 +32,7 @@ def report(arguments: Sequence[str] | None) -> int:
         metavar="DIR",
         nargs="+",
         type=Path,
-        help="directory of a run, of a sweep, or of a run of experiment=claims",
+        help="directory of a run, of a sweep, or of a run of experiment=claims or lecture",
     )
     parser.add_argument(
         "--out",
@@ -71,6 +72,8 @@ def report(arguments: Sequence[str] | None) -> int:
                 raise ConfigError("DIR", str(folder), "must be a directory of runs")
         if [(folder / "claims.csv").is_file() for folder in options.folders] == [True]:
             print_line(str(write_claims_page(options.folders[0])))
+        elif [(folder / "lecture.csv").is_file() for folder in options.folders] == [True]:
+            print_line(str(write_lecture_page(options.folders[0])))
         else:
             print_line(str(write_report(options.folders, out, by, formats)))
     except (ConfigError, OSError) as error:

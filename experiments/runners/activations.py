@@ -2,32 +2,22 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from experiments.analysis.words import join_words
+from experiments.lecture.parts import activation_table
 from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
 from experiments.runner import Outcome
 from experiments.settings.schema import Settings
 from gpt import ACTIVATIONS
 
-REACH, POINTS = 4.0, 401  # from -4 to 4 in steps of 0.02
 SHOWN_AT = (-2.0, -0.5, 0.0, 0.5, 2.0)
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Value and derivative of every activation: what the gradient is multiplied by."""
-    x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, requires_grad=True)
-    table: list[dict[str, float | str]] = []
-    for name, activation in ACTIVATIONS.items():
-        y = activation(x)
-        (slope,) = torch.autograd.grad(y.sum(), x)
-        table += [
-            {"activation": name, "x": a, "value": b, "derivative": c}
-            for a, b, c in zip(x.tolist(), y.tolist(), slope.tolist(), strict=True)
-        ]
+    table = activation_table()
     recorder.table("activations", table)
-    at = {(row["activation"], round(float(row["x"]), 2)): row["derivative"] for row in table}
+    at = {(row["activation"], round(float(row["x"]), 2)): float(row["derivative"]) for row in table}
     print_table(
         "Derivative: what the gradient is multiplied by",
         [
@@ -35,7 +25,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for name in ACTIVATIONS
         ],
     )
-    return Outcome(finding=finding_at(-2.0, {name: float(at[name, -2.0]) for name in ACTIVATIONS}))
+    return Outcome(finding=finding_at(-2.0, {name: at[name, -2.0] for name in ACTIVATIONS}))
 
 
 def finding_at(x: float, slopes: Mapping[str, float]) -> str:

@@ -115,6 +115,7 @@ class TrainerSettings:
     end_probes        once, at the end: loss without each block, gradients of single windows
     mixing            before the first step and at the end: how much of the stream each sublayer
                       wrote, into mixing.csv
+    mixing_every      steps between two more of these in between; null: none
     log_every         steps between two rows; null: every step, coarser where gradients.csv would
                       exceed 50 MB
     checkpoint_every  steps between two checkpoints; null: at the end only
@@ -136,6 +137,7 @@ class TrainerSettings:
     probe_tokens: int = setting(512, at_least=1)
     end_probes: bool = True
     mixing: bool = setting(False, newer=True)
+    mixing_every: int | None = setting(None, at_least=1, newer=True)
     log_every: int | None = setting(None, at_least=1)
     checkpoint_every: int | None = setting(at_least=1, affects_results=False)
     keep: int = setting(2, at_least=1, affects_results=False)
@@ -192,6 +194,22 @@ class InitGradientsSettings:
 
 
 @dataclass(frozen=True)
+class PaperFigureSettings:
+    """paper_figure: a published figure that is measured again, see docs/sweeps.md.
+
+    name     which
+    seeds    draws of every model
+    batches  that a gradient is averaged over
+    depths   numbers of blocks, where the figure is about the depth
+    """
+
+    name: str = setting("xiong_figure_3", newer=True)
+    seeds: int = setting(3, at_least=1, newer=True)
+    batches: int = setting(8, at_least=1, newer=True)
+    depths: list[int] = setting(factory=lambda: [6, 8, 10, 12, 14], at_least=1, newer=True)
+
+
+@dataclass(frozen=True)
 class ClaimsSettings:
     """claims: which claims are measured, and how much.
 
@@ -205,6 +223,18 @@ class ClaimsSettings:
     only: str | None = None
     first_seed: int | None = setting(None, at_least=0, newer=True)
     runs: str = setting("outputs/claims", affects_results=False)
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """atlas: which placements the atlas shows, and where it keeps their training runs.
+
+    only  names with commas between; null: all
+    runs  runs that are there are not repeated the next time
+    """
+
+    only: str | None = setting(None, newer=True)
+    runs: str = setting("outputs/atlas", affects_results=False)
 
 
 @dataclass(frozen=True)
@@ -271,7 +301,9 @@ class Settings:
     generate: GenerateSettings = GenerateSettings()
     export: ExportSettings = ExportSettings()
     init_gradients: InitGradientsSettings = InitGradientsSettings()
+    paper_figure: PaperFigureSettings = setting(factory=PaperFigureSettings, newer=True)
     claims: ClaimsSettings = ClaimsSettings()
+    atlas: AtlasSettings = AtlasSettings()
     wandb: WandbSettings = setting(factory=WandbSettings, affects_results=False)
     sweep: SweepSettings = setting(SweepSettings(), affects_results=False)
 

@@ -1,0 +1,167 @@
+"""The lecture: the notes' figures, what it says of its runs, and the commands that it names."""
+
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+
+from conftest import ROOT, Cli
+from experiments.analysis.chapter import STEPS, placement_title
+from experiments.analysis.lecture import Lecture, read_arms, read_lecture
+from experiments.jobs.check import check_effects, checked_settings
+from experiments.lecture import steps
+from experiments.lecture.notes import Noted
+from experiments.lecture.steps import COMPUTED, Tables
+from experiments.settings.compose import to_values
+from experiments.settings.typed import hydra_arguments, names_of
+from gpt import ConfigError
+from made_runs import make_run
+
+BOOK_CONFIG = steps.book_config  # before a test has a smaller one
+LARGE = ("skeleton", "logits", "text")  # whose figures test_seed_figures.py has
+
+
+@pytest.fixture
+def whole_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The book's own sizes."""
+    monkeypatch.setattr(steps, "book_config", BOOK_CONFIG)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPUTED) - {*LARGE}))
+@pytest.mark.usefixtures("whole_book")
+def test_the_figures_of_a_step_come_out_as_the_notes_print_them(name: str) -> None:
+    checks = list(COMPUTED[name](Tables()))
+    compared = [check for check in checks if check.equal]
+    assert compared
+    assert [check for check in compared if check.equal != "yes"] == []
+    assert all(check.notes == check.here for check in compared if check.tolerance == "0")
+
+
+@pytest.mark.long
+def test_a_whole_lecture(cli: Cli) -> None:
+    """All figures of the notes, and three runs of which one does not learn."""
+    code, run = cli("experiment=lecture", "wandb.mode=disabled")
+    assert code == 0
+    table = pd.read_csv(run / "lecture.csv", keep_default_na=False)
+    assert list(table[table["equal"] != ""]["equal"]) == ["yes"] * 25
+    assert list(table["step"].unique()) == [step.name for step in STEPS]
+    assert placement_title(read_lecture(run)) == (
+        "Post-LN without warm-up does not learn; "
+        "Pre-LN without warm-up and Post-LN with 60 steps of warm-up do"
+    )
+    page = (run / "lecture.html").read_text()
+    assert "All 25 figures that the notes print come out here as printed." in page
+
+
+def test_a_figure_that_differs_is_counted_and_fails_nothing(
+    cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The toy's model is none of 124M parameters."""
+    code, run = cli("experiment=lecture", *toy)
+    assert code == 0
+    table = pd.read_csv(run / "lecture.csv", keep_default_na=False)
+    counts = table["equal"].value_counts()
+    assert (counts["yes"], counts["differs"]) == (12, 13)
+    parameters = table[table["what"] == "parameters"].iloc[0]
+    assert (parameters["notes"], parameters["equal"]) == ("163,009,536", "differs")
+    printed = capsys.readouterr().out
+    assert "equal to the notes  12 of 25 figures" in printed
+    assert "; parameters: parameters;" in printed
+    lecture = read_lecture(run)
+    assert [check.step for check in lecture.different].count("logits") == 2
+    page = (run / "lecture.html").read_text()
+    assert "12 of the 25 figures" in page
+    arms = [(arm.run.summary.placement, arm.run.summary.warmup_steps) for arm in lecture.arms]
+    assert arms == [("pre_ln", 0), ("post_ln", 1), ("post_ln", 0)]
+
+
+@pytest.mark.parametrize(
+    ("noted", "equal", "different"),
+    [
+        (Noted([1, 2], ""), [1, 2], [2, 1]),
+        (Noted((2, 3), ""), (2, 3), (3, 2)),
+        (Noted("a b", ""), "a b", "a  b"),
+        (Noted(621.83, "", 0.01), 621.8345, 621.85),
+        (Noted([0.5, -1.0], "", 1e-3), [0.5009, -1.0009], [0.5, -1.002]),
+        (Noted([2e-4, 1.0], "", 1e-5, relative=True), [2.00001e-4, 1.000009], [2.0001e-4, 1.0]),
+        (Noted(0.0, "", 1e-6), 9e-7, 2e-6),
+    ],
+)
+def test_a_figure_agrees_within_its_tolerance(
+    noted: Noted, equal: object, different: object
+) -> None:
+    assert noted.check("step", "what", equal).equal == "yes"
+    assert noted.check("step", "what", different).equal == "differs"
+
+
+def test_numbers_are_shown_as_the_notes_print_them() -> None:
+    logits = Noted([1.0, -2.0, 3.0, 4.0, 5.0, 6.0], "4.1", 1e-3, form=".1f", ends=True)
+    assert logits.check("", "", logits.value).here == "[1.0, -2.0, 3.0, ..., 4.0, 5.0, 6.0]"
+    assert Noted(163_009_536, "").text(163_009_536) == "163,009,536"
+    assert Noted((2, 4, 768), "").text((2, 4, 768)) == "(2, 4, 768)"
+    assert Noted([6109, 345], "").text([6109, 345]) == "[6109, 345]"
+
+
+@pytest.mark.parametrize(
+    ("losses", "title"),
+    [
+        ((2.0, 2.1, 2.2), "All three runs learn: here Post-LN needs no warm-up"),
+        (
+            (2.0, 2.1, 2.99),
+            "Post-LN without warm-up does not learn; "
+            "Pre-LN without warm-up and Post-LN with 60 steps of warm-up do",
+        ),
+        (
+            (2.0, 2.99, 2.99),
+            "Post-LN with 60 steps of warm-up and Post-LN without warm-up do not learn; "
+            "Pre-LN without warm-up does",
+        ),
+        ((2.99, 2.99, 2.99), "None of the three runs learns more than how often each token occurs"),
+    ],
+)
+def test_the_last_title_is_what_the_runs_came_to(
+    tmp_path: Path, losses: tuple[float, ...], title: str
+) -> None:
+    """Token frequencies alone give 3 nats in these runs."""
+    for loss, (placement, warmup) in zip(
+        losses, (("pre_ln", 0), ("post_ln", 60), ("post_ln", 0)), strict=True
+    ):
+        name = f"{placement}-{warmup}"
+        make_run(tmp_path, name, placement=placement, warmup=warmup, val_losses=(4.0, loss))
+    assert placement_title(Lecture(arms=list(read_arms(tmp_path)))) == title
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_the_command_that_goes_further_is_valid(step: object) -> None:
+    arguments = shlex.split(step.command)  # type: ignore[attr-defined]
+    assert arguments[:2] == ["python", "run.py"]
+    overrides = [
+        o for o in hydra_arguments(arguments[2:]) if o not in ("-m", "hydra/launcher=joblib")
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = checked_settings(to_values(compose("config", overrides)))
+    check_effects([settings], names_of(overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("norm=deepnorm", "norm='deepnorm' is not valid: the lecture trains pre_ln and post_ln"),
+        ("schedule.warmup_steps=0", "schedule.warmup_steps=0 is not valid: must be at least 1"),
+    ],
+)
+def test_a_lecture_has_its_own_arms(
+    cli: Cli, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    code, run = cli("experiment=lecture", "wandb.mode=disabled", override)
+    assert code == 1
+    assert message in capsys.readouterr().err
+    assert not (run / "runs").exists()
+
+
+def test_a_directory_without_a_lecture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lecture.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match=r"must have the lecture\.csv of one"):
+        read_lecture(tmp_path)
