@@ -68,7 +68,8 @@ function axisOf(scale, axis, orient) {
     made.tickMinStep = 1;
     made.format = "d";
   } else {
-    made.format = "~g";
+    const plain = "datum.value === 0 || (abs(datum.value) >= 1e-4 && abs(datum.value) < 1e6)";
+    made.encode = { labels: { update: { text: { signal: `${plain} ? format(datum.value, ',~r') : format(datum.value, '.2~e')` } } } };
   }
   return made;
 }
