@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import run as cli_module
 from conftest import ROOT, Cli
@@ -74,7 +75,7 @@ def test_every_option_composes_to_valid_settings(choices: list[str]) -> None:
     if group == "experiment":
         text = (CONF / group / f"{option}.yaml").read_text()
         assert text.startswith("# @package _global_")
-        values = yaml.safe_load(text)
+        values = OmegaConf.to_container(OmegaConf.create(text))  # numbers as Hydra reads them
         for taken_out in ("hydra", "defaults"):  # of the job's config
             values.pop(taken_out, None)
         # Its values win.
@@ -191,7 +192,7 @@ def test_a_model_that_is_counted_alone_cannot_be_made(
 
 
 MORE_FIGURES = ("xiong_figure_3", "sun_figure_4")
-PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
+PICTURE_OF = {name: name for name in PAPER_FIGURES} | {
     "activations": "activations",
     "init_gradients": "gradient_by_layer",
     "memory": "memory",

@@ -44,16 +44,16 @@ PAPER_FIGURES: Registry[PaperFigure] = Registry("paper_figure.name")
 
 # Of Xiong et al.'s figure: the settings in which it is measured, one in each row of panels.
 TRANSLATOR, DECODER, THEORY = "encoder-decoder", "GPT", "section 3.3"
-GRADIENT = "gradient norm"
+GRADIENT = "gradient norm of"
 
 
 def gradient_panels(setting: str) -> dict[str, Panel]:
     """The four panels of Xiong et al.'s figure, in one setting."""
     return {
-        f"{setting} (a)": Panel(f"(a) W_1: {setting}", "block", GRADIENT),
-        f"{setting} (b)": Panel(f"(b) W_2: {setting}", "block", GRADIENT),
-        f"{setting} (c)": Panel(f"(c) last W_2, Pre-LN: {setting}", "blocks", GRADIENT),
-        f"{setting} (d)": Panel(f"(d) last W_2, Post-LN: {setting}", "blocks", GRADIENT),
+        f"{setting} (a)": Panel(f"(a) {setting}", "block", f"{GRADIENT} W_1"),
+        f"{setting} (b)": Panel(f"(b) {setting}", "block", f"{GRADIENT} W_2"),
+        f"{setting} (c)": Panel(f"(c) {setting}, Pre-LN", "blocks", f"{GRADIENT} the last W_2"),
+        f"{setting} (d)": Panel(f"(d) {setting}, Post-LN", "blocks", f"{GRADIENT} the last W_2"),
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -54,6 +55,23 @@ def figure_of_run(run: Run) -> Chart | None:
     return None if points.empty else paper_figure(points, run.summary)
 
 
+def legends_of_papers(charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    """The groups of a page's legend for the figures of papers among its charts: their lines."""
+    return [
+        {
+            "title": f"Lines of {PAPER_FIGURES[chart.name].paper}",
+            "entries": [
+                {"key": label, "label": label, "look": look}
+                for label, look in {
+                    line.label: line.look for panel in chart.panels for line in panel.series
+                }.items()
+            ],
+        }
+        for chart in charts
+        if chart.name in PAPER_FIGURES
+    ]
+
+
 def paper_figure(points: Frame, summary: Summary) -> Chart | None:
     """The paper's panels: medians and ranges over seeds, and in grey what is predicted.
 
@@ -81,7 +99,7 @@ def chart_of(name: str, points: Frame, summary: Summary) -> Chart:
     seeds = measured["seed"].nunique()
     spread = "One seed." if seeds == 1 else f"Median and range over {seeds} seeds."
     return Chart(
-        "paper_figure",
+        name,
         f"{figure.paper}: {figure.title}",
         f"Coloured lines are measured, grey ones predicted by the paper. {spread}",
         f"In the paper, arXiv {figure.arxiv}, {figure.published}. Not as there: {figure.ours}.",
