@@ -201,9 +201,12 @@ PICTURE_OF = {
 }
 
 
+OF_OTHER_TESTS = ("claims", "export", "generate", "lecture")
+
+
 @pytest.mark.pictures
 @pytest.mark.parametrize(
-    "experiment", sorted(set(options("experiment")) - {"generate", "export", "claims", *GRIDS})
+    "experiment", sorted(set(options("experiment")) - {*OF_OTHER_TESTS, *GRIDS})
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
     code, run = cli(f"experiment={experiment}", *toy)
