@@ -21,7 +21,9 @@ class Outcome:
     results  names and values for the closing table
     prompt   what the model was given to continue
     sample   what it wrote
-    closing  the last line
+    closing  the line after these
+    finding  what the numbers show, in one sentence; empty where they are those of a model's
+             gradients or training, of which experiments/analysis/findings.py says it
     """
 
     status: str = "finished"
@@ -29,6 +31,7 @@ class Outcome:
     prompt: str = ""
     sample: str = ""
     closing: str = ""
+    finding: str = ""
 
 
 Runner = Callable[[Settings, Recorder], Outcome]

@@ -122,8 +122,12 @@ def in_words(hint: Any, valid: Valid = ANYTHING) -> str:
     elif get_origin(kind) is dict:
         words = "names with their values"
     elif get_origin(kind) is list:
-        example = {str: "[a,b]", int: "[128,0]", float: "[0.9,0.95]"}[get_args(kind)[0]]
-        words = f"a list{bounds_in_words(valid)} such as {example}"
+        items, example = {
+            str: ("names", "[a,b]"),
+            int: ("whole numbers", "[128,16]"),
+            float: ("finite numbers", "[0.9,0.95]"),
+        }[get_args(kind)[0]]
+        words = f"a list of {items}{bounds_in_words(valid)}, such as {example}"
     else:
         names = {bool: "true or false", str: "a text"}
         words = names.get(kind) or f"a {getattr(kind, '__name__', kind)}"

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 import run as cli_module
 from conftest import ROOT, Cli
 from equations import closed_form
+from experiments.analysis.paper_figures import PAPER_FIGURES
 from experiments.data.corpus import CORPORA
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.jobs.check import checked_settings
@@ -26,6 +27,7 @@ from experiments.settings.compose import (
     unknown_setting,
 )
 from experiments.settings.explain import explain_composition
+from experiments.settings.identity import flatten
 from experiments.training.optimizer import OPTIMIZERS
 from experiments.training.schedule import SCHEDULES
 from gpt import ACTIVATIONS, INITS, NORMS, PLACEMENTS
@@ -75,10 +77,8 @@ def test_every_option_composes_to_valid_settings(choices: list[str]) -> None:
         values = yaml.safe_load(text)
         for taken_out in ("hydra", "defaults"):  # of the job's config
             values.pop(taken_out, None)
-        for name, value in values.items():  # its values win
-            for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
-                node = config[name] if key is None else config[name][key]
-                assert node == inner
+        # Its values win.
+        assert dict(flatten(values)).items() <= dict(flatten(to_values(config))).items()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_option_composes_to_valid_settings(choices: list[str]) -> None:
         ("tokenizer", TOKENIZERS),
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
-        ("experiment", runner_names()),
+        ("experiment", [*sorted({*runner_names()} - {"paper_figure"}), *PAPER_FIGURES]),
     ],
 )
 def test_registries_and_folders_agree(group: str, registry: Iterable[str]) -> None:
@@ -190,7 +190,8 @@ def test_a_model_that_is_counted_alone_cannot_be_made(
     assert line.startswith(f"error: model='{name}' is not valid: counted by experiment=model_sizes")
 
 
-PICTURE_OF = {
+MORE_FIGURES = ("xiong_figure_3", "sun_figure_4")
+PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
     "activations": "activations",
     "init_gradients": "gradient_by_layer",
     "memory": "memory",
@@ -206,7 +207,13 @@ OF_OTHER_TESTS = ("claims", "export", "generate", "lecture")
 
 @pytest.mark.pictures
 @pytest.mark.parametrize(
-    "experiment", sorted(set(options("experiment")) - {*OF_OTHER_TESTS, *GRIDS})
+    "experiment",
+    [
+        # One of the papers' figures is drawn here; test_paper_figures.py has them all.
+        pytest.param(name, marks=pytest.mark.long) if name in MORE_FIGURES else name
+        for name in options("experiment")
+        if name not in {*OF_OTHER_TESTS, *GRIDS}
+    ],
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
     code, run = cli(f"experiment={experiment}", *toy)

@@ -49,7 +49,10 @@ from same_run import snapshot, summary_of
 # Settings that lead out of the run's directory on purpose, or to somebody else's machine, and
 # those by which a valid run may take as long as its user likes.
 PLACES = {"data.cache_dir", "wandb.mode", "resume", "generate.checkpoint"}
-LENGTHS = {"trainer.steps", "generate.tokens", "init_gradients.seeds", "init_gradients.batches"}
+LENGTHS = {
+    *("trainer.steps", "generate.tokens", "init_gradients.seeds", "init_gradients.batches"),
+    *("paper_figure.seeds", "paper_figure.batches", "paper_figure.depths"),
+}
 NAMES = [name for name in setting_names() if name not in PLACES]
 BOUNDED = [name for name in NAMES if name not in LENGTHS]
 JUNK = ["", "nor", "norm.", ".norm", "norm..kind", "_target_", "hydra.verbose", "+seed", "++x", "~"]

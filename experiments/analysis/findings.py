@@ -23,7 +23,7 @@ from experiments.analysis.runs import (
     sort_key,
 )
 from experiments.analysis.scaling import Scaling, scalings
-from experiments.analysis.titles import in_order, model_names, runs_of, shared, title_of
+from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
     count_words,
@@ -31,6 +31,7 @@ from experiments.analysis.words import (
     noun_of,
     placement_words,
     setting_words,
+    times_text,
 )
 
 __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
@@ -59,9 +60,10 @@ def verdict_of(layout: Layout, arms: Sequence[Arm]) -> str:
 
 
 def sentence(parts: Sequence[str]) -> str:
-    """Clauses as one sentence."""
+    """Clauses as one sentence, with a capital unless it begins with a name such as gpt2_124m."""
     text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "."
+    is_word = text.partition(" ")[0].isalpha()
+    return (text[:1].upper() if is_word else text[:1]) + text[1:] + "."
 
 
 def pooled(arms: Sequence[Arm]) -> list[str]:
@@ -89,12 +91,6 @@ def unfinished(arms: Sequence[Arm]) -> list[str]:
 def share(count: int, total: int) -> str:
     """So many of all runs."""
     return f"{count} of {count_words(total, 'run')}"
-
-
-def times_text(ratio: float) -> str:
-    """A ratio in two or three digits: 1.1 times, 1,100 times."""
-    digits = float(f"{ratio:.2g}")
-    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"
 
 
 # Training
@@ -349,6 +345,8 @@ def over_rates(tuned: TunedArm, group: Group) -> str:
     at = [tuned.arms[rate] for rate in failing]
     arm = Arm((), "", [history for arm in at for history in arm.histories])
     places = which_rates(failing, [*tuned.arms])
+    if arm.stuck == group.ended:
+        places = "at any rate"
     text = f"{how_failed(arm, present=True)} {places} in "
     text += share(arm.not_learned, arm.count(*COMPLETED))
     return f"{text}, {best_of([group])}" if math.isfinite(group.loss) else text
@@ -532,8 +530,7 @@ def ratio_of(arm: Arm) -> float:
 def of_sizes(arms: Sequence[Arm]) -> list[str]:
     """How many parameters the smallest and the largest model have."""
     counts = [arm.median(lambda summary: summary.parameters) for arm in arms]
-    names = model_names(arms) or [arm.label for arm in arms]
-    sizes = sorted((count, name) for count, name in zip(counts, names, strict=True) if count > 0)
+    sizes = sorted((count, a.label) for count, a in zip(counts, arms, strict=True) if count > 0)
     if not sizes:
         return []
     ends = [f"{name} has {count:,.0f}" for count, name in (sizes[0], sizes[-1])]

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 Frame = pd.DataFrame
 
 MOST_STEPS = 400  # drawn of one run; more could not be seen
+MOST_PROBES = 12  # of one statistic by layer, through which a reader moves one by one
 LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
 
@@ -119,7 +120,7 @@ def read_history(run: Run) -> History:
         for statistic in drawn():
             table = by_layer(gradients, statistic.name, str(statistic.drawn))
             if not table.empty:
-                history.probes[statistic.name] = table.iloc[[0, -1]] if len(table) > 1 else table
+                history.probes[statistic.name] = thin_out(table, MOST_PROBES)
     memory = read_checked_csv(run.directory / "memory.csv", ("kind", "predicted_bytes"))
     if not memory.empty:
         history.memory = memory.set_index("kind")
@@ -191,11 +192,11 @@ def by_layer(gradients: Frame, stat: str, component: str) -> Frame:
     return chosen.pivot(index="step", columns="layer", values="value").astype(np.float64)
 
 
-def thin_out(table: Frame) -> Frame:
-    """At most MOST_STEPS rows, evenly spread, including the first and the last."""
-    if len(table) <= MOST_STEPS:
+def thin_out(table: Frame, most: int = MOST_STEPS) -> Frame:
+    """At most so many rows, evenly spread, including the first and the last."""
+    if len(table) <= most:
         return table
-    return table.iloc[np.linspace(0, len(table) - 1, MOST_STEPS).round().astype(int)]
+    return table.iloc[np.linspace(0, len(table) - 1, most).round().astype(int)]
 
 
 def read_csv(path: Path) -> Frame:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.analysis.arms import RATE, WARMUP, Arm, Layout, numeric
-from experiments.analysis.runs import CHANGE, PLACEMENT, Run, Value
+from experiments.analysis.runs import CHANGE, MODEL, PLACEMENT, Run, Value
 from experiments.analysis.words import (
     count_words,
     join_words,
@@ -23,7 +23,7 @@ def title_of(layout: Layout, arms: Sequence[Arm]) -> str:
     Of a single run or of one arm, what it is: `Post-LN, 8 blocks, 400 steps`.
     """
     if layout.factors:
-        title = title_of_sizes(arms) or title_of_factors(layout, arms)
+        title = title_of_sizes(layout) or title_of_factors(layout, arms)
     else:
         title = title_of_arm(arms[0])
     return title[:1].upper() + title[1:]
@@ -151,30 +151,10 @@ FAMILY_WORDS = {
 }
 
 
-def model_names(arms: Sequence[Arm]) -> list[str]:
-    """The `model=` of each arm, where each has one of its own; empty otherwise."""
-    names: list[str | None] = []
-    for arm in arms:
-        of_arm = {model_name(history.run) for history in arm.histories}
-        names += list(of_arm) if len(of_arm) == 1 else [None]
-    known = [name for name in names if name is not None]
-    return known if len({*known}) == len(arms) > 1 else []
-
-
-def model_name(run: Run) -> str | None:
-    """The file of conf/model that a run's command chose; None where it chose none."""
-    chosen = [item[6:] for item in run.summary.overrides or () if item.startswith("model=")]
-    return chosen[-1] if chosen else None
-
-
-def title_of_sizes(arms: Sequence[Arm]) -> str:
-    """`GPT-2's sizes`, where each arm is another published size; empty otherwise."""
-    names = model_names(arms)
-    if not names:
-        return ""
+def title_of_sizes(layout: Layout) -> str:
+    """`GPT-2's sizes`, where nothing but the named model varies; empty otherwise."""
+    names = [*map(str, layout.levels.get(MODEL, []))] if layout.factors == [MODEL] else []
     for beginning, family in FAMILY_WORDS.items():
-        if all(name.startswith(f"{beginning}_") for name in names):
+        if names and all(name.startswith(f"{beginning}_") for name in names):
             return f"{family}'s sizes"
-    if len(names) > MOST_IN_TITLE:
-        return f"{number_words(len(names))} sizes"
-    return join_words(names)
+    return level_words(MODEL, names) if names else ""

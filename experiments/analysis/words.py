@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.analysis.arms import RATE, WARMUP, format_value, short_name
-from experiments.analysis.runs import PLACEMENT, Value
+from experiments.analysis.runs import CHANGE, MODEL, PLACEMENT, Value
 
 # Of placements those whose papers write them in another way than `post_ln`, Post-LN.
 PLACEMENT_WORDS = {
@@ -56,7 +56,7 @@ def value_words(name: str, value: Value) -> str:
     named = {"optimizer.name": OPTIMIZER_WORDS, "norm.kind": NORM_WORDS}.get(name)
     if named is not None:
         return named.get(str(value), str(value))
-    if name in ("activation", "change", "runner"):
+    if name in ("activation", CHANGE, MODEL, "runner"):
         return str(value)
     return f"{noun_of(name)} {format_value(value)}"
 
@@ -80,3 +80,9 @@ def count_words(count: int, noun: str) -> str:
 def number_words(count: int) -> str:
     """A number, in letters where that is short."""
     return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+
+
+def times_text(ratio: float) -> str:
+    """A ratio in two or three digits: 1.1 times, 1,100 times."""
+    digits = float(f"{ratio:.2g}")
+    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from experiments.analysis.runs import Run
 from experiments.analysis.verdicts import ALPHA, LOOKS, NO_SOURCE, OPEN
+from experiments.analysis.words import count_words, join_words
 from experiments.claims import CLAIMS
 from experiments.claims.claim import UNREAD, Claim, Prediction, guide_points
 from experiments.claims.lab import Lab, Untrained
@@ -408,7 +409,9 @@ def record_board(looks: Sequence[Looks], settings: Settings, recorder: Recorder)
     if page is not None:
         print_line(f"\nReport: {page}")
     counts = Counter(verdicts.values())
-    return Outcome(results={verdict: str(count) for verdict, count in sorted(counts.items())})
+    results = {verdict: str(count) for verdict, count in sorted(counts.items())}
+    words = join_words([f"{verdict}: {count}" for verdict, count in results.items()])
+    return Outcome(results=results, finding=f"of {count_words(len(looks), 'claim')}, {words}")
 
 
 def word(looks: Looks) -> str:

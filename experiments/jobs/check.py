@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from experiments.analysis.paper_figures import PAPER_FIGURES
 from experiments.data.corpus import CORPORA
 from experiments.data.tokenizer import TOKENIZERS
 from experiments.runner import runner_names
@@ -35,6 +36,7 @@ def checked_settings(values: Mapping[str, Any]) -> Settings:
         valid = f"belongs to tokenizer=pretrained, and tokenizer={settings.tokenizer.name}"
         raise ConfigError("tokenizer.path", settings.tokenizer.path, valid)
     check_choice("optimizer.name", settings.optimizer.name, OPTIMIZERS)
+    check_choice("paper_figure.name", settings.paper_figure.name, PAPER_FIGURES)
     check_own(settings.optimizer)
     check_choice("schedule.name", settings.schedule.name, SCHEDULES)
     return settings

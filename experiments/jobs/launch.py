@@ -13,6 +13,7 @@ import torch
 
 from experiments.analysis.runs import COMPLETED, Run, needs_run
 from experiments.jobs.check import check_effects, check_weights, checked_settings
+from experiments.jobs.results import compared, print_conclusion
 from experiments.jobs.resume import (
     check_resumable,
     check_text,
@@ -28,6 +29,7 @@ from experiments.machine.console import (
     print_traceback,
     print_values,
     printable,
+    prints_lines,
     silenced,
     terminal,
 )
@@ -270,6 +272,7 @@ def execute(settings: Settings, recorder: Recorder, has_page: bool) -> int:
     pictures: list[Path] = []
     try:
         outcome = find_runner(settings.runner)(settings, recorder)
+        recorder.summary.finding = outcome.finding or None
         recorder.write_summary()  # the pictures read it
         pictures = draw_pictures(directory) if settings.pictures else []
     except KeyboardInterrupt as error:
@@ -333,6 +336,8 @@ def print_outcome(outcome: Outcome, recorder: Recorder) -> None:
     print_line(f"\nFiles: {display_path(recorder.directory)}")
     if outcome.closing:
         print_line(outcome.closing)
+    if prints_lines():
+        print_conclusion(*compared([Run.read(recorder.directory)]))
 
 
 def display_path(directory: Path) -> str:

@@ -3,14 +3,16 @@
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.analysis.runs import (
+    Run,
     Value,
     find_runs,
     name_models,
     result_columns,
-    runs_in,
     sort_key,
     varying_settings,
 )
@@ -18,6 +20,9 @@ from experiments.machine.console import one_line, print_line, print_table
 from experiments.machine.files import write_atomically
 from experiments.records.sink import escape_cell, format_cell
 from experiments.records.summary import Summary
+
+if TYPE_CHECKING:
+    from experiments.analysis.arms import Arm, Layout
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +57,33 @@ def path_cell(directory: Path, folder: Path) -> str:
     return path if escape_cell(path) == path else f"./{path}"  # or a spreadsheet's ' would be in it
 
 
-def print_arms(folder: Path) -> None:
-    """Print a line for each arm of the runs in `folder`, in the numbers of their report."""
+def compared(runs: Sequence[Run]) -> tuple["Layout", list["Arm"]]:
+    """Runs as their report compares them, by their summaries alone."""
     # Loads pandas, which would delay the first job.
-    from experiments.analysis.arms import arm_rows, factors_of, form_arms
+    from experiments.analysis.arms import Layout, factors_of, form_arms
     from experiments.analysis.histories import History
 
-    runs = runs_in([folder])
     name_models(runs)
-    arms = form_arms([History(run) for run in runs], factors_of(runs, by=None))
+    factors = factors_of(runs, by=None)
+    arms = form_arms([History(run) for run in runs], factors)
+    return Layout(arms, factors), arms
+
+
+def print_arms(arms: Sequence["Arm"]) -> None:
+    """Print a line for each arm, in the numbers of the report."""
+    from experiments.analysis.arms import arm_rows
+
     rows = arm_rows(arms, MOST_ARMS)
     if rows:
         print_table("Median over seeds (range)", rows[:MOST_ARMS])
     if len(rows) > MOST_ARMS:
         print_line(f"and {len(rows) - MOST_ARMS} more arms, which the report has")
+
+
+def print_conclusion(layout: "Layout", arms: Sequence["Arm"]) -> None:
+    """Print what the runs show, in the words of their report, and a command that goes on."""
+    from experiments.analysis.findings import next_command, verdict_of
+
+    print_line(f"\n{verdict_of(layout, arms)}")
+    if command := next_command(layout, arms):
+        print_line(f"next: {command}")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.analysis.runs import COMPLETED, Run, needs_run
+from experiments.analysis.runs import COMPLETED, Run, needs_run, runs_in
 from experiments.jobs.check import check_effects, check_weights, checked_settings
 from experiments.jobs.launch import display_path
-from experiments.jobs.results import print_arms, write_runs_csv
+from experiments.jobs.results import compared, print_arms, print_conclusion, write_runs_csv
 from experiments.machine.console import one_line, print_error, print_line, print_table, size_text
 from experiments.machine.device import THREAD_VARIABLES
 from experiments.machine.environment import environment
@@ -374,10 +374,13 @@ class Sweep:
             if run.status in ("failed", "diverged"):
                 show = print_error if run.status == "failed" else print_line
                 show(f"{run.status}: {job.name}: {run.reason}")
-        if self.standalone:
-            print_arms(self.folder)
+        runs = runs_in([self.folder]) if self.standalone else []
+        layout, arms = compared(runs)
+        print_arms(arms)
         files = [self.folder / "runs.csv", *filter(None, [self.report])]
         print_line("\nFiles: " + ", ".join(map(display_path, files)))
+        if runs:
+            print_conclusion(layout, arms)
 
     def _outcome(self, job: Job) -> str:
         run = Run.read(job.directory)

@@ -20,7 +20,7 @@ def norm_table(before: Tensor, after: Tensor) -> Table:
     ]
 
 
-def activation_table() -> Table:
+def activation_table() -> list[dict[str, float | str]]:
     """Value and derivative of every activation: what the gradient is multiplied by."""
     x = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, requires_grad=True)
     table: list[dict[str, float | str]] = []

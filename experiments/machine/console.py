@@ -66,6 +66,11 @@ def silenced(bars: bool) -> Iterator[None]:
         _lines_on, _bars_on = before
 
 
+def prints_lines() -> bool:
+    """Whether lines are printed: not by a job of a sweep."""
+    return _lines_on
+
+
 def printable(text: str) -> str:
     """`text` with control characters shown as escapes, so that none reaches the terminal."""
     if text.isprintable():  # nearly always, and a report reads many

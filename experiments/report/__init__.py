@@ -6,6 +6,7 @@ It needs only the CSV and JSON files of the runs.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
@@ -15,8 +16,9 @@ from experiments.machine.console import progress
 from experiments.machine.files import hide_home, write_atomically
 from experiments.machine.plotting import mpl  # noqa: F401, must come before any other matplotlib
 from experiments.report.figures import makers
-from experiments.report.page import render
-from experiments.report.picture import draw_picture
+from experiments.report.page import in_words, render
+from experiments.report.picture import Shown, draw_chart
+from experiments.report.sizes import are_sizes, by_size, sizes_chart
 from gpt import ConfigError
 
 log = logging.getLogger(__name__)
@@ -53,17 +55,22 @@ def write_report(
                 histories.append(read_history(run))
                 report_progress(len(histories))
         arms = form_arms(histories, factors)
-        layout = Layout(arms, factors)
+        layout, sizes = Layout(arms, factors), are_sizes(arms)
+        if sizes:
+            arms = by_size(arms)
         if [run.directory for run in distinct] == [out]:
             formats = ()  # its own pictures are there, in plots/
-        pictures = []
-        figures = makers(layout, arms)
+        shown: list[Shown | None] = []
+        figures = [] if sizes else makers(layout, arms)
         with progress("drawing", len(figures), lines=False) as report_progress:
             for done, make in enumerate(figures, start=1):
-                picture = draw_picture(make, out / "figures", formats)
-                pictures += [] if picture is None else [picture]
+                shown.append(draw_chart(make, out / "figures", formats))
                 report_progress(done)
-    page = render(folders, out, distinct, arms, layout, pictures, warnings)
+        if sizes:
+            make_sizes = partial(sizes_chart, *in_words(layout, arms))
+            shown.append(draw_chart(make_sizes, out / "figures", formats))
+    figures_there = [figure for figure in shown if figure is not None]
+    page = render(out, distinct, arms, layout, figures_there, warnings)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
     write_atomically(path, hide_home(page).encode())

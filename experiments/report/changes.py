@@ -7,27 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from experiments.analysis.arms import RATE, Arm, Layout
 from experiments.analysis.histories import History
 from experiments.analysis.numbers import median
 from experiments.analysis.runs import CHANGE, PLACEMENT, Value
+from experiments.analysis.words import placement_words
 from experiments.records.summary import Summary
-from experiments.report.drawing import (
-    ReportFigure,
-    add_legend,
-    legend_key,
-    lines_for,
-    plural,
-)
-from experiments.report.style import log_if_wide, panels
+from experiments.report.chart import Axis, Chart, Panel, Series
+from experiments.report.drawing import plural
+from experiments.report.facets import key_of
+from experiments.report.palette import Look, categories, look_of
 from experiments.report.tables import Cell, Table, compact, number_cell, predicted_mib, spread_cell
 from experiments.settings.explain import CONF
 from experiments.settings.sizes import published_model
 from gpt import (
     ACTIVATIONS,
     NORMS,
+    PLACEMENTS,
     GPTConfig,
     YarnConfig,
     active_parameter_count,
@@ -39,7 +35,6 @@ from gpt import (
 # The two that the lecture draws side by side.
 FROM, TO = ("GPT-2 XL (2019)", "gpt2_1558m"), ("GPT-OSS 20B (2025)", "gpt_oss_20b")
 BF16_BYTES = 2
-PANEL = (3.7, 2.5)  # inches; the first one is whole on the screen of a telephone
 NO_DIFFERENCE = Cell("\N{EN DASH}", "")
 FORMULAS = {"quick_gelu": "x sigmoid(1.702 x)"}
 
@@ -105,54 +100,86 @@ def has_changes(layout: Layout) -> bool:
     return CHANGE in layout.factors and len(layout.levels[CHANGE]) > 1
 
 
-def what_each_step_changed(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
+def what_each_step_changed(layout: Layout, arms: Sequence[Arm]) -> Chart | None:
     """A panel for each quantity: every run a dot, and a line through the medians of each arm."""
     if not has_changes(layout):
         return None
     shown = [q for q in QUANTITIES if any(values_of(arm, q) for arm in arms)]
     changes = [str(change) for change in layout.levels[CHANGE]]
     groups = groups_of(layout, arms)
-    figure, axes = panels(-(-len(shown) // 2), 2, PANEL)
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
-    lines = lines_for(list(groups), list(groups))
-    for axis, quantity in zip(axes, shown, strict=False):
-        for index, line in enumerate(lines):
-            of_group = groups[str(line.level)]
-            places = [changes.index(change) for change in of_group]
-            values = [values_of(arm, quantity) for arm in of_group.values()]
-            axis.plot(places, [median(each) for each in values], linewidth=1.2, color=line.colour)
-            aside = 0.12 * (index - (len(lines) - 1) / 2)
-            for place, each in zip(places, values, strict=True):
-                finite = [value for value in each if np.isfinite(value)]
-                style = line.style | {"linestyle": "", "alpha": 0.75}
-                axis.plot([place + aside] * len(finite), finite, markersize=3.5, **style)
-        if quantity.scale == "log":
-            log_if_wide(axis)
-        elif quantity.scale == "from 0":
-            axis.set_ylim(0, 1.08 * axis.dataLim.ymax)
-        axis.set_title(quantity.name)
-        axis.set_xlim(-0.5, len(changes) - 0.5)
-        lowest = axis in axes[len(shown) - 2 : len(shown)]
-        labels = [words_of(change) for change in changes] if lowest else []
-        axis.set_xticks(range(len(changes)), labels or [""] * len(changes), rotation=60, ha="right")
-    add_legend(figure, [legend_key(line) for line in lines])
+    looks = [look_of(name) if name in PLACEMENTS else None for name in groups]
+    if None in looks:
+        looks = [*categories(len(groups))]
+    panels = []
+    for index, quantity in enumerate(shown):
+        series = []
+        for place, (label, look) in enumerate(zip(groups, looks, strict=True)):
+            assert look is not None
+            aside = 0.12 * (place - (len(groups) - 1) / 2)
+            series += series_of(quantity, changes, groups[label], label, look, aside)
+        panels.append(Panel(series, *divmod(index, 2), quantity.name, y=axis_of(quantity, series)))
     seeds = plural(max(len(arm.histories) for arm in arms), "seed")
     caption = (
         f"Each change is added to those before it. Dots: single runs, up to {seeds}; line: their "
         f"median. {matched_in(groups)} A run that diverged has no dot in the losses."
     )
-    first, last = (
+    ends = [
         ", ".join(
-            f"{label} {median(values_of(arm, QUANTITIES[0])):.3f}"
+            f"{label} {median(values_of(list(of_group.values())[end], QUANTITIES[0])):.3f}"
             for label, of_group in groups.items()
-            for arm in [list(of_group.values())[end]]
         )
         for end in (0, -1)
+    ]
+    loss = f"Median validation loss with the first: {ends[0]}; with the last: {ends[1]}."
+    return Chart(
+        "changes",
+        f"Validation loss with the first change: {ends[0]}; with the last: {ends[1]}",
+        "Each step to the right adds one change. A jump in a panel: that change made the "
+        "difference.",
+        caption,
+        f"{len(shown)} quantities by change. {loss}",
+        panels,
+        Axis(
+            "",
+            limits=(-0.5, len(changes) - 0.5),
+            ticks=tuple((float(i), words_of(change)) for i, change in enumerate(changes)),
+        ),
+        Axis("value"),
     )
-    alt = f"{len(shown)} quantities by change. Median validation loss with the first: "
-    alt += f"{first}; with the last: {last}."
-    return ReportFigure("changes", "What each change did", caption, alt, figure)
+
+
+def series_of(
+    quantity: Quantity,
+    changes: Sequence[str],
+    of_group: Mapping[str, Arm],
+    label: str,
+    look: Look,
+    aside: float,
+) -> list[Series]:
+    """The line through an arm's medians, and its runs, drawn a little aside."""
+    places = [float(changes.index(change)) for change in of_group]
+    values = [values_of(arm, quantity) for arm in of_group.values()]
+    dots = [
+        (place + aside, value)
+        for place, each in zip(places, values, strict=True)
+        for value in each
+        if math.isfinite(value)
+    ]
+    name = placement_words(label) if label in PLACEMENTS else label
+    line = Series(name, look, places, [median(each) for each in values], width=1.6)
+    points = Series(name, look, [x for x, _ in dots], [y for _, y in dots], kind="dots")
+    keys = (key_of(PLACEMENT, label),)
+    return [replace(line, keys=keys), replace(points, keys=keys)]
+
+
+def axis_of(quantity: Quantity, series: Sequence[Series]) -> Axis:
+    """The axis of a quantity: from 0, log where it spans much, or as wide as the values."""
+    values = [v for each in series for v in each.y if math.isfinite(v)]
+    if quantity.scale == "log" and values and 0 < 5 * min(values) < max(values):
+        return Axis(quantity.name, "log")
+    if quantity.scale == "from 0" and values:
+        return Axis(quantity.name, limits=(0.0, 1.08 * max(values) or 1.0))
+    return Axis(quantity.name)
 
 
 def groups_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, dict[str, Arm]]:

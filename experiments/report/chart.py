@@ -1,8 +1,9 @@
 """What a figure says, as data: one description that a page and a picture draw alike."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ from experiments.report.style import GREATEST, LEAST
 WORSE = 2.0  # a curve that widens a scale by this factor, against all others, may leave it
 DECADES = 4.0  # up to which a log scale shows everything
 PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
-MOST_COLUMNS = 3
 LABEL_GAP = 0.065  # between two labels beside their curves, in heights of a panel
 
 Limits = tuple[float, float]
@@ -46,11 +46,12 @@ class Series:
     label      what it is called; series of one label have one entry in a legend
     y          at each x the median over runs, or the only value; nan: not measured. Empty where
                two runs were measured: then `low` and `high` are their values
-    low, high  the range over runs; empty: one run
+    low, high  the range over runs; empty: one run. Of two runs of which one has ended, `high` is
+               nan
     runs       how many it is of
     keys       the names by which the legend of a page switches it off
     frame      the step at which it was measured, where a slider shows one step at a time
-    is_named   its label is beside its end
+    name       words beside its end; empty: none
     width      of the line
     """
 
@@ -64,14 +65,15 @@ class Series:
     runs: int = 1
     keys: tuple[str, ...] = ()
     frame: int | None = None
-    is_named: bool = False
+    name: str = ""
     width: float = 2.0
 
     @property
     def middle(self) -> list[float]:
-        """At each x: y, or the mean of the two values."""
+        """At each x: y, or half-way between the two values."""
+        pairs = zip(self.low, self.high, strict=True)
         return list(self.y) or [
-            (low + high) / 2 for low, high in zip(self.low, self.high, strict=True)
+            low if math.isnan(high) else (low + high) / 2 for low, high in pairs
         ]
 
     @property
@@ -84,8 +86,7 @@ class Series:
 class Cells:
     """A heat map. Row i of `values` and `texts` is at y[i].
 
-    x, y           middles of the columns and rows
-    x_edges        of the columns, one more than there are; empty: halfway between, see `edges`
+    x, y  middles of the columns and rows; their edges are halfway between
     """
 
     x: Sequence[float]
@@ -188,7 +189,8 @@ class Chart:
         """Its own title and those of its row and column."""
         of_row = self.rows[panel.row] if self.rows else ""
         of_column = self.columns[panel.column] if self.columns else ""
-        return ", ".join(filter(None, [of_row, of_column, panel.title]))
+        title = ", ".join(filter(None, [of_row, of_column, panel.title]))
+        return title[:1].upper() + title[1:]
 
     def axes(self, panel: Panel) -> tuple[Axis, Axis]:
         """The axes of a panel with their limits."""
@@ -294,8 +296,9 @@ def edges(places: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Arrow:
-    """Where a series leaves its panel, and how far it goes: `text` is that number.
+    """Where a series leaves its panel, and how far it goes: `text` says that number.
 
+    size   its distance from 0, on a log scale from 1
     level  from 0: arrows beside each other have their texts at different heights
     """
 
@@ -303,18 +306,20 @@ class Arrow:
     x: float
     is_up: bool
     text: str
+    size: float
     level: int = 0
 
 
 def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
-    """An arrow for each series that leaves a panel, at the top and at the bottom."""
-    found = [
-        arrow
-        for index, series in enumerate(panel.series)
-        for is_up in (True, False)
-        if (arrow := arrow_of(index, series, y, is_up)) is not None
-    ]
-    return stacked(found, x)
+    """An arrow for each arm that leaves a panel, at the top and at the bottom."""
+    by_arm: dict[object, Arrow] = {}
+    for index, series in enumerate(panel.series):
+        for is_up in (True, False):
+            arrow = arrow_of(index, series, y, is_up)
+            arm = (series.keys or series.label, series.frame, is_up)
+            if arrow and (arm not in by_arm or arrow.size > by_arm[arm].size):
+                by_arm[arm] = arrow
+    return stacked([*by_arm.values()], x)
 
 
 def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | None:
@@ -329,8 +334,10 @@ def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | Non
     beyond &= np.isfinite(values)
     if not beyond.any():
         return None
-    farthest = values[beyond].max() if is_up else values[beyond].min()
-    return Arrow(index, float(series.x[int(beyond.argmax())]), is_up, f"to {number(farthest)}")
+    farthest = float(values[beyond].max() if is_up else values[beyond].min())
+    size = abs(math.log(farthest)) if axis.scale == "log" else abs(farthest)
+    place = float(series.x[int(beyond.argmax())])
+    return Arrow(index, place, is_up, f"to {number(farthest)}", size)
 
 
 def stacked(found: Sequence[Arrow], axis: Axis) -> list[Arrow]:
@@ -358,27 +365,41 @@ def part(value: float, axis: Axis) -> float:
     return (value - low) / (high - low)
 
 
-def named_ends(panel: Panel, y: Axis) -> Iterator[tuple[int, float]]:
-    """Series whose labels are beside their ends, and how high the labels are, from 0 to 1.
+@dataclass(frozen=True)
+class Name:
+    """Words at the right of a panel.
 
-    The labels keep a gap; they move up or down for that as little as their order allows.
+    height  from 0 to 1
+    series  whose they are; None: of a reference
     """
-    ends = [
-        (min(1.0, max(0.0, part(last, y))), index)
+
+    text: str
+    height: float
+    series: int | None = None
+
+
+def names(panel: Panel, y: Axis) -> list[Name]:
+    """The names of series at their ends, and where there are any, those of references.
+
+    They keep a gap, and move up or down for it as little as their order allows.
+    """
+    found = [
+        Name(series.name, part(last, y), index)
         for index, series in enumerate(panel.series)
-        if series.is_named and (last := last_finite(series.middle)) is not None
+        if series.name and (last := last_finite(series.middle)) is not None
     ]
-    ends.sort()
+    if found:
+        found += [Name(r.label, part(r.y, y)) for r in panel.references if r.y is not None]
+    found.sort(key=lambda name: name.height)
     floor, heights = 0.0, []
-    for height, _ in ends:
-        heights.append(max(height, floor))
+    for name in found:
+        heights.append(max(min(name.height, 1.0), floor))
         floor = heights[-1] + LABEL_GAP
     ceiling = 1.0
-    for place in reversed(range(len(ends))):
+    for place in reversed(range(len(found))):
         heights[place] = min(heights[place], ceiling)
         ceiling = heights[place] - LABEL_GAP
-    for (_, index), height in zip(ends, heights, strict=True):
-        yield index, height
+    return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
 
 
 def last_finite(values: Sequence[float]) -> float | None:
@@ -387,31 +408,39 @@ def last_finite(values: Sequence[float]) -> float | None:
 
 
 def of_runs(
-    label: str, look: Look, runs: Sequence["pd.Series[float]"], **more: Any
+    label: str,
+    look: Look,
+    runs: Sequence["pd.Series[float]"],
+    is_over: Sequence[bool] = (),
+    **more: Any,
 ) -> Series | None:
     """A series over runs: the only value, the two values, or the median and the range.
 
-    A run that was not finite at an x counts as infinite in the median, and not in the range.
+    is_over  for each run, whether it diverged: then it counts as infinite after its last value.
+             Without that the median would improve where the worst run ends
+
     None without any number.
     """
-    table = pd.concat(list(runs), axis=1).sort_index()
+    table = pd.concat(list(runs), axis=1, keys=range(len(runs))).sort_index()
+    for column in itertools.compress(range(len(runs)), is_over):
+        last = table[column].last_valid_index()
+        table.loc[table.index > last if last is not None else slice(None), column] = np.inf
     finite = table.where(np.isfinite(table))
-    table = table[finite.notna().any(axis=1)]
-    finite = finite.loc[table.index]
+    has_any = finite.notna().any(axis=1)
+    table, finite = table[has_any], finite[has_any]
     if table.empty:
         return None
-    x = [float(place) for place in table.index]
-    low, high = finite.min(axis=1).tolist(), finite.max(axis=1).tolist()
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # inf - inf, where half of the runs are infinite, is nan
         middle = table.median(axis=1).tolist()
-    values: dict[str, Any] = {
-        1: {"y": middle},
-        2: {"low": low, "high": high},
-    }.get(table.shape[1], {"y": middle, "low": low, "high": high})
-    return dataclasses.replace(
-        Series(label, look, x, **values, runs=table.shape[1]),
-        **more,
-    )
+    low, high = finite.min(axis=1), finite.max(axis=1)
+    values: dict[str, Any] = {"y": middle, "low": low.tolist(), "high": high.tolist()}
+    if table.shape[1] == 1:
+        values = {"y": middle}
+    elif table.shape[1] == 2:
+        has_both = finite.notna().all(axis=1)
+        values = {"low": low.tolist(), "high": high.where(has_both).tolist()}
+    places = [float(place) for place in table.index]
+    return dataclasses.replace(Series(label, look, places, **values, runs=table.shape[1]), **more)
 
 
 def number(value: float) -> str:
@@ -422,13 +451,3 @@ def number(value: float) -> str:
     if size and not 1e-3 <= size < 1e5:
         return f"{value:.2g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
     return f"{value:,.0f}" if size >= 1e3 else f"{value:.3g}"
-
-
-def slide(steps: Sequence[int], most: int, at: Callable[[int], Iterable[Series]]) -> list[Series]:
-    """The series of a slider: those of at most `most` steps, the first and the last among them."""
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
-    return [
-        dataclasses.replace(series, frame=steps[index])
-        for index in chosen
-        for series in at(steps[index])
-    ]

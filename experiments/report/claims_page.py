@@ -14,13 +14,13 @@ from experiments.analysis.verdicts import (
     OPEN,
     OPPOSITE,
 )
+from experiments.analysis.words import join_words
 from experiments.machine.files import hide_home, write_atomically
 from experiments.report.board import Board, BoardClaim, Row, read_board
 from experiments.report.claim_figures import figure_of
 from experiments.report.forest import MARKS, described, draw_forest, strip_of
 from experiments.report.page import provenance, render_template
 from experiments.report.picture import Picture, draw_picture
-from experiments.report.words import join_words
 
 FORMATS = ("png", "svg")
 # Beside the words of a verdict, for the colour of its badge.

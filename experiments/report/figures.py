@@ -1,127 +1,166 @@
-"""The report's figures, each with a caption and a text for readers who do not see it."""
+"""The report's figures: what each says, how to read it, and its data."""
 
 import itertools
 import math
-import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis.arms import Arm, Layout, numeric, short_name
+from experiments.analysis.arms import Arm, Layout, numeric
+from experiments.analysis.findings import times_text
 from experiments.analysis.histories import NATS, History
-from experiments.analysis.numbers import Band, band, median
+from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import NOT_FINITE
-from experiments.analysis.scaling import MOST_ROWS, SCALED, Scaling, scalings
+from experiments.analysis.scaling import SCALED, Scaling, scalings
+from experiments.analysis.tuning import layout_at_best, tune
+from experiments.analysis.words import noun_of
 from experiments.report.changes import what_each_step_changed
+from experiments.report.chart import (
+    Axis,
+    Cells,
+    Chart,
+    ColourScale,
+    Panel,
+    Reference,
+    Series,
+    number,
+    of_runs,
+    percentile_limits,
+)
 from experiments.report.drawing import (
-    INK,
-    MOST_PANELS,
-    ONE_CROWDED,
-    ONE_PANEL,
-    TITLE_WIDTH,
-    AboveScale,
-    Line,
-    ReportFigure,
-    add_legend,
-    arms_with_data,
-    draw_band,
-    fit_for_panels,
-    format_number,
-    grid_cell,
-    is_crowded,
-    label_axes,
     left_out_note,
-    legend_key,
-    lines_of,
     name_extremes,
     plural,
     seeds_note,
-    share_scales,
-    side_by_side,
-    small_multiples,
-    title_panels,
     unit_note,
 )
-from experiments.report.lettering import fold
-from experiments.report.rates import rate_maps, rate_sensitivity
-from experiments.report.style import (
-    COLOURS,
-    GREATEST,
-    LEAST,
-    LEGEND,
-    MARKS,
-    log_if_wide,
-    loss_limits,
-    on_scale,
-    panels,
-    whole_numbers,
+from experiments.report.facets import (
+    CROWDED,
+    MOST_PANELS,
+    Facet,
+    Grid,
+    by_block,
+    each_alone,
+    facets_of,
+    fit_for_panels,
+    frames_of,
+    grid_of,
 )
+from experiments.report.palette import CATEGORIES, Look
+from experiments.report.rates import rate_maps, rate_sensitivity
+from experiments.report.style import loss_limits, on_scale
 from normscope.stats import Statistic, described, drawn
 
 GRAD_NORM = described("grad_norm")
+STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
+RATIO = Axis("last block / first block", "log")
+MOST_IN_ANSWER = 8  # arms in the figure that leads a page
+MOST_POINTS = 150  # of a training curve
+SAME = 0.01  # share by which values at a step may differ that are called the same
+
+# How to read a statistic over the blocks.
+READ = {
+    "activation_rms": "A rising line: each block adds to the residual stream. A flat line: a norm "
+    "sets the stream back to one size.",
+    "attention_entropy": "1: attention is spread evenly over all tokens it may see. Near 0: it "
+    "looks at a single token.",
+    "expert_max_load": "1: every expert gets its equal share of tokens. Higher: one gets more.",
+    "expert_entropy": "1: the experts share the tokens evenly. Lower: a few do most of the work.",
+    "token_cosine": "1: the block's output is alike for all tokens, so it tells them apart no "
+    "longer. 0: the tokens are unrelated.",
+    "stream_kurtosis": "3: values are spread as in a normal distribution. Far more: a few values "
+    "are huge.",
+    "angular_distance": "How far a block turns the residual stream: 0 not at all, 0.5 by a right "
+    "angle. Blocks that hardly turn it do little.",
+    "update_ratio": "By what share of its size one update changes a block's weights.",
+    "layer_drop": "How much the loss rises when this one block is left out. Near 0: the block does "
+    "little.",
+}
 
 
-def loss(layout: Layout) -> ReportFigure | None:
-    """Validation and training loss of each arm, and the loss of token frequencies alone."""
-    layout, unit = layout.thinned(MOST_PANELS), layout.unit
-    shown = arms_with_data(layout, with_losses)
-    if not shown:
+def answer(layout: Layout) -> Chart | None:
+    """All arms in one view: their losses, and the gradient norm of their blocks.
+
+    Where there are too many arms, each at its best learning rate; None where these are too many.
+    """
+    note = ""
+    if len(layout.by_key) > MOST_IN_ANSWER and len(tune(layout)) > 1:
+        layout, note = layout_at_best(layout), " Each arm at its best learning rate."
+    facets = [in_one_panel(facet) for facet in facets_of(layout)]
+    if len(facets) > MOST_IN_ANSWER:
         return None
-    figure, axes = small_multiples(layout)
-    share_scales(axes, x=True)
-    # Training losses were recorded in nats alone.
-    validation_only = is_crowded(layout) or unit.column != NATS.column
-    lines, stopped, final = [], [], []
-    for panel, line, arm, histories in shown:
-        is_over = [history.run.divergence == NOT_FINITE for history in histories]
-        values = band([history.losses(unit.column) for history in histories], is_over)
-        draw_band(axes[panel], values, line)
-        lines.append((axes[panel], line, arm, values.high))
-        if not validation_only:
-            smooth = [smoothed(history.losses("train_loss")) for history in histories]
-            training = band(smooth, is_over).thinned().median
-            axes[panel].plot(training.index, training, color=line.colour, alpha=0.45, linewidth=0.8)
-            lines.append((axes[panel], line, arm, training))
-        over = itertools.compress(histories, is_over)
-        stopped += [(axes[panel], history, line) for history in over]
-        final_loss = median(arm.final_losses())
-        final.append((final_loss, f"{arm.label}: {format_number(final_loss)}"))
-    histories_shown = [history for *_, histories in shown for history in histories]
-    frequencies = frequency_losses(histories_shown) if unit.column == NATS.column else []
-    for axis, value in itertools.product(axes, frequencies):
-        axis.axhline(value, color=INK, linestyle=":", linewidth=1)
-    curves = [history.losses(unit.column).tolist() for history in histories_shown]
-    axes[0].set_ylim(*loss_limits(curves, frequencies))
-    above = AboveScale()
-    for axis, line, arm, curve in lines:
-        above.mark(axis, arm.label, curve, line.colour)
-    for axis, history, line in stopped:
-        mark_divergence(axis, history, line)
-    title_panels(axes, layout, "step (updates made)", unit.axis)
-    whole_numbers(*axes)
-    handles: list[Any] = [legend_key(line) for line in lines_of(layout)]
-    if frequencies:
-        handles.append(Line2D([], [], color=INK, linestyle=":", label="token frequencies alone"))
-    if stopped:
-        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="not finite"))
-    add_legend(figure, [*handles, *above.handles()])
-    kinds = "Thick with marks: validation; thin: training, a running median."
-    if validation_only:
-        kinds = "Validation loss only."
-    caption = (
-        f"{seeds_note([arm for _, _, arm, _ in shown])} {kinds} A run that was not finite counts "
-        f"as infinite from then on ({plural(len(stopped), 'run')})."
-        f"{above.note()}{unit_note(unit)}{left_out_note(layout)}"
+    losses = [series for facet in facets for series in loss_series(facet, layout)]
+    tables = {facet.label: with_blocks(facet.arm) for facet in facets}
+    frames = frames_of([t for each in tables.values() for t in each], len(facets))
+    blocks = [s for f in facets for s in by_block(f, tables[f.label], frames)]
+    if not losses or not blocks:
+        return None
+    named = {series.label: series for series in reversed(losses)}
+    losses = [replace(s, name=s.label) if named.get(s.label) is s else s for s in losses]
+    left = Panel(losses, 0, 0, "Loss", references=token_frequencies(facets, layout))
+    right = Panel(
+        blocks,
+        *(0, 1, "Gradient norm by block"),
+        BLOCK,
+        Axis("gradient norm", "log"),
     )
-    alt = f"Loss against steps. Median validation loss at the end: {name_extremes(final)}."
-    return ReportFigure("loss", "Loss", caption, alt, figure)
+    return Chart(
+        "answer",
+        f"{title_of_losses(facets, layout)}{ratio_words(facets, frames)}",
+        "Left: a lower curve learns faster. Right: a flat line gives every block the same gradient;"
+        " move the slider to see it change.",
+        f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
+        f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{note}"
+        f"{unit_note(layout.unit)}",
+        f"Loss against steps, and gradient norm by block. {ends_of(facets)}",
+        [left, right],
+        STEP,
+        replace(Axis(layout.unit.axis), limits=limits_of_losses(facets, layout)),
+        widths=(3, 2),
+    )
+
+
+def in_one_panel(facet: Facet) -> Facet:
+    """An arm where all share a panel: under its whole name, with a dash for each other setting."""
+    return replace(facet, name=facet.label, look=facet.look.varied(facet.panel))
+
+
+def loss(layout: Layout) -> Chart | None:
+    """Training and validation loss of each arm, and the loss of token frequencies alone."""
+    layout = layout.thinned(MOST_PANELS)
+    facets, grid = facets_of(layout, with_losses), grid_of(layout)
+    if not facets:
+        return None
+    crowded = len(layout.colour_levels) > CROWDED
+    references = token_frequencies(facets, layout)
+    panels = [
+        Panel(
+            [s for f in facets if f.panel == index for s in loss_series(f, layout, crowded)],
+            *(place.row, place.column, place.title),
+            references=references,
+        )
+        for index, place in enumerate(grid.places)
+    ]
+    over = sum(h.run.divergence == NOT_FINITE for f in facets for h in f.arm.histories)
+    lines = "Line: training, a running median; dots: validation."
+    return Chart(
+        "loss",
+        title_of_losses(facets, layout),
+        "A lower curve has learned more. An arm at the dotted line knows only how frequent each "
+        "token is.",
+        f"{seeds_note([f.arm for f in facets])} {'Validation loss only.' if crowded else lines} "
+        f"A run that was not finite counts as infinite from then on ({plural(over, 'run')})."
+        f"{unit_note(layout.unit)}{left_out_note(layout)}",
+        f"Loss against steps. {ends_of(facets)}",
+        panels,
+        STEP,
+        replace(Axis(layout.unit.axis), limits=limits_of_losses(facets, layout)),
+        grid.rows,
+        grid.columns,
+    )
 
 
 def with_losses(arm: Arm) -> list[History]:
@@ -129,10 +168,29 @@ def with_losses(arm: Arm) -> list[History]:
     return [history for history in arm.histories if not history.losses(arm.unit.column).empty]
 
 
-def frequency_losses(histories: Sequence[History]) -> list[float]:
-    """The validation losses of token frequencies alone, one for each corpus."""
-    losses = {h.run.summary.corpus.unigram_validation_loss for h in histories}
-    return sorted(filter(None, losses))
+def loss_series(facet: Facet, layout: Layout, validation_only: bool = False) -> list[Series]:
+    """Training and validation losses of an arm, and where its runs were not finite."""
+    histories = with_losses(facet.arm)
+    if not histories:
+        return []
+    is_over = [history.run.divergence == NOT_FINITE for history in histories]
+    validation = of_runs(
+        *(facet.name, facet.look),
+        [history.losses(layout.unit.column) for history in histories],
+        is_over,
+        keys=facet.keys,
+    )
+    # Training losses were recorded in nats alone.
+    has_training = not validation_only and layout.unit.column == NATS.column
+    training = None
+    if has_training:
+        curves = [smoothed(history.losses("train_loss")) for history in histories]
+        training = of_runs(facet.name, facet.look, [thinned(c) for c in curves], is_over)
+    if training is not None:
+        training = replace(training, keys=facet.keys)
+        validation = validation and replace(validation, kind="dots")
+    stopped = [at_last(h, facet) for h in itertools.compress(histories, is_over)]
+    return [series for series in (training, validation, *stopped) if series is not None]
 
 
 def smoothed(series: pd.Series) -> pd.Series:
@@ -149,329 +207,464 @@ def smoothed(series: pd.Series) -> pd.Series:
     return smooth
 
 
-def mark_divergence(axis: Axes, history: History, line: Line) -> None:
-    """Draw a cross at a run's last finite training loss, at most at the upper edge of the panel."""
+def thinned(series: pd.Series) -> pd.Series:
+    """At most MOST_POINTS of a curve, the first and the last among them."""
+    if len(series) <= MOST_POINTS:
+        return series
+    return series.iloc[np.linspace(0, len(series) - 1, MOST_POINTS).round().astype(int)]
+
+
+def at_last(history: History, facet: Facet) -> Series | None:
+    """A cross at a run's last finite training loss."""
     losses = history.losses("train_loss")
     losses = losses[np.isfinite(losses)]
-    if not losses.empty:
-        height = min(float(losses.iloc[-1]), axis.get_ylim()[1])
-        axis.plot(losses.index[-1], height, "x", color=line.colour, markersize=7, clip_on=False)
+    if losses.empty:
+        return None
+    cross = replace(facet.look, mark="X")
+    return Series(
+        "not finite", cross, [losses.index[-1]], [losses.iloc[-1]], kind="dots", keys=facet.keys
+    )
 
 
-def stacked(tables: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, layers, and the median over runs (steps, layers) of tables of steps x layers."""
-    steps = np.array(sorted(set().union(*(table.index for table in tables))))
-    layers = np.array(sorted(set().union(*(table.columns for table in tables))))
-    values = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])
-    finite = np.isfinite(values)
-    medians = np.full(values.shape[1:], np.nan)
-    measured = finite.any(axis=0)  # nanmedian warns about columns without a number
-    medians[measured] = np.nanmedian(np.where(finite, values, np.nan)[:, measured], axis=0)
-    return steps, layers, medians
+def token_frequencies(facets: Sequence[Facet], layout: Layout) -> list[Reference]:
+    """The validation losses of token frequencies alone, one for each corpus."""
+    runs = [history.run for facet in facets for history in facet.arm.histories]
+    losses = {run.summary.corpus.unigram_validation_loss for run in runs}
+    shown = sorted(filter(None, losses)) if layout.unit.column == NATS.column else []
+    return [Reference("token frequencies alone", y=level) for level in shown]
+
+
+def limits_of_losses(facets: Sequence[Facet], layout: Layout) -> tuple[float, float]:
+    """The part of the scale in which the losses can be compared."""
+    histories = [history for facet in facets for history in facet.arm.histories]
+    levels = [reference.y or 0.0 for reference in token_frequencies(facets, layout)]
+    return loss_limits([h.losses(layout.unit.column).tolist() for h in histories], levels)
+
+
+def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
+    """Which arm ends lowest, and which highest."""
+    ends = [
+        (loss, f"{f.label} ends at {ends_text(f.arm.final_losses())}")
+        for f in facets
+        if not math.isnan(loss := median(f.arm.final_losses()))
+    ]
+    if not ends or not layout.unit.comparable:
+        return "Loss, step by step"
+    best, worst = min(ends)[1], max(ends)[1].replace(" ends at", " at")
+    return f"{best} {layout.unit.name}" + ("" if len(ends) == 1 else f", {worst}")
+
+
+def ends_text(losses: Sequence[float]) -> str:
+    """The losses of one or two runs, the median of more."""
+    shown = sorted(losses) if len(losses) < 3 else [median(losses)]
+    texts = ["infinity (diverged)" if math.isinf(loss) else loss_text(loss, 2) for loss in shown]
+    return " and ".join(dict.fromkeys(texts))
+
+
+def ends_of(facets: Sequence[Facet]) -> str:
+    """The losses at the end, for readers who do not see them."""
+    ends = [(median(f.arm.final_losses()), f.label) for f in facets]
+    words = [(end, f"{label}: {number(end)}") for end, label in ends]
+    return f"Median validation loss at the end: {name_extremes(words)}."
 
 
 def with_blocks(arm: Arm) -> list[pd.DataFrame]:
     """Gradient norms by block of the runs that have them."""
-    return [on_scale(history.blocks) for history in arm.histories if not history.blocks.empty]
+    tables = [on_scale(history.blocks) for history in arm.histories if not history.blocks.empty]
+    return [table.where(np.isfinite(table) & (table > 0)) for table in tables]
 
 
-def gradients_by_layer(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
-    """Gradient norm of each block at three steps, arms side by side on one scale."""
-    if not any(map(with_blocks, arms)):
+def gradients_by_layer(layout: Layout) -> Chart | None:
+    """Gradient norm of each block, at the steps of a slider."""
+    layout = layout.thinned(MOST_PANELS)
+    facets, grid = facets_of(layout, with_blocks), grid_of(layout)
+    if not facets:
         return None
-    layout, note = fit_for_panels(layout)
-    figure, panels_of_arms = side_by_side(layout)
-    axes = [axis for axis, _ in panels_of_arms]
-    share_scales(axes)
-    at_start, has_trained = [], False
-    for axis, arm in panels_of_arms:
-        tables = with_blocks(arm)
-        if not tables:
-            continue
-        steps = np.array(sorted(set().union(*(table.index for table in tables))))
-        three = dict.fromkeys(int(step) for step in (steps[0], steps[len(steps) // 2], steps[-1]))
-        has_trained |= len(three) > 1
-        for index, step in enumerate(three):
-            rows = pd.DataFrame([table.loc[step] for table in tables if step in table.index])
-            rows = rows.where(np.isfinite(rows) & (rows > 0))
-            line = Line(step, f"step {step}", COLOURS[index], MARKS[index])
-            draw_band(axis, Band(rows.median(), rows.min(), rows.max()), line)
-            if index == 0 and rows.shape[1]:
-                first, last = map(float, rows.median().iloc[[0, -1]])
-                change = f"from {format_number(first)} to {format_number(last)}"
-                at_start.append((last / first, f"{arm.label} {change}"))
-    log_if_wide(*axes)
-    label_axes(axes, "block", GRAD_NORM.axis)
-    names = ["initialisation"]
-    if has_trained:
-        names = ["first logged step", "middle step", "last step"]
-    add_legend(
-        figure,
-        [legend_key(Line(None, name, COLOURS[i], MARKS[i])) for i, name in enumerate(names)],
+    tables = {facet.keys: with_blocks(facet.arm) for facet in facets}
+    frames = frames_of([t for each in tables.values() for t in each], len(facets))
+    return Chart(
+        "gradients_by_layer",
+        ratio_words(facets, frames, opening="") or "Gradient norm by block",
+        "A flat line: every block gets the same gradient. Move the slider to see how training "
+        "changes it.",
+        f"{GRAD_NORM.axis}, before clipping, on one scale. {seeds_note([f.arm for f in facets])}"
+        f"{left_out_note(layout)}",
+        f"Gradient norm by block. Last block over the first at step {frames[-1]}: "
+        f"{name_extremes(ratios_at(facets, frames[-1]))}.",
+        blocks_panels(facets, grid, tables, frames),
+        BLOCK,
+        Axis("gradient norm", "log"),
+        grid.rows,
+        grid.columns,
     )
-    caption = f"Before clipping, on one scale. {seeds_note(arms)}{note}"
-    alt = f"Gradient norm by block. First to last block at the start: {name_extremes(at_start)}."
-    return ReportFigure("gradients_by_layer", GRAD_NORM.title, caption, alt, figure)
 
 
-def gradient_maps(layout: Layout, arms: Sequence[Arm]) -> ReportFigure | None:
-    """Gradient norm over layers and steps, every arm on one colour scale."""
-    if not any(len(table) > 1 for arm in arms for table in with_blocks(arm)):
-        return None
-    layout, note = fit_for_panels(layout)
-    figure, panels_of_arms = side_by_side(layout)
-    axes = [axis for axis, _ in panels_of_arms]
-    maps = {
-        id(axis): stacked(tables) for axis, arm in panels_of_arms if (tables := with_blocks(arm))
-    }
-    values = np.concatenate(
-        [medians[np.isfinite(medians) & (medians > 0)] for *_, medians in maps.values()]
-    )
-    if not values.size:
-        return None
-    norm = LogNorm(values.min(), values.max()) if values.min() < values.max() else None
-    mesh = None
-    for axis in axes:
-        axis.grid(False)
-        axis.set_facecolor("0.6")
-        if id(axis) not in maps:
-            continue
-        steps, layers, medians = maps[id(axis)]
-        mesh = axis.pcolormesh(
-            edges(steps),
-            np.append(layers, layers[-1] + 1) - 0.5,
-            np.ma.masked_where(~(medians > 0), medians).T,
-            norm=norm,
-            cmap="viridis",
-            rasterized=True,
+def blocks_panels(
+    facets: Sequence[Facet],
+    grid: Grid,
+    tables: dict[tuple[str, ...], list[pd.DataFrame]],
+    frames: Sequence[int],
+) -> list[Panel]:
+    """A panel for each place that has arms, each arm a series at each step."""
+    return [
+        Panel(
+            [s for f in inside for s in by_block(f, tables[f.keys], frames)],
+            *(place.row, place.column, place.title),
         )
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=5))
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
-    if mesh is not None:
-        rows = grid_cell(axes[0]).get_gridspec().nrows
-        figure.colorbar(
-            mesh,
-            ax=axes,
-            label=textwrap.fill(GRAD_NORM.axis, 27),
-            aspect=20 * rows,  # as wide beside many rows as beside one
+        for index, place in enumerate(grid.places)
+        if (inside := [facet for facet in facets if facet.panel == index])
+    ]
+
+
+def ratio_of(facet: Facet, step: int) -> float:
+    """Last block's gradient norm over the first's at a step: the median of the runs' ratios.
+
+    Of two runs it is the ratio nearer to 1, which both reach, and 1 where they differ in direction.
+    """
+    tables = [table for table in with_blocks(facet.arm) if step in table.index]
+    rows = [table.loc[step].to_numpy(dtype=float) for table in tables if table.shape[1] > 1]
+    ratios = [float(row[-1] / row[0]) for row in rows]
+    ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
+    if len(ratios) == 2:
+        return min(ratios) if min(ratios) > 1 else max(ratios) if max(ratios) < 1 else 1.0
+    return median(ratios)
+
+
+def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
+    """The ratio of each arm, with words."""
+    ratios = [(ratio_of(facet, step), facet.label) for facet in facets]
+    return [(ratio, f"{label} {number(ratio)}") for ratio, label in ratios]
+
+
+def ratio_words(facets: Sequence[Facet], frames: Sequence[int], opening: str = "; ") -> str:
+    """At which arm and step the last and the first block differ most; empty without ratios."""
+    found = [
+        (abs(math.log(ratio)), ratio, facet.label, step)
+        for facet in facets
+        for step in frames
+        if (ratio := ratio_of(facet, step)) > 0
+    ]
+    if not found:
+        return ""
+    _, ratio, label, step = max(found)
+    if 0.5 < ratio < 2:
+        return (
+            f"{opening}first and last blocks get gradients that differ by less than a factor of 2"
         )
-    label_axes(axes, "step (updates made)", "block")
-    caption = (
-        "One colour scale for all arms; grey: not measured or not finite. "
-        f"{seeds_note(arms, 'Median')}{note}"
+    larger, smaller = ("last", "first") if ratio > 1 else ("first", "last")
+    times = times_text(max(ratio, 1 / ratio))
+    return (
+        f"{opening}{label}: the {larger} block gets {times} the {smaller}'s gradient at step {step}"
     )
-    alt = (
+
+
+def gradient_maps(layout: Layout) -> Chart | None:
+    """Gradient norm over steps and blocks, every arm on one colour scale."""
+    layout, note = fit_for_panels(layout)
+    facets = facets_of(layout, lambda arm: [t for t in with_blocks(arm) if len(t) > 1])
+    if not facets:
+        return None
+    maps = [cells_of(facet) for facet in facets]
+    values = np.concatenate([np.ravel(np.array(cells.values)) for cells in maps])
+    grid = each_alone(facets, layout)
+    limits = percentile_limits(values, "log")
+    highest, where = max(
+        peak_of(cells, facet.label) for cells, facet in zip(maps, facets, strict=True)
+    )
+    return Chart(
+        "gradient_maps",
+        f"The largest gradient norm of a block is {number(highest)}: {where}",
+        "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
+        "bright row: that block gets most of the gradient.",
+        "One colour scale for all arms, from the 1st to the 99th percentile; grey: not measured or "
+        f"not finite. {middle_note([f.arm for f in facets])} Before clipping.{note}",
         f"Heat maps of the gradient norm by block and step for {plural(len(maps), 'arm')}, on one "
-        f"scale from {format_number(float(values.min()))} to {format_number(float(values.max()))}."
+        f"scale from {number(limits[0])} to {number(limits[1])}.",
+        [
+            Panel((), place.row, place.column, place.title, cells=cells)
+            for place, cells in zip(grid.places, maps, strict=True)
+        ],
+        STEP,
+        BLOCK,
+        colours=ColourScale(GRAD_NORM.axis, limits, "log", "little gradient", "much gradient"),
     )
-    return ReportFigure("gradient_maps", "Gradient norm through training", caption, alt, figure)
 
 
-def edges(steps: np.ndarray) -> np.ndarray:
-    """The edges of the map's columns: halfway between neighbouring steps."""
-    inner = (steps[1:] + steps[:-1]) / 2
-    return np.concatenate([[steps[0] - 0.5], inner, [steps[-1] + 0.5]])
+def middle_note(arms: Sequence[Arm]) -> str:
+    """What a cell shows, which has room for one number."""
+    most = max(len(arm.histories) for arm in arms)
+    if most == 1:
+        return "One run per arm."
+    return f"{'Mean of two runs' if most == 2 else 'Median over the runs'} of each arm."
 
 
-def gradient_ratio(layout: Layout) -> ReportFigure | None:
+def cells_of(facet: Facet) -> Cells:
+    """The median gradient norm over runs by step and block."""
+    tables = [thinned_rows(table) for table in with_blocks(facet.arm)]
+    steps = sorted(set().union(*(table.index for table in tables)))
+    layers = sorted(set().union(*(table.columns for table in tables)))
+    values = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])
+    medians = np.full(values.shape[1:], np.nan)
+    measured = np.isfinite(values).any(axis=0)  # nanmedian warns about columns without a number
+    medians[measured] = np.nanmedian(values[:, measured], axis=0)
+    blocks = [float(layer) + 1 for layer in layers]
+    return Cells([float(step) for step in steps], blocks, medians.T.tolist(), keys=facet.keys)
+
+
+def thinned_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS steps of a table."""
+    places = np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int)
+    return table.iloc[places]
+
+
+def peak_of(cells: Cells, label: str) -> tuple[float, str]:
+    """The greatest value of a map, and where it is."""
+    values = np.nan_to_num(np.array(cells.values), nan=-np.inf)
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    where = f"{label}, block {cells.y[row]:g}, step {cells.x[column]:g}"
+    return float(values[row, column]), where
+
+
+def gradient_ratio(layout: Layout) -> Chart | None:
     """Last block's gradient norm over the first's, through training."""
     layout = layout.thinned(MOST_PANELS)
-    shown = arms_with_data(
+    facets = facets_of(
         layout, lambda arm: [t for t in with_blocks(arm) if len(t) > 1 and t.shape[1] > 1]
     )
-    if not shown:
+    if not facets:
         return None
-    figure, axes = small_multiples(layout)
-    share_scales(axes, x=True)
-    final = []
-    for panel, line, arm, tables in shown:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ratios = [table.iloc[:, -1] / table.iloc[:, 0] for table in tables]
-        values = band([on_scale(ratio[np.isfinite(ratio) & (ratio > 0)]) for ratio in ratios])
-        draw_band(axes[panel], values, line, most_marks=8)
-        if not values.median.empty:
-            final_ratio = float(values.median.iloc[-1])
-            final.append((final_ratio, f"{arm.label} {format_number(final_ratio)}"))
-    for axis in axes:
-        axis.axhline(1, color=INK, linestyle=":", linewidth=1)
-    log_if_wide(*axes)
-    whole_numbers(*axes)
-    title_panels(axes, layout, "step (updates made)", "last block / first block")
-    add_legend(figure, [legend_key(line) for line in lines_of(layout)])
-    caption = (
-        "Above 1 the last block gets the larger gradient, below 1 the first. "
-        f"{seeds_note([arm for _, _, arm, _ in shown])}{left_out_note(layout)}"
+    grid = grid_of(layout)
+    panels = [
+        Panel(
+            [s for f in facets if f.panel == index if (s := ratio_series(f)) is not None],
+            *(place.row, place.column, place.title),
+            references=[Reference("as large", y=1.0)],
+        )
+        for index, place in enumerate(grid.places)
+    ]
+    steps = sorted({int(step) for f in facets for t in with_blocks(f.arm) for step in t.index})
+    return Chart(
+        "gradient_ratio",
+        ratio_words(facets, steps, opening="") or "Last block against the first",
+        "Above 1 the last block gets the larger gradient, below 1 the first.",
+        f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
+        "Gradient norm of the last block over the first's; at the last step: "
+        f"{name_extremes(ratios_at(facets, steps[-1]))}.",
+        panels,
+        STEP,
+        RATIO,
+        grid.rows,
+        grid.columns,
     )
-    alt = "Gradient norm of the last block over the first's; at the last step: "
-    alt += f"{name_extremes(final)}."
-    return ReportFigure("gradient_ratio", "Last block against the first", caption, alt, figure)
 
 
-def scaling(layout: Layout, factor: str) -> ReportFigure | None:
+def ratio_series(facet: Facet) -> Series | None:
+    """The ratio of an arm by step."""
+    tables = [t for t in with_blocks(facet.arm) if t.shape[1] > 1]
+    ratios = [on_scale(table.iloc[:, -1] / table.iloc[:, 0]) for table in tables]
+    curves = [thinned(ratio[np.isfinite(ratio) & (ratio > 0)]) for ratio in ratios]
+    return of_runs(facet.name, facet.look, curves, keys=facet.keys)
+
+
+def scaling(layout: Layout, factor: str) -> Chart | None:
     """Gradient norms against a swept number, log-log, with fitted slopes."""
     found = scalings(layout, factor)
     titles = [title for title in SCALED if any(s.quantity == title for s in found)]
-    rows = list(dict.fromkeys(s.panel for s in found))
     if not titles:
         return None
-    has_one_line = layout.colour_factor == factor
-    crowded = is_crowded(layout) and not has_one_line
-    size = (3.6, 4.6) if crowded else (3.3, 3.2)
-    if len(titles) == 1:
-        size = ONE_CROWDED if crowded else ONE_PANEL
-    figure, axes = panels(len(rows), len(titles), size)
-    for moment in ("initialisation", "end"):  # they differ too much for one scale
-        share_scales(
-            [axis for index, axis in enumerate(axes) if moment in titles[index % len(titles)]]
-        )
-    inner = layout.without(factor).thinned(MOST_ROWS)
-    styles = [Line(None, "all runs", COLOURS[0], MARKS[0])] if has_one_line else lines_of(layout)
-    for index, axis in enumerate(axes):
-        panel, title = rows[index // len(titles)], titles[index % len(titles)]
-        panel_title = inner.panel_title(panel)
-        axis.set_title(f"{title}\n{fold(panel_title, TITLE_WIDTH)}".rstrip())
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        for line in styles:
-            for s in found:
-                is_of_line = has_one_line or s.level == line.level
-                if (s.panel, s.quantity) != (panel, title) or not is_of_line:
-                    continue
-                points = np.clip(s.y, LEAST, GREATEST)
-                axis.plot(s.x, points, line.mark, color=line.colour, markersize=4, alpha=0.6)
-                if s.fit is not None:
-                    ends = np.array([min(s.x), max(s.x)])
-                    label = f"{s.fit.slope:+z.2f}"
-                    if not (crowded or math.isnan(s.fit.low)):
-                        label += f" ({s.fit.low:+z.2f}, {s.fit.high:+z.2f})"
-                    style = line.style | {"markersize": 3.5}
-                    heights = np.clip(s.fit.at(ends), LEAST, GREATEST)
-                    axis.plot(ends, heights, linewidth=1.4, label=label, **style)
-        ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(
-                title="slope" if crowded else "slope (95 %)",
-                title_fontsize=8,
-                fontsize=7 if crowded else 8,
-                ncols=3 if crowded else 1,
-                loc="upper left",
-                **LEGEND,
+    rows = list(dict.fromkeys(s.panel for s in found))
+    inner = layout.without(factor)
+    looks = dict(zip(layout.colour_levels, [f.look for f in first_of_each(layout)], strict=False))
+    noun = noun_of(factor)
+    ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
+    panels = []
+    for row, (panel, title) in enumerate(itertools.product(rows, titles)):
+        inside = [s for s in found if (s.panel, s.quantity) == (panel, title)]
+        moment = title.partition(", ")[2]
+        series = [
+            one for s in inside for one in scaling_series(s, looks.get(s.level, CATEGORIES[0]))
+        ]
+        name = ", ".join(filter(None, [title, inner.panel_title(panel)]))
+        panels.append(
+            Panel(
+                series,
+                *(*divmod(row, 2), name),
+                y=Axis(f"gradient norm of a block, {moment}", "log"),
             )
-        axis.tick_params(labelleft=True)
-        low, high = span([s for s in found if s.quantity.split()[-1] == title.split()[-1]])
-        room = (high / low) ** 0.75  # for the panel's legend
-        axis.set_ylim(low / 1.3, min(high * 1.3 * room, 1e50 * GREATEST))
-    name = short_name(factor)
-    label_axes(axes, name, "gradient norm of a block")
-    add_legend(figure, [legend_key(line) for line in styles])
-    caption = (
-        "Every run is a point; lines are least-squares fits in log-log, each with its slope"
-        + ("." if crowded else " and, in brackets, the slope's 95 % confidence interval, assuming ")
-        + ("" if crowded else "independent errors of equal spread.")
-    )
+        )
     misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
+    miss = ""
     if misses:
-        miss, run = max(misses)
-        caption += f" The run farthest from its line ({run}) differs from it by a factor of "
-        caption += f"{miss:,.3g}."
-    caption += left_out_note(inner)
+        factor_of, run = max(misses)
+        miss = f" The run farthest from its line ({run}) differs from it by a factor of "
+        miss += f"{factor_of:,.3g}."
     fits = [
         [(s.fit.slope, f"{s.label}: {s.fit}") for s in found if s.fit and s.quantity == title]
         for title in titles
     ]
-    slopes = [
-        f"{title}, {name_extremes(described)}"
-        for title, described in zip(titles, fits, strict=True)
-        if described
-    ]
-    alt = f"Gradient norms against {name} on log scales. " + "; ".join(slopes) + "."
-    return ReportFigure(f"scaling_{name}", f"Scaling with {name}", caption, alt, figure)
+    slopes = [f"{t}, {name_extremes(each)}" for t, each in zip(titles, fits, strict=True) if each]
+    return Chart(
+        f"scaling_{factor.rpartition('.')[2]}",
+        scaling_title(found, noun),
+        "On these axes a power law is a straight line, and its slope is the exponent: -0.50 falls "
+        "as one over the square root.",
+        "Every run is a point; lines are least-squares fits in log-log. Beside each is its slope "
+        "and, in brackets, the 95 % confidence interval, assuming independent errors of equal "
+        f"spread.{miss}{left_out_note(inner)}",
+        f"Gradient norms against {noun} on log scales. " + "; ".join(slopes) + ".",
+        panels,
+        Axis(noun, "log", ticks=tuple((float(tick), f"{tick:g}") for tick in ticks)),
+        Axis("gradient norm of a block", "log"),
+    )
 
 
-def span(found: Sequence[Scaling]) -> tuple[float, float]:
-    """The least and the greatest value among the points and the ends of the lines."""
-    values = [y for s in found for y in s.y]
-    for s in found:
-        if s.fit is not None:
-            values += s.fit.at(np.array([min(s.x), max(s.x)])).tolist()
-    shown = [min(max(value, LEAST), GREATEST) for value in values]
-    return min(shown), max(shown)
+def first_of_each(layout: Layout) -> list[Facet]:
+    """The first arm of each colour."""
+    facets = {facet.keys[0]: facet for facet in reversed(facets_of(layout))}
+    return list(reversed(facets.values()))
 
 
-def inside(layout: Layout, statistic: Statistic) -> ReportFigure | None:
-    """A probed statistic by layer, at the first and the last probe."""
-    stat = statistic.name
+def scaling_series(found: Scaling, look: Look) -> list[Series]:
+    """The runs as points, and the fitted line with its slope."""
+    points = Series(found.label, look, found.x, list(on_scale(pd.Series(found.y))), kind="dots")
+    if found.fit is None:
+        return [points]
+    ends = np.array([min(found.x), max(found.x)])
+    slope = f"{found.fit.slope:+z.2f}"
+    if not math.isnan(found.fit.low):
+        slope += f" ({found.fit.low:+z.2f}, {found.fit.high:+z.2f})"
+    heights = on_scale(pd.Series(found.fit.at(ends)))
+    line = Series(found.label, look, ends.tolist(), list(heights), name=slope, width=1.6)
+    return [line, points]
+
+
+def scaling_title(found: Sequence[Scaling], noun: str) -> str:
+    """The steepest law."""
+    fits = [(abs(s.fit.slope), s) for s in found if s.fit is not None]
+    if not fits:
+        return f"Gradient norms against {noun}"
+    steepest = max(fits, key=lambda item: item[0])[1]
+    assert steepest.fit is not None
+    verb = "grows" if steepest.fit.slope > 0 else "falls"
+    return (
+        f"{steepest.label}: the gradient norm of the {steepest.quantity} {verb} as the power "
+        f"{steepest.fit.slope:+z.2f} of {noun}"
+    )
+
+
+def inside(layout: Layout, statistic: Statistic) -> Chart | None:
+    """A probed statistic over the blocks, at the probes of a slider."""
 
     def probed(arm: Arm) -> list[pd.DataFrame]:
-        return [on_scale(h.probes[stat]) for h in arm.histories if stat in h.probes]
+        tables = [h.probes[statistic.name] for h in arm.histories if statistic.name in h.probes]
+        return [on_scale(table.where(np.isfinite(table))) for table in tables]
 
-    whole = layout
-    layout = whole.where(lambda arm: bool(probed(arm)))
+    whole, layout = layout, layout.where(lambda arm: bool(probed(arm)))
     without = len(whole.panels) - len(layout.panels)
     layout = layout.thinned(MOST_PANELS)
-    shown = arms_with_data(layout, probed)
-    if not shown:
+    facets, grid = facets_of(layout, probed), grid_of(layout)
+    if not facets:
         return None
-    figure, axes = small_multiples(layout)
-    share_scales(axes)
-    at_last_probe = []
-    probed_once = all(len(table) == 1 for *_, tables in shown for table in tables)
-    last_only = probed_once or is_crowded(layout)
-    probes: dict[int, Any] = {-1: {}} if last_only else {0: {"linestyle": "--"}, -1: {}}
-    for panel, line, arm, tables in shown:
-        for row, style in probes.items():
-            rows = pd.DataFrame([table.iloc[row] for table in tables])
-            rows = rows.where(np.isfinite(rows))
-            values = Band(rows.median(), rows.min(), rows.max())
-            draw_band(axes[panel], values, line, **style)
-        if not values.median.empty:
-            first, last = map(float, values.median.iloc[[0, -1]])
-            change = f"from {format_number(first)} to {format_number(last)}"
-            at_last_probe.append((last, f"{arm.label} {change}"))
-    whole_numbers(*axes)
-    if statistic.scale == "log":
-        log_if_wide(*axes)
-    title_panels(axes, layout, "block", statistic.axis)
-    handles = [legend_key(line) for line in lines_of(layout)]
-    if not last_only:
-        handles += [
-            Line2D([], [], color=INK, linestyle="--", label="first probe"),
-            Line2D([], [], color=INK, label="last probe"),
-        ]
-    add_legend(figure, handles)
-    caption = f"{seeds_note([arm for _, _, arm, _ in shown])}{left_out_note(layout)}"
+    tables = {facet.keys: probed(facet.arm) for facet in facets}
+    frames = frames_of([t for each in tables.values() for t in each], len(facets))
+    note = ""
+    if len(frames) > 1 and are_alike(facets, tables, frames[0]):
+        note = f" At step {frames[0]} all arms have the same values, which are left out."
+        frames = frames[1:]
+    if len(frames) == 1:
+        note += f" Measured at step {frames[0]}."
     if without:
-        caption += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
-        caption += "left out."
-    if last_only:
-        caption += " Measured at the end only." if probed_once else " Only the last probe is shown."
-    alt = (
-        f"{statistic.title}. First to last block at the last probe, {statistic.words}: "
-        f"{name_extremes(at_last_probe)}."
+        note += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
+        note += "left out."
+    panels = blocks_panels(facets, grid, tables, frames)
+    ends = ends_by_block(panels, facets, frames[-1])
+    return Chart(
+        statistic.name,
+        title_of_statistic(statistic, panels, facets, frames[-1]),
+        READ.get(statistic.name, "One point for each block; the first block is on the left."),
+        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{left_out_note(layout)}{note}",
+        f"{statistic.title}. First to last block at step {frames[-1]}, {statistic.words}: "
+        f"{name_extremes(ends)}.",
+        panels,
+        BLOCK,
+        Axis(statistic.words.partition(";")[0], statistic.scale),
+        grid.rows,
+        grid.columns,
     )
-    return ReportFigure(stat, statistic.title, caption, alt, figure)
 
 
-Maker = Callable[[], ReportFigure | None]
+def are_alike(
+    facets: Sequence[Facet], tables: dict[tuple[str, ...], list[pd.DataFrame]], step: int
+) -> bool:
+    """Whether several arms have the same values at a step, within SAME."""
+    rows = [[t.loc[step].to_numpy() for t in tables[f.keys] if step in t.index] for f in facets]
+    means = [np.mean(each, axis=0) for each in rows if each]
+    if len(means) < 2 or len({len(mean) for mean in means}) > 1:
+        return False
+    return all(bool(np.allclose(mean, means[0], rtol=SAME, atol=0)) for mean in means[1:])
+
+
+def last_series(
+    panels: Sequence[Panel], facets: Sequence[Facet], frame: int
+) -> list[tuple[Facet, Series]]:
+    """Each arm with its series at a step."""
+    by_keys = {s.keys: s for panel in panels for s in panel.series if s.frame == frame}
+    return [(facet, by_keys[facet.keys]) for facet in facets if facet.keys in by_keys]
+
+
+def ends_by_block(
+    panels: Sequence[Panel], facets: Sequence[Facet], frame: int
+) -> list[tuple[float, str]]:
+    """First and last block of each arm at a step, with words."""
+    return [
+        (s.middle[-1], f"{f.label} from {number(s.middle[0])} to {number(s.middle[-1])}")
+        for f, s in last_series(panels, facets, frame)
+    ]
+
+
+def title_of_statistic(
+    statistic: Statistic, panels: Sequence[Panel], facets: Sequence[Facet], frame: int
+) -> str:
+    """Where the statistic is greatest and least at the last probe."""
+    values = [
+        (value, f"{facet.label}, block {block:g}")
+        for facet, series in last_series(panels, facets, frame)
+        for block, value in zip(series.x, series.middle, strict=True)
+        if math.isfinite(value)
+    ]
+    words = statistic.words.partition(";")[0]
+    words = words[:1].upper() + words[1:]
+    if not values:
+        return f"{words} by block"
+    (low, where_low), (high, where_high) = min(values), max(values)
+    return (
+        f"{words} at step {frame}: highest {number(high)} ({where_high}), lowest {number(low)} "
+        f"({where_low})"
+    )
+
+
+Maker = Callable[[], Chart | None]
 
 
 def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
-    """Functions that draw a figure, in the order of the page; None where its data is missing."""
+    """Functions that make a figure, in the order of the page; None where its data is missing.
+
+    Where learning rates vary, the page begins with them: no other figure has all arms fairly.
+    """
     sizes = [
         name
         for name in layout.factors
         if name.startswith("model.") and len(numeric(layout.levels[name])) > 1
     ]
     return [
+        partial(rate_maps, layout),
+        partial(answer, layout),
         partial(what_each_step_changed, layout, arms),
         partial(loss, layout),
-        partial(gradients_by_layer, layout, arms),
-        partial(gradient_maps, layout, arms),
+        partial(gradients_by_layer, layout),
+        partial(gradient_maps, layout),
         partial(gradient_ratio, layout),
         *(partial(scaling, layout, name) for name in sizes),
-        partial(rate_maps, layout),
         partial(rate_sensitivity, layout),
         *(partial(inside, layout, statistic) for statistic in drawn()),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from experiments.report.chart import Axis, Cells, Chart, Panel, Series, arrows, edges, named_ends
+from experiments.report.chart import Axis, Cells, Chart, Panel, Series, arrows, edges, names
 
 DIGITS = 5  # of a number on a page; more could not be seen
 
@@ -57,7 +57,7 @@ def panel_of(chart: Chart, panel: Panel) -> dict[str, Any]:
         "references": [asdict(reference) for reference in panel.references],
         "regions": [asdict(region) for region in panel.regions],
         "arrows": [asdict(arrow) for arrow in arrows(panel, x, y)],
-        "names": [{"series": index, "height": height} for index, height in named_ends(panel, y)],
+        "names": [asdict(name) for name in names(panel, y)],
     }
 
 
@@ -77,6 +77,7 @@ def series_of(series: Series) -> dict[str, Any]:
     """A series, with its columns of numbers."""
     return {
         "label": series.label,
+        "name": series.name,
         "light": series.look.light,
         "dark": series.look.dark,
         "dash": series.look.dash,

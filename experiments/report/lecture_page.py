@@ -1,14 +1,17 @@
 """The page about a lecture. It needs only the lecture's CSV files and its summary.json."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from experiments.analysis.chapter import STEPS, arm_label
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture, read_lecture
 from experiments.analysis.runs import PLACEMENT, Run
 from experiments.machine.files import hide_home, write_atomically
-from experiments.report.chart import Axis, Chart, Panel, Reference, Series, slide
+from experiments.report.chart import Axis, Chart, Panel, Reference, Series
 from experiments.report.page import provenance, render_template
 from experiments.report.palette import Look, categories, look_of
 from experiments.report.static import save_chart
@@ -185,3 +188,9 @@ def placement(lecture: Lecture) -> Chart:
 def frequency_line(loss: float | None) -> Reference:
     """The loss of a model that knows only how often each token occurs."""
     return Reference("token frequencies alone", y=loss)
+
+
+def slide(steps: Sequence[int], most: int, at: Callable[[int], Iterable[Series]]) -> list[Series]:
+    """The series of a slider: those of at most `most` steps, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    return [replace(series, frame=steps[index]) for index in chosen for series in at(steps[index])]

@@ -4,16 +4,17 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.analysis.arms import Arm, Layout
+from experiments.analysis.arms import RATE, Arm, Layout
+from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
 from experiments.analysis.runs import Run, differing_settings, sort_key
-from experiments.analysis.tuning import describe_grids, tune
+from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.machine.console import printable
 from experiments.report.changes import (
     FROM,
@@ -29,17 +30,19 @@ from experiments.report.changes import (
 )
 from experiments.report.chart import Chart
 from experiments.report.drawing import plural, unit_note
+from experiments.report.facets import legend_of
 from experiments.report.interactive import embedded, library
 from experiments.report.palette import Look, look_of, looks_of
-from experiments.report.picture import Picture
-from experiments.report.sizes import are_sizes, by_size, sizes_sentence, sizes_table, sizes_title
+from experiments.report.picture import Shown
+from experiments.report.sizes import are_sizes, sizes_table
 from experiments.report.tables import (
+    arm_words,
     best_table,
     costs_table,
     results_table,
     runs_table,
 )
-from experiments.report.words import endings, headline
+from experiments.report.words import endings
 from normscope.stats import drawn
 
 
@@ -86,7 +89,7 @@ class Topic:
     name: str
     title: str
     summary: str
-    pictures: list[Picture]
+    shown: list[Shown]
 
 
 RATES = ("lr_warmup_maps", "lr_sensitivity")
@@ -97,49 +100,50 @@ TOPICS = {  # by name: the title, and what is in it
 }
 
 
-def topics_of(pictures: Sequence[Picture]) -> list[Topic]:
+def topics_of(shown: Sequence[Shown]) -> list[Topic]:
     """The figures by topic, in the order of the page."""
     probed = {statistic.name for statistic in drawn()}
-    groups: dict[str, list[Picture]] = {name: [] for name in TOPICS}
-    for picture in pictures:
-        is_rates, is_probed = picture.name in RATES, picture.name in probed
-        groups["rates" if is_rates else "probes" if is_probed else "training"].append(picture)
+    groups: dict[str, list[Shown]] = {name: [] for name in TOPICS}
+    for item in shown:
+        is_rates, is_probed = item.name in RATES, item.name in probed
+        groups["rates" if is_rates else "probes" if is_probed else "training"].append(item)
     return [Topic(name, *TOPICS[name], of_topic) for name, of_topic in groups.items() if of_topic]
 
 
 def render(
-    folders: Sequence[Path],
     out: Path,
     runs: Sequence[Run],
     arms: Sequence[Arm],
     layout: Layout,
-    pictures: Sequence[Picture],
+    shown: Sequence[Shown],
     warnings: Sequence[str],
 ) -> str:
     """The page. The template engine escapes everything that comes from a run."""
-    tuned, sizes = tune(layout), are_sizes(arms)
-    arms = by_size(arms) if sizes else arms
-    looks = looks_of_arms(layout, arms)
-    results = sizes_table(arms, looks) if sizes else results_table(arms, looks)
-    runs_of_arms, rows = runs_table(arms, looks, layout.factors, out)
+    tuned, sizes = tuned_in_words(layout), are_sizes(arms)
+    named, looks = in_words(layout, arms)
+    results = sizes_table(named, looks) if sizes else results_table(named, looks)
+    runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
-        title=title_of_page(folders, arms, sizes),
-        verdict=sizes_sentence(arms) if sizes else headline(layout, arms),
-        held_equal="",
-        endings=endings(arms),
+        [item.chart for item in shown],
+        legend=legend_of(layout),
+        title=title_of(layout, arms),
+        verdict=verdict_of(layout, arms),
+        held_equal="" if sizes else held_equal(layout, arms),
+        next_command=next_command(layout, arms),
+        endings=endings(named),
         unfinished=plural(unfinished, "run") if unfinished else "",
-        answer=pictures[0] if pictures else None,
-        topics=topics_of(pictures[1:]),
-        best=best_table(tuned) if tuned else None,
+        answer=shown[0] if shown else None,
+        topics=topics_of(shown[1:]),
+        best=best_table(*tuned) if tuned else None,
         tokens_note=unit_note(layout.unit),
-        grids=describe_grids(tuned) if tuned else "",
+        grids=describe_grids(tuned[0]) if tuned else "",
         way=way_of(layout, arms) if has_changes(layout) else None,
         are_sizes=sizes,
         has_losses=any(arm.final_losses() for arm in arms),
         results=results,
-        costs=costs_table(arms, looks),
+        costs=costs_table(named, looks),
         runs=runs_of_arms,
         run_rows=rows,
         plots=plots_of(runs, out),
@@ -149,19 +153,27 @@ def render(
     )
 
 
-def title_of_page(folders: Sequence[Path], arms: Sequence[Arm], sizes: bool) -> str:
-    """What the page is about."""
-    if sizes:
-        return sizes_title(arms)
-    names = " and ".join(folder.resolve().name for folder in folders[:3])
-    return f"{names} and {len(folders) - 3} more" if len(folders) > 3 else names
-
-
 def plots_of(runs: Sequence[Run], out: Path) -> list[str]:
     """The pictures of the run whose page this is, relative to the page; of several runs none."""
     return [f"plots/{path.name}" for path in sorted((out / "plots").glob("*.png"))] * (
         len(runs) == 1
     )
+
+
+def in_words(layout: Layout, arms: Sequence[Arm]) -> tuple[list[Arm], list[Look]]:
+    """The arms as a person reads them: labels of words, and how each is drawn."""
+    named = [replace(arm, label=arm_words(arm, layout.factors)) for arm in arms]
+    return named, looks_of_arms(layout, arms)
+
+
+def tuned_in_words(layout: Layout) -> tuple[list[TunedArm], list[Look]] | None:
+    """The same of the arms over all learning rates; None where these do not vary."""
+    tuned = tune(layout)
+    if not tuned:
+        return None
+    arms = [each.all_runs() for each in tuned]
+    named, looks = in_words(Layout(arms, [name for name in layout.factors if name != RATE]), arms)
+    return [replace(each, label=arm.label) for each, arm in zip(tuned, named, strict=True)], looks
 
 
 def looks_of_arms(layout: Layout, arms: Sequence[Arm]) -> list[Look]:
@@ -195,7 +207,7 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
 def render_template(template: str, charts: Sequence[Chart] = (), **values: object) -> str:
     """A page: the template with its values, and with the style and the script of all pages.
 
-    charts  that the page draws itself; then it has what draws them, too
+    With charts also their data, the library that draws them, and the script that asks it to.
     """
     environment = Environment(
         loader=PackageLoader("experiments.report"),
@@ -205,20 +217,18 @@ def render_template(template: str, charts: Sequence[Chart] = (), **values: objec
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (read_part(environment, name) for name in ("style.css", "page.js"))
-    drawing: list[str] = []
+    style = "".join(read_part(environment, name) for name in ("style.css", "charts.css"))
+    scripts = [read_part(environment, "page.js")]
     if charts:
-        style += read_part(environment, "charts.css")
-        drawing = [library(), read_part(environment, "charts.js")]
+        scripts += [library(), read_part(environment, "charts.js")]
     return environment.get_template(template).render(
         **values,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         style=Markup(style),
-        script=Markup(script),
+        charts_data=embedded(charts) if charts else None,
+        scripts=list(map(Markup, scripts)),
         style_hash=content_hash(style),
-        script_hash=Markup(" ".join(map(content_hash, [script, *drawing]))),
-        charts_data=embedded(charts),
-        charts_scripts=[Markup(part) for part in drawing],
+        script_hashes=" ".join(map(content_hash, scripts)),
     )
 
 

@@ -6,15 +6,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
+from experiments.report.chart import Chart
 from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure
+from experiments.report.interactive import embedded
 from experiments.report.lettering import plain_text, warnings_of_ours
+from experiments.report.static import save_chart
 from experiments.report.style import DPI
 
 log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+Saved = TypeVar("Saved")
 
 # On a dark page.
 DARK = {INK: "#e8eaed", PAPER: "#16191d"}
@@ -33,19 +40,54 @@ class Picture:
     files: list[str]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A chart on a page, and its files."""
+
+    chart: Chart
+    files: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.chart.name
+
+    @property
+    def title(self) -> str:
+        return self.chart.title
+
+
 def draw_picture(
     make: Callable[[], ReportFigure | None], folder: Path, formats: Sequence[str]
 ) -> Picture | None:
-    """Draw a figure and write it in each format; returns it for the page.
+    """Draw a figure and write it in each format; None as `shown` says."""
+    with plain_matplotlib(STYLE):
+        return shown(make, lambda figure: save_picture(figure, folder, formats))
+
+
+def draw_chart(
+    make: Callable[[], Chart | None], folder: Path, formats: Sequence[str]
+) -> Shown | None:
+    """Make a chart and write it in each format; None as `shown` says."""
+
+    def save(chart: Chart) -> Shown:
+        embedded([chart])  # where its data cannot be on a page, it costs this figure alone
+        files = save_chart(chart, folder, formats) if formats else []
+        return Shown(chart, [f"{folder.name}/{path.name}" for path in files])
+
+    return shown(make, save)
+
+
+def shown(make: Callable[[], Made | None], save: Callable[[Made], Saved]) -> Saved | None:
+    """What `save` makes of a figure.
 
     None where its data is missing, or, with a warning, where drawing it fails: unforeseen content
     of a file should cost one figure and not the report.
     """
     name = getattr(make, "func", make).__name__
     try:
-        with plain_matplotlib(STYLE), warnings_of_ours(name):
+        with warnings_of_ours(name):
             figure = make()
-            return None if figure is None else save_picture(figure, folder, formats)
+            return None if figure is None else save(figure)
     except OSError:
         raise
     except Exception as error:

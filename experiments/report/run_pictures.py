@@ -24,8 +24,11 @@ from experiments.analysis.numbers import loss_text
 from experiments.machine.console import one_line, print_error, print_line, terminal
 from experiments.machine.plotting import plain_matplotlib
 from experiments.records.summary import Summary, read_summary
+from experiments.report.chart import Chart
 from experiments.report.comparison import compare
 from experiments.report.lettering import fold, tick_text, warnings_of_ours
+from experiments.report.paper_pictures import paper_figure
+from experiments.report.static import save_chart
 from experiments.report.style import (
     COLOURS,
     DASHES,
@@ -59,7 +62,9 @@ def draw_run(directory: Path) -> list[Path]:
             frame = read_csv(directory / f"{file}.csv")
             with plain_matplotlib(), warnings_of_ours(name):
                 figure = None if frame.empty else draw(frame, summary=read_summary(directory))
-                if figure is not None:
+                if isinstance(figure, Chart):
+                    drawn += save_chart(figure, directory / "plots", ("png", "svg"))
+                elif figure is not None:
                     drawn.append(save(figure, directory / "plots" / f"{name}.png"))
         except Exception as error:  # one picture less is no reason to lose the others, or the run
             log.warning("%s is not drawn: %s", name, one_line(error))
@@ -397,7 +402,7 @@ def activations(table: Frame, summary: Summary) -> Figure:
 
 
 # Name, the CSV file it needs, and how it is drawn.
-PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
+PICTURES: tuple[tuple[str, str, Callable[..., Figure | Chart | None]], ...] = (
     ("loss", "metrics", loss),
     ("gradient_by_layer", "gradients", gradient_by_layer),
     ("gradient_heatmap", "gradients", gradient_heatmap),
@@ -408,6 +413,7 @@ PICTURES: tuple[tuple[str, str, Callable[..., Figure | None]], ...] = (
     ("memory", "memory", memory),
     ("shortcut", "shortcut", shortcut),
     ("activations", "activations", activations),
+    ("paper_figure", "paper_figure", paper_figure),
 )
 
 

@@ -26,7 +26,7 @@ from experiments.report.chart import (
     Series,
     arrows,
     edges,
-    named_ends,
+    names,
 )
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
 from experiments.report.style import DPI, LEGEND, label_short_log_scale
@@ -82,7 +82,7 @@ def draw(chart: Chart) -> Figure:
         axes.append(axis)
     if chart.colours:
         add_colour_bar(figure, axes, chart.colours)
-    title = "\n".join(textwrap.wrap(chart.title, int(13 * figure.get_figwidth())))
+    title = "\n".join(textwrap.wrap(chart.title, int(9.5 * figure.get_figwidth())))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     add_legend(figure, chart)
     return figure
@@ -96,8 +96,9 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
     axis.set_title(fold(chart.title_of(panel), 60))
     for region in panel.regions:
         draw_region(axis, region)
+    has_names = bool(names(panel, y))
     for reference in panel.references:
-        draw_reference(axis, reference)
+        draw_reference(axis, reference, "" if has_names and reference.y else reference.label)
     if panel.cells and chart.colours:
         draw_cells(axis, panel.cells, chart.colours)
     else:
@@ -107,17 +108,16 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
         if series.frame in (None, *frames[:1], *frames[-1:]):
             is_early = len(frames) > 1 and series.frame == frames[0]
             draw_series(axis, series, 0.5 if is_early else 1.0)
-    for index, height in named_ends(panel, y):
-        series = panel.series[index]
+    for name in names(panel, y):
         axis.annotate(
-            fold(series.label, 30),
-            (1, height),
+            fold(name.text, 30),
+            (1, name.height),
             (6, 0),
             xycoords="axes fraction",
             textcoords="offset points",
-            color=series.look.light,
+            color=SOFT if name.series is None else panel.series[name.series].look.light,
             va="center",
-            fontweight="bold",
+            fontweight="normal" if name.series is None else "bold",
             fontsize=9,
         )
     draw_arrows(axis, chart, panel, x, y)
@@ -220,7 +220,7 @@ def draw_region(axis: Axes, region: Region) -> None:
     axis.annotate(region.label, (x0, y1), (4, -11), textcoords="offset points", color=SOFT, size=9)
 
 
-def draw_reference(axis: Axes, reference: Reference) -> None:
+def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
     """A thin dotted line with its words."""
     style: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.1}
     if reference.points:
@@ -234,7 +234,7 @@ def draw_reference(axis: Axes, reference: Reference) -> None:
         axis.axvline(reference.x, **style)
         at, ends = (reference.x, 0.95), axis.get_xaxis_transform()
     axis.annotate(
-        reference.label,
+        words,
         at,
         (-3 if reference.points else 4, 3),
         xycoords=ends,

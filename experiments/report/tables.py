@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from experiments.analysis.arms import Arm, label_value
+from experiments.analysis.arms import Arm
 from experiments.analysis.histories import BITS, NATS, History
 from experiments.analysis.numbers import loss_text, median, spread_text
-from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, Run, Value, sort_key
+from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Run, Value, sort_key
 from experiments.analysis.tuning import TunedArm
+from experiments.analysis.words import value_words
 from experiments.report.palette import Look
 
 MIB = 2**20
@@ -140,7 +141,7 @@ def bad_ends(arm: Arm) -> list[Cell]:
     return [number_cell(count or None, "d") for count in counts]
 
 
-def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
+def best_table(tuned_arms: Sequence[TunedArm], looks: Sequence[Look] = ()) -> Table:
     """Each arm at its best learning rate, the lowest loss first; counts are of all its runs."""
     unit = next((tuned.all_runs().unit for tuned in tuned_arms), NATS)
     loss = f"validation loss ({unit.name})"
@@ -173,8 +174,10 @@ def best_table(tuned_arms: Sequence[TunedArm]) -> Table:
                 *fixed_cells(all_runs),
             ]
         )
-    rows.sort(key=lambda row: float(row[1].order or math.inf))
-    return compact(Table(columns, rows, frozenset((loss, "best learning rate", LEARNED))))
+    order = sorted(range(len(rows)), key=lambda index: float(rows[index][1].order or math.inf))
+    main = frozenset((loss, "best learning rate", LEARNED))
+    looks = [looks[index] for index in order if looks]
+    return compact(Table(columns, [rows[index] for index in order], main, looks=tuple(looks)))
 
 
 def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
@@ -369,9 +372,14 @@ def runs_table(
     return compact(table, keep=frozenset((loss,))), rows
 
 
+def arm_words(arm: Arm, factors: Sequence[str]) -> str:
+    """The values of an arm in words; its label where it has no factors."""
+    return ", ".join(map(value_words, factors, arm.key)) or value_words(PLACEMENT, arm.label)
+
+
 def run_label(run: Run, factors: Sequence[str]) -> str:
     """The values of the factors, and the seed; the directory's name where nothing is known."""
-    words = [label_value(name, run.setting(name)) for name in factors]
+    words = [value_words(name, run.setting(name)) for name in factors]
     words += [] if run.seed is None else [f"seed {run.seed}"]
     return ", ".join(words) or run.directory.name
 

@@ -1,5 +1,8 @@
 """The activations and their derivatives, as curves."""
 
+from collections.abc import Mapping
+
+from experiments.analysis.words import join_words
 from experiments.lecture.parts import activation_table
 from experiments.machine.console import print_table
 from experiments.records.recorder import Recorder
@@ -14,7 +17,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Value and derivative of every activation: what the gradient is multiplied by."""
     table = activation_table()
     recorder.table("activations", table)
-    at = {(row["activation"], round(float(row["x"] or 0.0), 2)): row["derivative"] for row in table}
+    at = {(row["activation"], round(float(row["x"]), 2)): float(row["derivative"]) for row in table}
     print_table(
         "Derivative: what the gradient is multiplied by",
         [
@@ -22,4 +25,12 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             for name in ACTIVATIONS
         ],
     )
-    return Outcome()
+    return Outcome(finding=finding_at(-2.0, {name: at[name, -2.0] for name in ACTIVATIONS}))
+
+
+def finding_at(x: float, slopes: Mapping[str, float]) -> str:
+    """What the activations let through of the gradient at an input, by their derivatives there."""
+    none = [name for name, slope in slopes.items() if slope == 0]
+    some = [slope for slope in slopes.values() if slope]
+    passed = f"the others let {min(some):.2f} to {max(some):.2f} of it through"
+    return f"at x = {x:g} {join_words(none)} stop the gradient; {passed}"

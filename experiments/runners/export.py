@@ -43,5 +43,6 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             "family": family.model_type,
             "directory": str(folder),
             "bytes": f"{size:,}",
-        }
+        },
+        finding=f"the model is now in the files of {family.model_type}, which transformers reads",
     )

@@ -40,7 +40,10 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     prompt = prompt_tokens(options, tokenizer)
     with streamed() as show:
         sample = write_sample(model, tokenizer, prompt, settings, recorder, show)
-    return Outcome(closing=sample.speed)
+    finding = "a trained model wrote this"
+    if options.checkpoint is None and settings.model.weights is None:
+        finding = "no training went into these words: the model drew them at random"
+    return Outcome(closing=sample.speed, finding=finding)
 
 
 def untrained(

@@ -42,7 +42,8 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
             "sizes": str(len(rows)),
             "equal to the published count": f"{equal} of {compared}",
             "counts alone": ", ".join(COUNTS_ALONE),
-        }
+        },
+        finding=f"{equal} of the {compared} sizes whose exact count is published have it here",
     )
 
 

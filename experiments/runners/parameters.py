@@ -49,7 +49,13 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         ],
     )
     results = {"parameters": f"{total:,}", "active, of one token": f"{totals[1]:,}"}
-    return Outcome(results=results | costs_of(config, recorder.summary.flops_per_token or 0.0))
+    results |= costs_of(config, recorder.summary.flops_per_token or 0.0)
+    largest = max(counts, key=lambda component: counts[component][0])
+    finding = (
+        f"of {total:,} parameters, {megabytes(total * FLOAT32_BYTES)} in float32, the largest "
+        f"share is that of the {largest.replace('_', ' ')}, {counts[largest][0] / total:.0%}"
+    )
+    return Outcome(results=results, finding=finding)
 
 
 def costs_of(config: GPTConfig, flops: float) -> dict[str, str]:

@@ -192,6 +192,22 @@ class InitGradientsSettings:
 
 
 @dataclass(frozen=True)
+class PaperFigureSettings:
+    """paper_figure: a published figure that is measured again, see docs/sweeps.md.
+
+    name     which
+    seeds    draws of every model
+    batches  that a gradient is averaged over
+    depths   numbers of blocks, where the figure is about the depth
+    """
+
+    name: str = setting("xiong_figure_3", newer=True)
+    seeds: int = setting(3, at_least=1, newer=True)
+    batches: int = setting(8, at_least=1, newer=True)
+    depths: list[int] = setting(factory=lambda: [6, 8, 10, 12, 14], at_least=1, newer=True)
+
+
+@dataclass(frozen=True)
 class ClaimsSettings:
     """claims: which claims are measured, and how much.
 
@@ -271,6 +287,7 @@ class Settings:
     generate: GenerateSettings = GenerateSettings()
     export: ExportSettings = ExportSettings()
     init_gradients: InitGradientsSettings = InitGradientsSettings()
+    paper_figure: PaperFigureSettings = setting(factory=PaperFigureSettings, newer=True)
     claims: ClaimsSettings = ClaimsSettings()
     wandb: WandbSettings = setting(factory=WandbSettings, affects_results=False)
     sweep: SweepSettings = setting(SweepSettings(), affects_results=False)

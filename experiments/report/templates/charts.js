@@ -6,11 +6,10 @@ const DATA = JSON.parse(document.getElementById("charts-data").textContent);
 const SHAPES = {
   o: "circle", s: "square", D: "diamond", d: "diamond", "^": "triangle-up", v: "triangle-down",
   "<": "triangle-left", ">": "triangle-right",
-  P: "M-.2,-.6h.4v.4h.4v.4h-.4v.4h-.4v-.4h-.4v-.4h.4z",
-  X: "M-.5,-.3l.2,-.2l.3,.3l.3,-.3l.2,.2l-.3,.3l.3,.3l-.2,.2l-.3,-.3l-.3,.3l-.2,-.2l.3,-.3z",
-  "*": "M0,-.6l.15,.4h.43l-.34,.27l.12,.42l-.36,-.24l-.36,.24l.12,-.42l-.34,-.27h.43z",
-  h: "M-.5,-.28l.5,-.28l.5,.28v.56l-.5,.28l-.5,-.28z",
-  p: "M0,-.55l.52,.38l-.2,.61h-.64l-.2,-.61z",
+  P: "cross",
+  X: "M-1,-.6l.4,-.4l.6,.6l.6,-.6l.4,.4l-.6,.6l.6,.6l-.4,.4l-.6,-.6l-.6,.6l-.4,-.4l.6,-.6z",
+  "*": "M0,-1.4l.34,.96h1l-.8,.62l.3,1l-.84,-.58l-.84,.58l.3,-1l-.8,-.62h1z",
+  h: "M-1,-.56l1,-.56l1,.56v1.12l-1,.56l-1,-.56z", p: "M0,-1.1l1.04,.76l-.4,1.22h-1.28l-.4,-1.22z",
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const off = new Set();
@@ -43,6 +42,12 @@ function scaleOf(name, axis, range) {
     ...(axis.scale === "symlog" && { constant: Math.min(...axis.ticks.filter((t) => t > 0)) }),
   };
 }
+function powersIn({ scale }, [low, high]) { // ticks of a wide log scale; null: as Vega chooses
+  if (scale !== "log" || high / low < 100) return null;
+  const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
+  const every = Math.ceil((last - first + 1) / 7);
+  return Array.from({ length: Math.floor((last - first) / every) + 1 }, (_, i) => 10 ** (first + i * every));
+}
 function axisOf(scale, axis, orient) {
   const made = {
     scale, orient, title: axis.label, grid: true, tickCount: { signal: orient === "bottom" ? "max(2, ceil(width / 70))" : "max(2, ceil(height / 45))" },
@@ -56,9 +61,9 @@ function axisOf(scale, axis, orient) {
     }
   } else if (axis.scale === "log") {
     const power = "'1e' + format(round(log(datum.value) / LN10), 'd')";
-    const plain = `${scale}dom[1] / ${scale}dom[0] < 100 || (datum.value >= 0.001 && datum.value < 1e5)`;
-    made.encode = { labels: { update: { text: { signal: `${plain} ? format(datum.value, ',~g') : ${power}` } } } };
-    made.labelOverlap = "greedy";
+    const plain = `!${scale}powers || (datum.value >= 0.001 && datum.value < 1e5)`;
+    made.encode = { labels: { update: { text: { signal: `${plain} ? format(datum.value, ',~r') : ${power}` } } } };
+    made.values = { signal: `${scale}powers` };
   } else if (axis.whole) {
     made.tickMinStep = 1;
     made.format = "d";
@@ -90,7 +95,7 @@ const EDGE = { // of a reference or region: null is the edge of the panel
   x: (field, edge) => ({ signal: `datum.${field} === null ? ${edge} : scale('x', datum.${field})` }),
   y: (field, edge) => ({ signal: `datum.${field} === null ? ${edge} : scale('y', datum.${field})` }),
 };
-function marksOf(panel) {
+function marksOf(panel, room) {
   const line = "indexof(['line', 'steps'], kinds[datum.s]) >= 0";
   const thin = "0.55 * widths[datum.s]";
   const positive = "(yscale !== 'log' || datum.low > 0)";
@@ -101,8 +106,8 @@ function marksOf(panel) {
   return [
     { type: "group", clip: true, encode: { update: { width: { signal: "width" }, height: { signal: "height" } } }, marks: [
       { type: "rect", from: { data: "cells" }, interactive: false, encode: { update: {
-        x: { scale: "x", field: "x0" }, x2: { scale: "x", field: "x1" },
-        y: { scale: "y", field: "y0" }, y2: { scale: "y", field: "y1" },
+        x: { scale: "x", field: "x0" }, x2: { scale: "x", field: "x1", offset: 0.6 }, // over the seam
+        y: { scale: "y", field: "y0" }, y2: { scale: "y", field: "y1", offset: -0.6 },
         fill: [{ test: "!isValid(datum.v)", signal: "dark ? '#555a61' : '#a9adb2'" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
       } } },
       { type: "rect", from: { data: "regions" }, interactive: false, encode: { update: {
@@ -171,8 +176,8 @@ function marksOf(panel) {
       fill: { signal: "colours[datum.series]" }, opacity: { signal: "isZoomed ? 0 : 1" },
     } }),
     text({ from: { data: "names" }, encode: {
-      text: { field: "label" }, x: { signal: "width + 6" }, y: { signal: "(1 - datum.height) * height" }, baseline: { value: "middle" },
-      fill: { signal: "colours[datum.series]" }, fontWeight: { value: 600 }, limit: { value: 190 }, opacity: { signal: "isZoomed ? 0 : 1" },
+      text: { field: "text" }, x: { signal: "width + 6" }, y: { signal: "(1 - datum.height) * height" }, baseline: { value: "middle" },
+      fill: { signal: "datum.series === null ? soft : colours[datum.series]" }, fontWeight: { signal: "datum.series === null ? 400 : 600" }, limit: { value: Math.max(90, 0.42 * room) }, opacity: { signal: "isZoomed ? 0 : 1" },
     } }),
   ];
 }
@@ -186,7 +191,7 @@ function cellRows(chart, panel) {
     isLight: v !== null && (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
   })));
 }
-function specOf(chart, panel) {
+function specOf(chart, panel, room) {
   const onSeries = (name) => ({ type: "filter", expr: `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)` });
   const signal = (name, value) => ({ name, value });
   const { series, x, y } = panel;
@@ -198,6 +203,7 @@ function specOf(chart, panel) {
       signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("frame", null),
       signal("dark", false), signal("place", null), signal("isZoomed", false),
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
+      signal("xpowers", powersIn(x, x.limits)), signal("ypowers", powersIn(y, y.limits)),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
       signal("dashes", series.map((s) => s.dash.map((part) => part * s.width))), signal("kinds", series.map((s) => s.kind)),
       signal("widths", series.map((s) => s.width)), signal("frames", series.map((s) => s.frame)),
@@ -210,9 +216,9 @@ function specOf(chart, panel) {
       { name: "shown", values: rowsOf(panel), transform: [onSeries("s")] },
       { name: "cells", values: cellRows(chart, panel) },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
-      { name: "names", values: panel.names.map((name) => ({ ...name, label: series[name.series].label })), transform: [onSeries("series")] },
+      { name: "names", values: panel.names, transform: [onSeries("series")] },
       { name: "references", values: panel.references.map(({ label, x: at, y: height, points }) => ({
-        label, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
+        label: panel.names.length && height !== null ? "" : label, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
       })) },
       { name: "regions", values: panel.regions.map((r) => ({ label: r.label, x0: r.x[0], x1: r.x[1], y0: r.y[0], y1: r.y[1] })) },
     ],
@@ -221,7 +227,7 @@ function specOf(chart, panel) {
       ...(chart.data.colours ? [fillScale(chart.data.colours)] : []),
     ],
     axes: [axisOf("x", x, "bottom"), axisOf("y", y, "left")],
-    marks: marksOf(panel),
+    marks: marksOf(panel, room),
     config: configOf(),
   };
 }
@@ -245,7 +251,7 @@ function barSpec({ label, limits, scale }, width) {
       { name: "dark", value: false }, { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "ink" },
     ],
     scales: [fillScale({ limits, scale })],
-    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, format: scale === "log" ? ".1~e" : "~g", tickCount: 4 }],
+    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, format: scale === "log" ? ".1~r" : "~g", tickCount: 4 }],
     config: configOf(),
   };
 }
@@ -324,11 +330,13 @@ function draw(chart) {
   if (!chart || chart.drawn) return chart?.drawn;
   seen.unobserve(chart.figure);
   const bar = chart.bar && vegaEmbed(chart.bar, barSpec(chart.data.colours, Math.min(420, chart.bar.clientWidth - 10)), { ...OPTIONS, renderer: "svg" })
-    .then(({ view }) => { chart.barView = view; });
+    .then(({ view }) => {
+      chart.barView = view;
+      const { low, high } = chart.data.colours;
+      if (low || high) chart.bar.append(element("p", "ends", `dark: ${low}; yellow: ${high}`));
+    });
   const panels = chart.views.map(async (one) => {
-    const spec = specOf(chart, one.panel);
-    const names = one.panel.names.map(({ series }) => one.panel.series[series].label.length);
-    if (names.length) spec.padding = { left: 5, top: 5, bottom: 5, right: Math.min(200, 12 + 7.2 * Math.max(...names)) };
+    const spec = specOf(chart, one.panel, one.plot.clientWidth);
     const size = { width: one.plot.clientWidth, height: one.plot.clientHeight };
     const canvas = one.panel.cells && one.panel.cells.x.length > 12;
     const { view } = await vegaEmbed(one.plot, { ...spec, ...size }, { ...OPTIONS, renderer: canvas ? "canvas" : "svg" });
@@ -355,7 +363,7 @@ function setSignals(chart) {
     const xdom = chart.zoom.get(`x${panel.x.label}`) ?? panel.x.limits;
     const ydom = chart.zoom.get(`y${panel.y.label}`) ?? panel.y.limits;
     view.signal("dark", isDark).signal("off", hidden).signal("frame", chart.frame)
-      .signal("xdom", xdom).signal("ydom", ydom).signal("isZoomed", xdom !== panel.x.limits || ydom !== panel.y.limits);
+      .signal("xdom", xdom).signal("ydom", ydom).signal("xpowers", powersIn(panel.x, xdom)).signal("ypowers", powersIn(panel.y, ydom)).signal("isZoomed", xdom !== panel.x.limits || ydom !== panel.y.limits);
     running.push(view.runAsync());
   }
   chart.reset.hidden = !chart.zoom.size;
@@ -368,6 +376,7 @@ function visible(chart, panel) {
 }
 function valueOf(series, index) {
   const [y, low, high] = [series.y, series.low, series.high].map((column) => column[index]);
+  if (!series.y.length && high === null) return number(low);
   if (!series.y.length) return low === high ? `${number(low)} twice` : `${number(low)} and ${number(high)}`;
   return number(y) + (series.low.length && low !== high ? ` (${number(low)} to ${number(high)})` : "");
 }

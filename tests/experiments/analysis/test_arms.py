@@ -9,7 +9,7 @@ from conftest import Sweep
 from experiments.analysis.arms import arm_rows, factors_of, form_arms
 from experiments.analysis.histories import History
 from experiments.analysis.runs import find_runs
-from experiments.jobs.results import MOST_ARMS, print_arms
+from experiments.jobs.results import MOST_ARMS, compared, print_arms
 from experiments.report.tables import results_table
 from made_runs import make_run
 
@@ -67,7 +67,10 @@ def test_arms_without_a_loss_show_what_they_have(
     output = capsys.readouterr().out
     assert output.count("post_ln ") >= 1
     assert shown[0] in output
-    assert output.rstrip().splitlines()[-1].startswith("Files: ")
+    *_, files, _, verdict, command = output.rstrip().splitlines()
+    assert files.startswith("Files: ")
+    assert verdict.startswith("At initialisation the last block's gradient is ")
+    assert command.startswith("next: python run.py -m experiment=init_gradients ")
 
 
 def test_of_many_arms_those_with_the_least_loss_are_shown(
@@ -77,7 +80,7 @@ def test_of_many_arms_those_with_the_least_loss_are_shown(
     for number in range(count):
         make_run(tmp_path, f"r{number}", warmup=number, val_losses=(9.0, 5 - number / 10))
     make_run(tmp_path, "last", warmup=count, status="failed")
-    print_arms(tmp_path)
+    print_arms(compared(find_runs(tmp_path))[1])
     output = capsys.readouterr().out
     shown = [line for line in output.splitlines() if line.startswith("warmup_steps ")]
     assert len(shown) == MOST_ARMS

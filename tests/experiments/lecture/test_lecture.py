@@ -141,9 +141,7 @@ def test_the_last_title_is_what_the_runs_came_to(
 def test_the_command_that_goes_further_is_valid(step: object) -> None:
     arguments = shlex.split(step.command)  # type: ignore[attr-defined]
     assert arguments[:2] == ["python", "run.py"]
-    overrides = [
-        o for o in hydra_arguments(arguments[2:]) if o not in ("-m", "hydra/launcher=joblib")
-    ]
+    overrides = [o for o in hydra_arguments(arguments[2:]) if o != "-m"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = checked_settings(to_values(compose("config", overrides)))
     check_effects([settings], names_of(overrides))

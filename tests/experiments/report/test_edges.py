@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_csv, read_history
 from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import find_runs
@@ -28,7 +29,7 @@ from experiments.report.lettering import in_font, plain_text, warnings_of_ours
 from experiments.report.page import render
 from experiments.report.style import loss_limits, styles
 from experiments.report.tables import Table, best_table, results_table
-from experiments.report.words import endings, headline
+from experiments.report.words import endings
 from gpt import ACTIVATIONS
 from made_runs import make_run
 
@@ -104,7 +105,9 @@ def test_an_arm_that_rises_leaves_the_others_their_figure(tmp_path: Path) -> Non
     (legend,) = drawn.figure.legends
     assert "goes above the scale" in [text.get_text() for text in legend.get_texts()]
     layout, arms = compared(tmp_path)
-    assert "and infinite (no_norm; 1 of 1 run did not learn)" in headline(layout, arms)
+    assert "No norm diverged in 1 of 1 run (the loss rose from 38.0 to 1,332 nats)" in verdict_of(
+        layout, arms
+    )
 
 
 def test_colours_of_a_map_are_for_losses_that_can_be_compared(tmp_path: Path) -> None:
@@ -144,51 +147,6 @@ def test_a_single_run_that_rises_is_drawn_whole_and_a_spike_is_cut() -> None:
 # Words
 
 
-def warm_up_runs(folder: Path) -> None:
-    """Post-LN fails at the greater rate with all levels, and without warm-up at both."""
-    for placement in ("post_ln", "pre_ln"):
-        for warmup in (0, 50, 100):
-            for rate in (1e-3, 3e-3):
-                fails = placement == "post_ln" and (rate == 3e-3 or warmup == 0)
-                for seed in (0, 1):
-                    loss = (3.1 if fails else 2.3 - warmup / 1000) + rate
-                    name = f"{placement}-{warmup}-{rate}-{seed}"
-                    make_run(
-                        folder,
-                        name,
-                        placement=placement,
-                        warmup=warmup,
-                        lr=rate,
-                        seed=seed,
-                        val_losses=(4.0, loss),
-                    )
-
-
-def test_no_failure_hides_behind_the_best_learning_rate(tmp_path: Path) -> None:
-    warm_up_runs(tmp_path)
-    layout, arms = compared(tmp_path)
-    assert headline(layout, arms).endswith(
-        "by steps of warm-up, the median validation loss in nats, from the least to the greatest, "
-        "is post_ln 3.1 at lr 0.001 to 3.1 at lr 0.003 with 0 (4 of 4 runs did not learn), "
-        "2.25 at lr 0.001 to 3.1 at lr 0.003 with 50 (2 of 4 runs did not learn), "
-        "2.2 at lr 0.001 to 3.1 at lr 0.003 with 100 (2 of 4 runs did not learn); "
-        "pre_ln 2.3 at lr 0.001 to 2.3 at lr 0.003 with 0 (0 of 4 runs did not learn), "
-        "2.25 at lr 0.001 to 2.25 at lr 0.003 with 50 (0 of 4 runs did not learn), "
-        "2.2 at lr 0.001 to 2.2 at lr 0.003 with 100 (0 of 4 runs did not learn)."
-    )
-
-
-def test_many_levels_of_warm_up_are_named_at_the_ends_and_in_the_middle(tmp_path: Path) -> None:
-    for warmup in range(0, 50, 10):
-        make_run(tmp_path, f"w{warmup}", warmup=warmup, val_losses=(4.0, 2.0 + warmup / 100))
-    words = headline(*compared(tmp_path))
-    assert words.endswith(
-        "by steps of warm-up, of 5 the least, the middle and the greatest, the median validation "
-        "loss in nats is 2 with 0 (0 of 1 run did not learn), 2.2 with 20 (0 of 1 run did not "
-        "learn), 2.4 with 40 (0 of 1 run did not learn)."
-    )
-
-
 def test_the_two_ways_to_diverge_are_counted_apart(tmp_path: Path) -> None:
     make_run(tmp_path, "a", val_losses=(4.0, 2.0))
     make_run(tmp_path, "b", placement="no_norm", val_losses=(4.0, 5.1))  # as 0.5 recorded it
@@ -206,7 +164,7 @@ def test_the_two_ways_to_diverge_are_counted_apart(tmp_path: Path) -> None:
         "2 diverged (loss rose: no_norm), 2 finished and 1 diverged (not finite: no_norm); "
         "1 of the finished learned no more than token frequencies (no_norm)"
     )
-    page = render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])
+    page = render(tmp_path, find_runs(tmp_path), arms, layout, [], [])
     assert "validation loss rose from 4 to 5.1 nats" in page
     assert ">5.100<" in page  # its own loss, in the table of runs
     assert "diverged (loss rose)" in page
@@ -231,9 +189,10 @@ def test_other_tokens_are_compared_in_bits_per_byte(tmp_path: Path) -> None:
     tokenized(tmp_path, "byte", "byte", nats=2.0, bits=2.885)
     tokenized(tmp_path, "gpt2", "gpt2", nats=4.0, bits=1.6)
     layout, arms = compared(tmp_path)
-    assert headline(layout, arms).endswith(
-        "the median validation loss at the end is 1.6 bits per byte (tokenizer gpt2) and "
-        "2.88 bits per byte (tokenizer byte)."
+    assert verdict_of(layout, arms) == (
+        "Both runs learned: Pre-LN with tokenizer byte reached 2.88 bits per byte; with tokenizer "
+        "gpt2 it reached 1.60 bits per byte; with one run for each the range over seeds is not "
+        "known."
     )
     results = frame(results_table(arms))
     assert results["bits per byte"].tolist() == ["2.885", "1.600"]
@@ -264,8 +223,11 @@ def test_the_best_learning_rate_is_that_of_the_fewest_bits(tmp_path: Path) -> No
 def test_other_tokens_without_bits_per_byte_are_not_called_comparable(tmp_path: Path) -> None:
     tokenized(tmp_path, "byte", "byte", nats=2.0, bits=None)
     tokenized(tmp_path, "gpt2", "gpt2", nats=4.0, bits=1.6)
-    words = headline(*compared(tmp_path))
-    assert words.endswith("Nats per token of different tokenizers or texts cannot be compared.")
+    words = verdict_of(*compared(tmp_path))
+    assert words == (
+        "Both runs learned more than token frequencies; nats per token of different tokenizers or "
+        "texts cannot be compared."
+    )
     assert "cannot be compared" in drawings(tmp_path)["loss"].caption
 
 
@@ -418,8 +380,8 @@ def test_a_first_loss_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     for placement, rate, more in (("a", 1e-4, at_once), ("a", 1e-3, {}), ("b", 1e-4, {})):
         make_run(tmp_path, f"{placement}{rate}", placement=placement, lr=rate, **more)
     make_run(tmp_path, "b", placement="b", lr=1e-3, val_losses=(4.0, 2.9))
-    words = headline(*compared(tmp_path))
-    assert "2 nats (a at lr 0.001, the grid's edge; 1 of 2 runs did not learn)" in words
+    words = verdict_of(*compared(tmp_path))
+    assert "A diverges at lr 0.0001 in 1 of 1 run, at best 2.00 nats at lr 0.001" in words
 
 
 def test_a_power_law_that_no_number_can_hold_does_not_stop_the_report(tmp_path: Path) -> None:
@@ -432,8 +394,8 @@ def test_a_power_law_that_no_number_can_hold_does_not_stop_the_report(tmp_path: 
     fit = fit_power([2, 3], [HUGE, TINY])
     assert fit is not None
     assert fit.at(np.array([2.0])) == pytest.approx([HUGE], rel=1e-9)
-    words = headline(*compared(tmp_path))
-    assert "changes from 1e+300 to 4.94e-324" in words
+    words = verdict_of(*compared(tmp_path))
+    assert "goes from 1e+300 to 4.94e-324" in words
     drawings(tmp_path)["scaling_n_layers"].figure.draw_without_rendering()
 
 
@@ -469,7 +431,7 @@ def test_rounding_leaves_no_negative_zero(tmp_path: Path) -> None:
         for seed in (0, 1):
             norm = 0.7 * (1 + 1e-9 * (8 - depth))
             make_run(tmp_path, f"{depth}{seed}", n_layers=depth, seed=seed, last_block=norm)
-    words = headline(*compared(tmp_path))
+    words = verdict_of(*compared(tmp_path))
     assert "slope +0.00, 95% interval" in words
     assert "-0.00" not in words
     assert "-0.00" not in drawings(tmp_path)["scaling_n_layers"].alt

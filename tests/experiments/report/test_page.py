@@ -1,7 +1,10 @@
 """The report's page in headless Chromium."""
 
 import io
+import itertools
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from experiments import report as report_package
 from experiments.analysis.lecture import Check, Lecture, read_arms
 from experiments.lecture.parts import activation_table, shortcut_table
 from experiments.report import write_report
@@ -62,6 +66,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             placement="pre_ln" if index % 2 else "post_ln",
             seed=index // 2,
             val_losses=(9.0, 8.0 - index),
+            spikes=index,
+            clip_share=index / 10,
+            final_norm=index % 2 == 1,
         )
     name = HOSTILE.replace("/", "\u2215")
     make_run(folder, name, seed=4, status="diverged", reason=f"<b>{HOSTILE}</b>")
@@ -89,10 +96,41 @@ def opened(browser: Browser, path: Path) -> Iterator[Page]:
 
 
 @pytest.fixture
-def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """The report, opened."""
+def folded(browser: Browser, report: Path) -> Iterator[Page]:
+    """The report, opened as it is."""
     with opened(browser, report) as page:
         yield page
+
+
+@pytest.fixture
+def page(folded: Page) -> Page:
+    """The report with all its topics unfolded."""
+    unfold(folded)
+    return folded
+
+
+def unfold(page: Page) -> None:
+    """Open all that is folded."""
+    page.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
+
+
+# Elements that are wider inside than outside, other than areas that scroll and show it.
+CUT = """() => [...document.body.querySelectorAll('*')].filter((box) => {
+  if (box.scrollWidth <= box.clientWidth + 1 || !box.clientWidth) return false;
+  const style = getComputedStyle(box);
+  const scrolls = style.overflowX === 'auto' && style.backgroundImage.includes('gradient');
+  return !scrolls && style.display !== 'inline' && !box.closest('svg, .skip, thead');
+}).map((box) => box.outerHTML.slice(0, 200))"""
+
+
+def check_fits(page: Page) -> None:
+    """Nothing is cut, on a screen and on a telephone, light and dark."""
+    for viewport, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
+        page.set_viewport_size(viewport)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        unfold(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(CUT) == []
 
 
 @pytest.fixture
@@ -133,7 +171,7 @@ def test_sorting_by_click_and_by_keyboard(page: Page) -> None:
 
 
 def test_filtering(page: Page) -> None:
-    page.get_by_label("Show runs with").fill("post_ln")
+    page.get_by_label("Show runs with").fill("Post-LN")
     assert page.get_by_role("status").inner_text() == "4 of 9"
     assert len(losses(page)) == 4
     page.get_by_label("Show runs with").fill("post_ln seed=3")
@@ -146,21 +184,89 @@ def test_filtering(page: Page) -> None:
 
 def test_copying_a_command(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy the command that runs run1 again").click()
+    page.get_by_role("button", name="Copy the command that repeats Pre-LN, seed 0").click()
     page.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == "python run.py norm=pre_ln seed=0 threads=1"
 
 
-def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
-    """Tab reaches the skip link first, then every link and button."""
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    reached = set()
-    for _ in range(150):
+def reached(page: Page, presses: int) -> list[str]:
+    """What has the focus after each press of the tab key, by its id or its words."""
+    found = []
+    for _ in range(presses):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
-    assert {"filter", "Copy", "run0", "Provenance"} <= reached
+        found.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+    return found
+
+
+def test_everything_can_be_reached_by_keyboard(folded: Page) -> None:
+    """Tab reaches the skip link first, then every topic; in an open one every link and button."""
+    folded.keyboard.press("Tab")
+    assert folded.evaluate("document.activeElement.className") == "skip"
+    topics = [words.split("\n")[0].split("  ")[0] for words in reached(folded, 25)]
+    assert any(words.startswith("What made the numbers") for words in topics)
+    runs = folded.locator("#runs > summary")
+    assert not folded.get_by_label("Show runs with").is_visible()
+    runs.focus()
+    folded.keyboard.press("Enter")
+    folded.get_by_label("Show runs with").wait_for()
+    assert {"filter", "Copy", "Post-LN, seed 0"} <= {words.strip() for words in reached(folded, 40)}
+    assert folded.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_answer_comes_first_and_the_rest_is_folded(folded: Page) -> None:
+    headings = folded.locator("h1, h2").all_inner_texts()
+    assert headings[0] == "Post-LN and Pre-LN" or "Pre-LN" in headings[0]
+    assert headings[1] == "Loss"
+    assert folded.locator("main > section").count() == 1  # the answer
+    is_open = folded.evaluate(
+        "[...document.querySelectorAll('.topic')].map((box) => [box.id, box.open])"
+    )
+    assert dict(is_open) == {
+        "results": True,
+        **dict.fromkeys(("training", "probes", "costs", "runs", "provenance"), False),
+    }
+    assert folded.locator("nav").count() == 0
+
+
+def test_an_address_opens_what_it_names(browser: Browser, report: Path) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(f"{report.as_uri()}#gradient_maps")
+    assert page.locator("#gradient_maps").is_visible()
+    assert not page.locator("#provenance dl").is_visible()
+    page.goto(f"{report.as_uri()}#provenance")
+    assert page.locator("#provenance dl").is_visible()
+    context.close()
+
+
+def test_other_columns_are_shown_on_demand(folded: Page) -> None:
+    def heads() -> list[str]:
+        return folded.locator("#results-table thead th:visible").all_inner_texts()
+
+    assert heads() == ["arm", "validation loss (nats)", "learned"]
+    button = folded.locator("#results").get_by_role("button", name="All columns")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.press("Enter")
+    assert "training loss (nats)" in heads()
+    assert len(heads()) == len(
+        folded.locator("#results-table tbody tr").first.locator("th,td").all()
+    )
+    folded.locator("#results").get_by_role("button", name="Main columns").click()
+    assert len(heads()) == 3
+
+
+def test_tables_are_cards_on_a_telephone(page: Page) -> None:
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    row = page.locator("#results-table tbody tr").first
+    cells = row.locator("th, td").all()
+    shown = [cell.bounding_box() for cell in cells if cell.is_visible()]
+    assert len(shown) == 3
+    tops = [box["y"] for box in shown if box is not None]
+    assert tops == sorted(set(tops))  # one below the other
+    label = "getComputedStyle(document.querySelector('#results-table td'), '::before').content"
+    assert page.evaluate(label) == '"validation loss (nats)"'
+    assert not page.locator("#results-table thead").is_visible()
 
 
 @pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
@@ -172,7 +278,9 @@ def test_figures_are_shown_and_the_page_fits(
     page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 100)")
     assert page.locator("img").count() == 7
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    check_fits(page)
+    page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     picture = matplotlib.image.imread(io.BytesIO(page.screenshot(full_page=True)), format="png")
     background = picture[2, 2, :3]
     assert (background.mean() > 0.9) == (scheme == "light")
@@ -185,20 +293,90 @@ def test_figures_are_shown_and_the_page_fits(
 
 
 def test_a_table_scrolled_sideways_keeps_the_names_of_its_rows(page: Page) -> None:
-    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": 725, "height": 900})
+    page.locator("#results").get_by_role("button", name="All columns").click()
     box_of_table = page.locator("#results .scroll")
-    box_of_table.evaluate("(box) => box.scrollLeft = box.scrollWidth")
-    assert box_of_table.evaluate("(box) => box.scrollLeft") > 100
-    for name in page.locator("#results th").filter(has_text="_ln").all():
+    left = box_of_table.evaluate("(box) => box.getBoundingClientRect().left")
+    box_of_table.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    assert box_of_table.evaluate("(box) => box.scrollLeft") > 20
+    names = page.locator("#results-table th[scope=row]").all()
+    assert len(names) == 2
+    for name in names:
         box = name.bounding_box()
         assert box is not None
-        assert box["x"] == pytest.approx(0, abs=1)
+        assert box["x"] == pytest.approx(left, abs=1)
 
 
-def test_it_prints(page: Page) -> None:
-    page.emulate_media(media="print")
-    assert not page.get_by_label("Show runs with").is_visible()
-    assert len(page.pdf(format="A4")) > 50_000
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page about two models that were counted, the larger one first in the alphabet."""
+    folder = tmp_path_factory.mktemp("sizes")
+    for name, layers, width in (("gpt2_1558m", 48, 1600), ("gpt2_355m", 24, 1024)):
+        run = make_run(folder, name, runner="parameters", parameters=1000 * layers)
+        for path in run.glob("*.csv"):
+            path.unlink()
+        rows = [f"{layer},attention,{width}" for layer in range(layers)]
+        rows.append(f"-1,token_embedding,{layers * (1000 - width // 2)}")
+        (run / "parameters.csv").write_text("\n".join(["layer,component,parameters", *rows, ""]))
+        summary = json.loads((run / "summary.json").read_text())
+        for key in ("train_loss", "val_loss", "initial_val_loss", "grad_norm", "corpus"):
+            del summary[key]
+        summary["overrides"] = ["experiment=parameters", f"model={name}"]
+        summary["settings"]["model"] = {
+            "n_layers": layers,
+            "emb_dim": width,
+            "n_heads": width // 64,
+        }
+        (run / "summary.json").write_text(json.dumps(summary))
+    return write_report([folder], folder, formats=())
+
+
+def test_a_page_about_sizes_is_about_sizes(browser: Browser, sizes: Path) -> None:
+    with opened(browser, sizes) as page:
+        page.wait_for_selector("#sizes svg")
+        names = page.locator("#results-table th[scope=row]").all_inner_texts()
+        assert [name.strip() for name in names] == ["gpt2_355m", "gpt2_1558m"]
+        assert page.locator("#results-table tbody tr").last.locator(
+            "td:visible"
+        ).all_inner_texts() == [
+            *("48", "1,600", "25", "48,000", "0.2"),
+        ]
+        unfold(page)
+        words = page.inner_text("body")
+        for foreign in ("loss", "stuck", "spike", "learned", "diverged"):
+            assert foreign not in words, foreign
+        check_fits(page)
+
+
+@pytest.mark.parametrize(("status", "ended"), [("running", False), ("finished", True)])
+def test_a_single_run_has_a_page_of_its_own(
+    browser: Browser, tmp_path: Path, status: str, ended: bool
+) -> None:
+    run = make_run(tmp_path, "alone", placement="post_ln", status=status)
+    (run / "plots").mkdir()
+    (run / "plots" / "loss.png").write_bytes(b"")
+    page_of_run = write_report([run], run)
+    assert not (run / "figures").exists()  # its pictures are in plots/
+    with opened(browser, page_of_run) as page:
+        assert page.locator("h1").inner_text().startswith("Post-LN")
+        assert page.get_by_text("had not ended").is_visible() != ended
+        unfold(page)
+        assert page.get_by_role("link", name="plots/loss.png").is_visible()
+        assert not page.get_by_label("Show runs with").is_visible()  # there is nothing to choose
+        check_fits(page)
+
+
+def test_it_prints_what_is_folded(folded: Page) -> None:
+    folded.evaluate(
+        "addEventListener('beforeprint', () => {"
+        " window.closed = document.querySelectorAll('details:not([open])').length; })"
+    )
+    assert len(folded.pdf(format="A4")) > 50_000
+    assert folded.evaluate("window.closed") == 0
+    assert not folded.locator("#runs").evaluate("(box) => box.open")  # folded again
+    folded.emulate_media(media="print")
+    assert folded.locator("#provenance dl").is_visible()
+    assert not folded.get_by_label("Show runs with").is_visible()
 
 
 def test_the_page_about_claims_on_a_screen_and_on_a_phone(claims: Page) -> None:
@@ -287,7 +465,7 @@ def test_the_page_about_a_lecture_on_a_screen_and_on_a_phone(
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             for name in ("layer_norm", "gelu", "shortcut", "placement"):
-                figure = page.locator(f"figure#{name}")
+                figure = page.locator(f"figure[data-chart={name}]")
                 figure.scroll_into_view_if_needed()
                 figure.locator("canvas, svg.marks").first.wait_for()
         badges = page.locator(".checks .badge").all_inner_texts()
@@ -301,3 +479,27 @@ def test_the_page_about_a_lecture_on_a_screen_and_on_a_phone(
         page.get_by_text("Copied").wait_for()
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == "python run.py experiment=activations"
+
+
+# What text is on each ground: WCAG 2 asks for a contrast of 4.5.
+TEXTS, GROUNDS = ("ink", "soft", "accent", "bad"), ("paper", "panel")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 has it."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(part * c for part, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_all_text_has_contrast_on_a_light_page_and_on_a_dark_one() -> None:
+    style = (Path(report_package.__file__).parent / "templates" / "style.css").read_text()
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", scheme))
+        for text, ground in itertools.product(TEXTS, GROUNDS):
+            light, dark = sorted((luminance(colours[text]), luminance(colours[ground])))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+    texts = set(re.findall(r"(?<![-\w])(?:color|fill): var\(--(\w+)\)", style))
+    assert texts <= {*TEXTS, "region", "muted"}  # the last two are areas
+    assert len(schemes) == 2

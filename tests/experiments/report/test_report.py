@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.runs import Run, find_runs
 from experiments.analysis.tuning import describe_grids, tune
@@ -27,7 +28,6 @@ from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.rates import rate_sensitivity
 from experiments.report.tables import Table, best_table, results_table
-from experiments.report.words import headline
 from gpt import ConfigError
 from made_runs import HOSTILE, make_run
 
@@ -114,22 +114,20 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     make_run(tmp_path, "b3", placement="post_ln", seed=3, status="failed", error="it broke")
     page = write_report([tmp_path], tmp_path, formats=())
     results = tables_of(page)[0]
-    assert results.loc["pre_ln", "validation loss (nats)"] == "2.000 (1.000 to 4.500)"
+    assert results.loc["Pre-LN", "validation loss (nats)"] == "2.000 (1.000 to 4.500)"
     # The failed run has no loss; the diverged one is infinite: the median of 2.5, 2.985, inf.
-    assert results.loc["post_ln", "validation loss (nats)"] == "2.985 (2.500 to 2.985)"
-    assert results["learned"].to_dict() == {"pre_ln": "2 of 3", "post_ln": "1 of 4"}
-    assert results["not finite"].to_dict() == {"pre_ln": "", "post_ln": "1"}
-    assert results["failed"].to_dict() == {"pre_ln": "", "post_ln": "1"}
+    assert results.loc["Post-LN", "validation loss (nats)"] == "2.985 (2.500 to 2.985)"
+    assert results["learned"].to_dict() == {"Pre-LN": "2 of 3", "Post-LN": "1 of 4"}
+    assert results["not finite"].to_dict() == {"Pre-LN": "", "Post-LN": "1"}
+    assert results["failed"].to_dict() == {"Pre-LN": "", "Post-LN": "1"}
     assert "loss rose" not in results  # nobody's did
     assert "last block's gradient norm, at the end 0.5" in Page(page.read_text()).words
     same = "parameters 1,234; tokens 10; peak memory of a step, predicted (MiB) 2.0."
     assert f"The same in every row: {same}" in Page(page.read_text()).words
     words = Page(page.read_text()).words
-    assert "7 runs compare post_ln and pre_ln, 3 to 4 seeds for each" in words
-    assert "2 nats (pre_ln; 1 of 3 runs did not learn)" in words
     assert (
-        "5 finished, 1 diverged (not finite: post_ln) and 1 failed (post_ln); 2 of the finished "
-        "learned no more than token frequencies (post_ln; pre_ln)" in words
+        "5 finished, 1 diverged (not finite: Post-LN) and 1 failed (Post-LN); 2 of the finished "
+        "learned no more than token frequencies (Post-LN; Pre-LN)" in words
     )
     assert "it broke" in words
     (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
@@ -157,13 +155,7 @@ def test_scaling_finds_the_slope_that_was_put_in(
     post = found["last block, at the end", "post_ln"].fit
     assert post is not None
     assert post.slope == pytest.approx(0, abs=1e-12)
-    page = write_report([tmp_path], tmp_path, formats=("svg",))
-    words = Page(page.read_text()).words
-    assert (
-        "from n_layers 2 to 8 the last block's gradient norm at initialisation changes from 3 to 3 "
-        "under post_ln" in words
-    )
-    assert "from 1.41 to 0.707 under pre_ln (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    write_report([tmp_path], tmp_path, formats=("svg",))
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
@@ -191,11 +183,6 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     # Without warm-up (2.1 + 3.08) / 2 - 2.1; with it (1.6 + 1.1) / 2 - 1.1.
     assert "warmup_steps 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
     assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
-    words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
-    assert (
-        "2.1 at lr 0.001 to 3.08 at lr 0.01 with 0 (3 of 6 runs did not learn), "
-        "1.1 at lr 0.01 to 1.6 at lr 0.001 with 10 (1 of 6 runs did not learn)" in words
-    )
 
 
 def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
@@ -257,14 +244,15 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     best = frame(best_table(tune(layout)))
     assert best["failed"].to_dict() == {"pre_ln": "", "post_ln": "1"}
     assert best["LR sensitivity"].to_dict() == {"pre_ln": "0.425", "post_ln": ""}
-    words = Page(render([tmp_path], tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
+    words = Page(render(tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
     assert "Best of each arm" in words
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
-        "with the best learning rate of each arm, the median validation loss is 2.1 nats (pre_ln "
-        "at lr 0.001; 2 of 10 runs did not learn) and 2.4 nats (post_ln at lr 0.0001, the grid's "
-        "edge; 5 of 10 runs did not learn)" in words
+        "Post-LN diverges at lr 0.001 and above in 5 of 9 runs, at best a median of 2.40 nats at "
+        "lr 0.0001, the grid's edge; Pre-LN learns nothing at lr 0.01 and above in 2 of 4 runs"
+        in words
     )
+    assert verdict_of(layout, arms) in words
 
 
 def test_a_run_that_diverged_far_up_is_marked_at_the_upper_edge(tmp_path: Path) -> None:
@@ -314,11 +302,10 @@ def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_pat
     assert len({(line.colour, line.mark) for line in lines}) == 15
     assert len({(line.colour, str(line.dash)) for line in lines}) == 15
     assert [line.level for line in lines] == sorted(PLACEMENTS)
-    assert headline(layout, arms) == (
-        "60 runs compare 15 placements over lr 0.0003, 0.001, 0.003 and 0.01, one run for each: "
-        "with the best learning rate of each arm, the median validation loss lies between 2.02 "
-        "nats (pre_ln at lr 0.003; 1 of 4 runs did not learn) and 2.72 nats (admin at lr 0.003; "
-        "3 of 4 runs did not learn); 25 of 60 runs did not learn."
+    assert verdict_of(layout, arms) == (
+        "Of 15 arms, each at its best rate, Pre-LN (2.02 nats at lr 0.003) is best and Admin (2.72 "
+        "nats at lr 0.003) worst; 25 of 60 runs did not learn (Mix-LN in 3 of 4, LN scaling in 3 "
+        "of 4, HybridNorm in 3 of 4, NormFormer in 3 of 4, 11 more arms)."
     )
     drawn = drawings(layout, arms)
     assert len(drawn) == 8
@@ -415,11 +402,12 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
     ):
         make_run(tmp_path, f"r{index}", placement=placement, lr=rate)
     words = Page(write_report([tmp_path], tmp_path, by=["norm"], formats=()).read_text()).words
-    assert "4 runs compare post_ln and pre_ln, 2 runs for each, pooled over lr" in words
+    assert verdict_of(*arms_of(tmp_path, ["norm"])) in words
     words = Page(
         write_report([tmp_path], tmp_path, by=["model.n_layers"], formats=()).read_text()
     ).words
-    assert "4 runs for each, pooled over placement and lr" in words
+    assert verdict_of(*arms_of(tmp_path, ["model.n_layers"])) in words
+    assert "seeds" not in verdict_of(*arms_of(tmp_path, ["model.n_layers"]))
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -486,9 +474,7 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     run = make_run(tmp_path, "alone")
     page = write_report([run], tmp_path / "out")
     words = Page(page.read_text()).words
-    assert (
-        "1 run of one setting (pre_ln): the median validation loss at the end is 2 nats." in words
-    )
+    assert verdict_of(*arms_of(tmp_path / "alone")) in words
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == {
         "loss",
         "gradients_by_layer",
@@ -570,7 +556,7 @@ def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
     make_run(tmp_path / "sweep", "other")
     page = write_report([tmp_path / "sweep"], tmp_path / "out", formats=())
     parsed = Page(page.read_text())
-    assert len(parsed.all("script")) == 1
+    assert len(parsed.all("script")) == page.read_text().count("\n<script")  # our own
     assert "alert(1)" not in re.sub(
         r"&lt;script&gt;alert\(1\)&lt;.{1,5}script&gt;", "", page.read_text()
     )
@@ -595,7 +581,7 @@ def test_the_page_is_sound_html_that_asks_for_nothing(tmp_path: Path) -> None:
         target = str(link["href"])
         assert target[1:] in ids if target.startswith("#") else (tmp_path / target).exists()
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text)
-    assert "url(" not in text
+    assert "url(" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
@@ -613,7 +599,7 @@ def test_command_line(
     assert main([str(first.parent), str(second), "--out", str(out), "--format", "pdf,png"]) == 0
     assert (out / "figures" / "loss.pdf").read_bytes().startswith(b"%PDF")
     assert not (out / "figures" / "loss.svg").exists()
-    assert "2 runs compare post_ln and pre_ln" in Page((out / "report.html").read_text()).words
+    assert "Pre-LN and Post-LN" in Page((out / "report.html").read_text()).words
     assert main([str(first.parent)]) == 0
     assert (first.parent / "report.html").is_file()
     capsys.readouterr()

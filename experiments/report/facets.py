@@ -1,0 +1,206 @@
+"""Which arm is in which panel of a chart, what it is called there, and how it looks."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysis.arms import Arm, Key, Layout
+from experiments.analysis.runs import PLACEMENT, Value
+from experiments.analysis.tuning import layout_at_best, tune
+from experiments.analysis.words import noun_of, placement_words, setting_words, value_words
+from experiments.report.chart import Look, Series, of_runs
+from experiments.report.drawing import left_out_note
+from experiments.report.palette import look_of, looks_of
+from gpt import PLACEMENTS
+
+MOST_PANELS = 12  # of a figure whose panels have several arms each
+MOST_ARMS = 24  # of a figure with a panel for each arm
+MOST_COLUMNS = 3
+CROWDED = 6  # arms in one panel; of more only what is most important is drawn
+MOST_SERIES = 600  # of a slider's steps together
+
+
+@dataclass(frozen=True)
+class Facet:
+    """An arm in a panel.
+
+    name   of its colour: Post-LN
+    label  of the arm: Post-LN without warm-up
+    keys   by which the legend of a page switches it off
+    """
+
+    arm: Arm
+    name: str
+    label: str
+    look: Look
+    keys: tuple[str, ...]
+    panel: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a panel is in the grid of a chart, and its title there."""
+
+    row: int
+    column: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The panels of a chart: their places, and the titles of its rows and columns."""
+
+    places: list[Place]
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+def key_of(factor: str | None, level: Value) -> str:
+    """The name by which a level is switched off."""
+    return f"{factor}={level}"
+
+
+def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Facet]:
+    """The arms of a layout of which `holds` is true, panel by panel."""
+    found = []
+    looks = looks_of_levels(layout)
+    for index, panel in enumerate(layout.panels):
+        for level, look in zip(layout.colour_levels, looks, strict=True):
+            arm = layout.arm(panel, level)
+            if arm is not None and holds(arm):
+                name, keys = name_of_level(layout, level, arm), keys_of(layout, panel, level)
+                label = label_in_words(layout, panel, name)
+                found.append(Facet(arm, name, label, look, keys, index))
+    return found
+
+
+def looks_of_levels(layout: Layout) -> list[Look]:
+    """A look for each colour; of a placement its own, also where all runs have it."""
+    if layout.colour_factor is None:
+        return [look_of(next(iter(layout.by_key.values())).label)]
+    return looks_of(layout.colour_factor, layout.colour_levels)
+
+
+def name_of_level(layout: Layout, level: Value, arm: Arm) -> str:
+    """What a colour is called."""
+    if layout.colour_factor is None:
+        return placement_words(arm.label) if arm.label in PLACEMENTS else arm.label
+    return value_words(layout.colour_factor, level)
+
+
+def keys_of(layout: Layout, panel: Key, level: Value) -> tuple[str, ...]:
+    """By what an arm is switched off: each of its levels."""
+    panels = zip(layout.panel_factors, panel, strict=True)
+    own = [(layout.colour_factor, level)] if layout.colour_factor else []
+    return tuple(itertools.starmap(key_of, [*own, *panels])) or ("all",)
+
+
+def label_in_words(layout: Layout, panel: Key, name: str) -> str:
+    """An arm with all its levels."""
+    others = list(itertools.starmap(setting_words, zip(layout.panel_factors, panel, strict=True)))
+    if layout.colour_factor == PLACEMENT:
+        return " ".join(filter(None, [name, ", ".join(others)]))
+    return ", ".join([name, *others])
+
+
+def grid_of(layout: Layout) -> Grid:
+    """One factor's levels as columns and the others' as rows; one factor alone in two columns."""
+    panels, factors = layout.panels, layout.panel_factors
+    columns = [len({panel[i] for panel in panels}) for i in range(len(factors))]
+    fitting = [i for i, count in enumerate(columns) if 1 < count <= MOST_COLUMNS]
+    if len(factors) < 2 or not fitting:
+        titles = [words_of(factors, panel) for panel in panels]
+        return wrapped(titles, 2)
+    across = min(fitting, key=lambda i: columns[i])
+    columns_of = list(dict.fromkeys(panel[across] for panel in panels))
+    rest = [panel[:across] + panel[across + 1 :] for panel in panels]
+    rows_of = list(dict.fromkeys(rest))
+    names = factors[:across] + factors[across + 1 :]
+    places = [
+        Place(rows_of.index(row), columns_of.index(panel[across]), "")
+        for panel, row in zip(panels, rest, strict=True)
+    ]
+    return Grid(
+        places,
+        tuple(words_of(names, row) for row in rows_of),
+        tuple(setting_words(factors[across], level) for level in columns_of),
+    )
+
+
+def words_of(factors: Sequence[str], panel: Key) -> str:
+    """The levels of a panel, in words."""
+    return ", ".join(itertools.starmap(setting_words, zip(factors, panel, strict=True)))
+
+
+def wrapped(titles: Sequence[str], columns: int) -> Grid:
+    """Panels one after the other, in as many columns; an even number of few is not torn apart."""
+    return Grid([Place(*divmod(i, columns), title) for i, title in enumerate(titles)])
+
+
+def fit_for_panels(layout: Layout) -> tuple[Layout, str]:
+    """The part of a layout that a figure with a panel for each arm can show, and a note about it.
+
+    Where there are too many arms, each is shown at its best learning rate alone.
+    """
+    note = ""
+    if len(layout.by_key) > MOST_ARMS and len(tune(layout)) > 1:
+        best = layout_at_best(layout)
+        note = f" Only the best learning rate of each arm, {len(best.by_key)} of "
+        note += f"{len(layout.by_key)}."
+        layout = best
+    layout = layout.thinned(max(1, MOST_ARMS // len(layout.colour_levels)))
+    return layout, note + left_out_note(layout)
+
+
+def each_alone(facets: Sequence[Facet], layout: Layout) -> Grid:
+    """A panel for each arm; with few colours these are the columns."""
+    colours = list(dict.fromkeys(facet.name for facet in facets))
+    panels = list(dict.fromkeys(facet.panel for facet in facets))
+    if len(panels) < 2 or len(colours) > MOST_COLUMNS or len(colours) < 2:
+        return wrapped([facet.label for facet in facets], 2 if len(facets) <= 6 else MOST_COLUMNS)
+    return Grid([Place(panels.index(f.panel), colours.index(f.name), f.label) for f in facets])
+
+
+def legend_of(layout: Layout) -> list[dict[str, Any]]:
+    """The groups of a page's legend: the levels of each factor, the colours first."""
+    factors = sorted(layout.factors, key=lambda name: name != layout.colour_factor)
+    groups: list[dict[str, Any]] = []
+    for factor in factors:
+        levels = layout.levels[factor]
+        is_colour = factor == layout.colour_factor
+        looks: Sequence[Look | None] = [None] * len(levels)
+        looks = looks_of_levels(layout) if is_colour else looks
+        entries = [
+            {"key": key_of(factor, level), "label": value_words(factor, level), "look": look}
+            for level, look in zip(levels, looks, strict=True)
+        ]
+        groups.append({"title": noun_of(factor).capitalize(), "entries": entries})
+    return [group for group in groups if len(group["entries"]) > 1]
+
+
+def frames_of(tables: Sequence[pd.DataFrame], series: int) -> list[int]:
+    """The steps of a slider: those that most tables have, fewer where there are many series.
+
+    The first and the last are among them.
+    """
+    counts = pd.Series([step for table in tables for step in table.index]).value_counts()
+    steps = sorted(int(step) for step in counts[counts >= len(tables) / 2].index)
+    most = max(2, min(12, MOST_SERIES // max(1, series)))
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return [steps[place] for place in dict.fromkeys(places.tolist())]
+
+
+def by_block(
+    facet: Facet, tables: Sequence[pd.DataFrame], frames: Sequence[int]
+) -> Iterator[Series]:
+    """A statistic over the blocks, counted from 1, at each step of a slider."""
+    for frame in frames:
+        measured = [table for table in tables if frame in table.index]
+        rows = [pd.Series(t.loc[frame].to_numpy(), index=np.array(t.columns) + 1) for t in measured]
+        where: Any = {"keys": facet.keys, "frame": frame}
+        if rows and (series := of_runs(facet.name, facet.look, rows, **where)) is not None:
+            yield series

@@ -1,0 +1,394 @@
+"""What runs say in words: titles, one sentence, what was held equal, the next command."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import settings_of
+from experiments.analysis.arms import Arm, Layout, factors_of, form_arms
+from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
+from experiments.analysis.histories import History
+from experiments.analysis.next_steps import AFTER
+from experiments.analysis.runs import find_runs, name_models
+from experiments.analysis.words import count_words, number_words, placement_words, setting_words
+from experiments.records.summary import Summary
+from experiments.runner import runner_names
+from experiments.settings.explain import options_of
+from gpt import PLACEMENTS
+from made_runs import make_run
+
+CORPUS = {"name": "made", "sha256": "00", "unigram_validation_loss": 3.02}
+PRE, POST = {"placement": "pre_ln"}, {"placement": "post_ln"}
+Found = tuple[Layout, list[Arm]]
+
+
+def found(folder: Path, by: Sequence[str] | None = None) -> Found:
+    runs = find_runs(folder)
+    name_models(runs)
+    factors = factors_of(runs, by)
+    arms = form_arms([History(run) for run in runs], factors)
+    return Layout(arms, factors), arms
+
+
+def arm(folder: Path, losses: Sequence[float], first: float = 4.0, **options: Any) -> None:
+    """A run for each final loss, from the seeds 0, 1, ..."""
+    for seed, loss in enumerate(losses):
+        name = f"{len([*folder.iterdir()])}"
+        usual: dict[str, Any] = {"corpus": CORPUS, "seed": seed}
+        make_run(folder, name, val_losses=(first, loss), **(usual | options))
+
+
+def change_settings(folder: Path, **sections: Mapping[str, object]) -> None:
+    """Other settings for the run that was made last."""
+    path = max(folder.glob("*/summary.json"), key=lambda path: int(path.parent.name))
+    values = json.loads(path.read_text())
+    for name, section in sections.items():
+        values["settings"][name] = {**values["settings"].get(name, {}), **section}
+    path.write_text(json.dumps(values))
+
+
+def lesson(folder: Path) -> None:
+    arm(folder, (3.03, 3.04, 3.03), **POST)
+    arm(folder, (2.41, 2.39, 2.63), **POST, warmup=60)
+    arm(folder, (2.37, 2.38, 2.38), **PRE)
+
+
+LESSON = (
+    "Post-LN without warm-up learned nothing in 3 of 3 runs (3.03 nats; token frequencies alone "
+    "give 3.02); with 60 steps of warm-up it learned in 3 of 3, median 2.41 nats; Pre-LN without "
+    "warm-up learned in 3 of 3, median 2.38 nats"
+)
+
+
+def test_the_arm_that_learned_nothing_comes_first(tmp_path: Path) -> None:
+    lesson(tmp_path)
+    runs = found(tmp_path)
+    assert title_of(*runs) == "Pre-LN and Post-LN with and without warm-up"
+    assert verdict_of(*runs) == f"{LESSON}."
+    assert held_equal(*runs) == (
+        "Equal in all arms: seeds 0, 1 and 2 with the batches that they draw, initialisation "
+        "xavier, learning rate 0.001, 2 blocks."
+    )
+
+
+def test_no_failure_hides_behind_a_good_learning_rate(tmp_path: Path) -> None:
+    """Post-LN is as good as Pre-LN at its best rate, which is what a table of the best shows."""
+    for options in (PRE, POST):
+        for warmup in (0, 30, 100):
+            for rate in (3e-4, 1e-3, 3e-3, 1e-2):
+                losses = [2.5 - 50 * min(rate, 2e-3)] * 3
+                if options is POST and rate >= (3e-3, 1e-2, 1.0)[(0, 30, 100).index(warmup)]:
+                    losses = [3.03, 3.03, 3.03 if rate == 1e-2 else 2.7]
+                arm(tmp_path, losses, **options, warmup=warmup, lr=rate)
+    runs = found(tmp_path)
+    assert title_of(*runs) == (
+        "Pre-LN and Post-LN from 0 to 100 steps of warm-up and over four learning rates"
+    )
+    assert verdict_of(*runs) == (
+        "Post-LN without warm-up learns nothing at lr 0.003 and above in 5 of 6 runs, at best a "
+        "median of 2.45 nats at lr 0.001; with 30 steps of warm-up it learns nothing at lr 0.01 in "
+        "3 of 3 runs, at best a median of 2.40 nats at lr 0.003; with 100 steps of warm-up it "
+        "learns at every rate, at best a median of 2.40 nats at lr 0.003; Pre-LN learned in all 36 "
+        "runs, at best a median of 2.40 nats without warm-up, at lr 0.003."
+    )
+
+
+def test_an_arm_that_fails_at_every_rate_has_no_best(tmp_path: Path) -> None:
+    for rate in (1e-3, 3e-3):
+        arm(tmp_path, (3.1, 3.1), **POST, lr=rate)
+        arm(tmp_path, (2.4, 2.6), **PRE, lr=rate)
+    assert verdict_of(*found(tmp_path)) == (
+        "Post-LN learns nothing at any rate in 4 of 4 runs; Pre-LN learns at every rate, at best "
+        "2.40 and 2.60 nats at lr 0.001, the grid's edge."
+    )
+
+
+def test_where_ranges_overlap_no_difference_is_claimed(tmp_path: Path) -> None:
+    for options in (PRE, POST):
+        for warmup in (0, 60):
+            arm(tmp_path, (2.4, 2.5, 2.45 + warmup / 1e4), **options, warmup=warmup)
+    assert verdict_of(*found(tmp_path)).endswith(
+        "; the placement and warm-up make no difference beyond the seeds' range at lr 0.001: try "
+        "a higher one, such as optimizer.lr=0.003."
+    )
+
+
+def test_a_factor_without_an_effect_is_told_from_one_with(tmp_path: Path) -> None:
+    for options, loss in ((PRE, 2.43), (POST, 2.48)):
+        for warmup in (0, 100):
+            arm(tmp_path, (loss, loss + 0.01), **options, warmup=warmup)
+    assert verdict_of(*found(tmp_path)) == (
+        "All 8 runs learned: Pre-LN without warm-up reached 2.43 and 2.44 nats; with 100 steps of "
+        "warm-up it reached 2.43 and 2.44 nats; Post-LN without warm-up reached 2.48 and 2.49 "
+        "nats; with 100 steps of warm-up it reached 2.48 and 2.49 nats; warm-up makes no "
+        "difference beyond the seeds' range at lr 0.001: try a higher one, such as "
+        "optimizer.lr=0.003."
+    )
+
+
+def test_one_seed_has_no_range(tmp_path: Path) -> None:
+    arm(tmp_path, [2.43], **PRE)
+    arm(tmp_path, [2.48], **POST)
+    assert verdict_of(*found(tmp_path)) == (
+        "Both runs learned: Pre-LN reached 2.43 nats; Post-LN reached 2.48 nats; with one run for "
+        "each the range over seeds is not known."
+    )
+
+
+def test_some_seeds_of_an_arm_can_fail(tmp_path: Path) -> None:
+    arm(tmp_path, (3.03, 2.41, 2.42), **POST)
+    arm(tmp_path, (2.3, 2.3), **PRE)
+    assert verdict_of(*found(tmp_path)) == (
+        "Post-LN learned nothing in 1 of 3 runs (3.03 nats; token frequencies alone give 3.02) "
+        "and reached 2.41 and 2.42 nats in the others; Pre-LN reached 2.30 nats."
+    )
+
+
+def test_runs_that_diverge_say_how(tmp_path: Path) -> None:
+    arm(tmp_path, (1332.0, 700.0), first=38.0, placement="no_norm")
+    arm(tmp_path, (2.5,), placement="sandwich", status="diverged", reason="loss not finite")
+    arm(tmp_path, (3.03, 9.0), placement="b2t")
+    arm(tmp_path, (2.4,), **PRE)
+    assert verdict_of(*found(tmp_path)) == (
+        "No norm diverged in 2 of 2 runs (losses rose, one from 38.0 to 1,332 nats); Sandwich "
+        "diverged in 1 of 1 run (a loss or a gradient was not finite); B2T failed in 2 of 2 runs "
+        "(1 learned nothing, 1 diverged); Pre-LN reached 2.40 nats."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "loss", "words"),
+    [
+        (
+            {**POST, "warmup": 60},
+            2.41,
+            "Post-LN with 60 steps of warm-up learned: its validation loss is 2.41 nats, where "
+            "token frequencies alone give 3.02.",
+        ),
+        (
+            POST,
+            3.03,
+            "Post-LN without warm-up learned nothing: its validation loss is 3.03 nats, and token "
+            "frequencies alone give 3.02.",
+        ),
+        (
+            {"placement": "no_norm"},
+            500.0,
+            "No norm without warm-up diverged: validation loss rose from 4 to 500 nats.",
+        ),
+        ({**PRE, "status": "running"}, 3.0, "Nothing was measured: 1 of 1 run has not ended."),
+        (
+            {**PRE, "status": "failed", "error": "no disk"},
+            3.0,
+            "Nothing was measured: 1 of 1 run stopped with an error (no disk).",
+        ),
+        (
+            {**PRE, "finding": "its numbers say this"},
+            2.0,
+            "Its numbers say this.",
+        ),
+    ],
+)
+def test_a_single_run(tmp_path: Path, options: dict[str, Any], loss: float, words: str) -> None:
+    arm(tmp_path, [loss], **options)
+    assert verdict_of(*found(tmp_path)) == words
+    assert held_equal(*found(tmp_path)) == ""
+
+
+def test_the_title_of_a_single_run_has_its_size_and_length(tmp_path: Path) -> None:
+    arm(tmp_path, [3.03], **POST, n_layers=8)
+    change_settings(tmp_path, trainer={"steps": 400}, schedule={"warmup_steps": 200})
+    assert title_of(*found(tmp_path)) == "Post-LN, 8 blocks, 400 steps"
+    assert "learned nothing in 400 steps" in verdict_of(*found(tmp_path))
+
+
+def test_runs_without_a_result_are_counted_after_the_others(tmp_path: Path) -> None:
+    lesson(tmp_path)
+    arm(tmp_path, [3.0], placement="b2t", status="failed", error="no disk")
+    arm(tmp_path, [3.0], placement="b2t", status="running", seed=1)
+    assert verdict_of(*found(tmp_path)) == (
+        f"{LESSON}; 1 of 11 runs stopped with an error (no disk); 1 of 11 runs has not ended."
+    )
+
+
+def test_pooled_settings_are_named(tmp_path: Path) -> None:
+    lesson(tmp_path)
+    runs = found(tmp_path, by=["norm"])
+    assert title_of(*runs) == "Pre-LN and Post-LN"
+    assert verdict_of(*runs) == (
+        "Post-LN learned nothing in 3 of 6 runs (3.03 nats; token frequencies alone give 3.02) and "
+        "reached a median of 2.41 nats in the others; Pre-LN learned in 3 of 3, median 2.38 nats; "
+        "each arm pools runs that differ in warm-up."
+    )
+    assert held_equal(*runs).endswith("Not equal: schedule.warmup_steps.")
+
+
+def test_a_sweep_over_depth_speaks_of_gradients_and_of_failures(tmp_path: Path) -> None:
+    for blocks in (2, 4, 8, 16):
+        for seed in (0, 1):
+            norm = 0.9 + seed / 1000
+            arm(tmp_path, [2.4], **PRE, n_layers=blocks, last_block=norm * blocks**-0.5, seed=seed)
+            loss = 3.1 if blocks == 16 else 2.5
+            arm(tmp_path, [loss], **POST, n_layers=blocks, last_block=norm, seed=seed)
+    runs = found(tmp_path)
+    assert title_of(*runs) == "Pre-LN and Post-LN from 2 to 16 blocks"
+    assert verdict_of(*runs) == (
+        "From 2 to 16 blocks the last block's gradient at initialisation goes from 0.901 to 0.901 "
+        "under Post-LN (slope +0.00, 95% interval +0.00 to +0.00) and from 0.637 to 0.225 under "
+        "Pre-LN (slope -0.50, 95% interval -0.50 to -0.50); 2 of 16 runs did not learn (Post-LN "
+        "with 16 blocks in 2 of 2)."
+    )
+
+
+def test_gradients_without_training_are_compared_by_their_ratio(tmp_path: Path) -> None:
+    for options, norm in ((PRE, 0.25), (POST, 1500.0)):
+        arm(tmp_path, [0.0], **options, last_block=norm, val_loss=None, initial_val_loss=None)
+        change_settings(tmp_path, model={"emb_dim": 64})
+    runs = found(tmp_path)
+    assert verdict_of(*runs) == (
+        "At initialisation the last block's gradient is 0.25 times the first's under Pre-LN "
+        "and 1,500 times the first's under Post-LN."
+    )
+
+
+def test_sizes_are_counted_and_nothing_is_said_of_training(tmp_path: Path) -> None:
+    for name, count in (("gpt2_124m", 124_439_808), ("gpt2_1558m", 1_557_611_200)):
+        untrained = {"val_loss": None, "initial_val_loss": None, "grad_norm": {}}
+        arm(tmp_path, [0.0], parameters=count, overrides=[f"model={name}"], **untrained)
+        change_settings(tmp_path, model={"emb_dim": count})
+    runs = found(tmp_path)
+    assert title_of(*runs) == "GPT-2's sizes"
+    assert verdict_of(*runs) == (
+        "gpt2_124m has 124,439,808 parameters and gpt2_1558m has 1,557,611,200, 13 times as many; "
+        "nothing was trained."
+    )
+    assert "parameters (124,439,808 to 1,557,611,200)" in held_equal(*runs)
+
+
+def test_of_many_arms_the_best_the_worst_and_the_failures_are_named(tmp_path: Path) -> None:
+    for index, name in enumerate(list(PLACEMENTS)[:7]):
+        for rate in (1e-3, 3e-3):
+            fails = name == "post_ln" and rate == 3e-3
+            arm(tmp_path, (2 + index / 20 + fails, 2 + index / 20), placement=name, lr=rate)
+    runs = found(tmp_path)
+    assert title_of(*runs) == "Seven placements over two learning rates"
+    assert verdict_of(*runs) == (
+        "Of 7 arms, each at its best rate, Pre-LN (2.00 nats at lr 0.001, the grid's edge) is best "
+        "and DeepNorm (2.30 nats at lr 0.001, the grid's edge) worst; 1 of 28 runs did not learn "
+        "(Post-LN in 1 of 4)."
+    )
+
+
+def test_a_sweep_over_an_unrelated_setting_needs_no_placement(tmp_path: Path) -> None:
+    for activation, losses in (("gelu", (2.3, 2.31)), ("relu", (2.4, 2.41))):
+        for seed, loss in enumerate(losses):
+            arm(tmp_path, [loss], **PRE, seed=seed)
+            change_settings(tmp_path, trainer={"batch_size": 8 if activation == "gelu" else 16})
+    runs = found(tmp_path)
+    assert title_of(*runs) == "Pre-LN with batch size 8 and batch size 16"
+    assert verdict_of(*runs) == (
+        "All 4 runs learned: Pre-LN with batch size 8 reached 2.30 and 2.31 nats; with batch size "
+        "16 it reached 2.40 and 2.41 nats."
+    )
+
+
+# Words
+
+
+def test_every_placement_has_words() -> None:
+    words = {name: placement_words(name) for name in PLACEMENTS}
+    assert words["post_ln"] == "Post-LN"
+    assert words["hybrid_star"] == "HybridNorm*"
+    assert words["no_norm"] == "No norm"
+    assert words["two_hop"] == "Two hop"
+    assert len({*words.values()}) == len(PLACEMENTS)
+    assert not any("_" in word for word in words.values())
+
+
+def test_settings_are_phrases_behind_a_placement() -> None:
+    assert setting_words("schedule.warmup_steps", 0) == "without warm-up"
+    assert setting_words("optimizer.lr", 3e-3) == "at lr 0.003"
+    assert setting_words("optimizer.name", "sgd") == "with SGD"
+    assert setting_words("trainer.clip", None) == "without clipping"
+    assert setting_words("trainer.clip", 1.0) == "with clipping at 1"
+    assert setting_words("shortcut", False) == "without shortcuts"
+    assert setting_words("model.n_layers", 1) == "with 1 block"
+    assert [number_words(count) for count in (0, 4, 20, 21, 22)] == [
+        *("no", "four", "twenty", "twenty-one", "22")
+    ]
+    assert count_words(1000, "run") == "1,000 runs"
+
+
+# The next command
+
+
+def composes(command: str) -> None:
+    """Raises where run.py does not take a command, with the first or the last of swept values."""
+    python, script, *arguments = shlex.split(command)
+    assert (python, script) == ("python", "run.py")
+    pairs = [item.partition("=") for item in arguments if item != "-m"]
+    for index in (0, -1):
+        settings_of(*(f"{name}={values.split(',')[index]}" for name, _, values in pairs))
+
+
+def test_every_experiment_has_a_next_command_that_composes() -> None:
+    experiments = options_of("experiment")
+    assert {*runner_names(), "lesson", "warmup", "depth"} <= AFTER.keys()
+    assert AFTER.keys() <= {*experiments}
+    for command in AFTER.values():
+        composes(f"python run.py {command}")
+
+
+@pytest.mark.parametrize(
+    ("options", "loss", "command"),
+    [
+        (PRE, 2.4, "norm=post_ln seed=0"),
+        ({**POST, "warmup": 60}, 2.4, "norm=post_ln seed=0 schedule.warmup_steps=0"),
+        (POST, 3.03, "norm=post_ln seed=0 schedule.warmup_steps=200"),
+        (POST, 2.4, "norm=post_ln seed=0 optimizer.lr=0.003"),
+        ({**POST, "lr": 3e-3}, 2.4, "-m experiment=lesson"),
+        ({"placement": "no_norm"}, 99.0, "norm=no_norm seed=0 optimizer.lr=0.0001"),
+        ({**PRE, "status": "failed"}, 2.4, "norm=pre_ln seed=0"),
+    ],
+)
+def test_after_a_run_comes_one_with_one_change(
+    tmp_path: Path, options: dict[str, Any], loss: float, command: str
+) -> None:
+    arm(tmp_path, [loss], **options)
+    assert next_command(*found(tmp_path)) == f"python run.py {command}"
+    composes(f"python run.py {command}")
+
+
+def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
+    arm(tmp_path, [3.0], status="interrupted")
+    assert next_command(*found(tmp_path)) == f"python run.py resume={tmp_path}/0"
+
+
+def test_after_a_grid_come_more_seeds_then_learning_rates(tmp_path: Path) -> None:
+    arm(tmp_path, (2.4, 2.4), **PRE)
+    arm(tmp_path, (2.4, 2.4), **POST)
+    grid = "python run.py -m norm=post_ln,pre_ln seed=0,1"
+    assert next_command(*found(tmp_path)) == f"{grid},2"
+    arm(tmp_path, (2.4,), **PRE, seed=2)
+    expected = f"{grid},2 optimizer.lr=3e-4,1e-3,3e-3,1e-2"
+    assert next_command(*found(tmp_path)) == expected
+    composes(expected)
+
+
+def test_a_named_grid_leads_to_the_next_one(tmp_path: Path) -> None:
+    arm(tmp_path, (2.4,), **PRE, overrides=["experiment=lesson", "norm=pre_ln"])
+    arm(tmp_path, (2.4,), **POST, overrides=["norm=post_ln", "experiment=lesson"])
+    assert next_command(*found(tmp_path)) == "python run.py -m experiment=warmup"
+
+
+def test_runs_whose_commands_are_unknown_have_no_next_one(tmp_path: Path) -> None:
+    arm(tmp_path, [2.4], overrides=None)
+    assert next_command(*found(tmp_path)) == ""
+
+
+def test_a_finding_is_recorded() -> None:
+    assert Summary(finding="this").values()["finding"] == "this"
