@@ -20,9 +20,10 @@ made from the catalogue in `normscope/` by `python -m normscope > docs/measureme
 | `stat` | the name of the statistic |
 | `value` | its value |
 
-A probed step is every 50th of a default run (`trainer.probe_every`). The component `entry` is what
-else comes before the blocks, `placement` what else a block owns. What was not measured has no row.
-Measuring changes nothing: gradients, random state and weights are the same with it and without.
+Pictures, pages and equations count blocks from 1, so that `layer` 0 is block 1. A probed step is
+every 50th of a default run (`trainer.probe_every`). The component `entry` is what else comes before
+the blocks, `placement` what else a block owns. What was not measured has no row. Measuring changes
+nothing: gradients, random state and weights are the same with it and without.
 
 Not every number can be compared between models. The magnitude of the stream and the gradients of
 the stream depend on the unit in which the stream is written. Where the branches read the stream

@@ -202,7 +202,7 @@ PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
 }
 
 
-OF_OTHER_TESTS = ("claims", "export", "generate", "lecture")
+OF_OTHER_TESTS = ("atlas", "claims", "export", "generate", "lecture")
 
 
 @pytest.mark.pictures

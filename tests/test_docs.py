@@ -27,6 +27,7 @@ from experiments.jobs.sweep import Job, Sweep, plan_jobs
 from experiments.report import __main__ as report
 from experiments.report import run_pictures
 from experiments.runner import runner_names
+from experiments.runners import atlas
 from experiments.settings.schema import DataSettings
 from gpt import PLACEMENTS
 
@@ -123,7 +124,8 @@ def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
         return Evidence(dict(numbers), list(points))
 
     monkeypatch.setitem(CLAIMS, "depth_law", replace(CLAIMS["depth_law"], measure=measure))
-    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    for module in (board, atlas):
+        monkeypatch.setattr(module, "workers_for", lambda *_: 1)
     monkeypatch.setattr(board, "FOR_RUNS", ("",))
 
 
@@ -139,6 +141,7 @@ EXTRA = {  # what makes a runner leave all that it can
     "export": ("export.checkpoint={gpt2}",),
     "init_gradients": ("norm=deepnorm",),
     "parameters": ("norm=mix_ln",),
+    "atlas": ("atlas.only=pre_ln", "atlas.runs={gpt2}/../atlas"),
 }
 # A checkpoint to write text from comes first.
 RUNNERS = sorted(runner_names(), key=lambda name: name != "train")
@@ -253,6 +256,7 @@ def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
     published = any(argument.startswith("model.weights=") for argument in values)
     counted = "experiment=parameters" in values  # costs nothing at its own size
     toy = [o for o in TOY if not ((published or counted) and o.startswith("model."))]
+    toy += ["atlas.only=pre_ln"] if "experiment=atlas" in values else []
     return [*flags, *toy, f"data.cache_dir={cache}", *values, *amounts]
 
 

@@ -158,7 +158,7 @@ def test_claims_whose_page_cannot_be_drawn_have_their_verdicts(
         return Evidence(dict.fromkeys(names, 0.0))
 
     monkeypatch.setitem(CLAIMS, "depth_law", replace(CLAIMS["depth_law"], measure=measure))
-    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    monkeypatch.setattr(board, "workers_for", lambda *_: 1)
     only = ("claims.only=depth_law", f"claims.runs={tmp_path}/kept")
     code, run = cli("experiment=claims", *only, "claims.budget=quick", "wandb.mode=disabled")
     assert (code, summary_of(run)["status"]) == (0, "finished")

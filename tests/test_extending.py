@@ -182,7 +182,7 @@ def test_a_runner(add: Add, train: Train, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_claim(add: Add, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add("experiments/claims/gpt_laws.py")
     monkeypatch.setattr(board, "FOR_RUNS", ("",))  # toy sizes, which a user may not give
-    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    monkeypatch.setattr(board, "workers_for", lambda *_: 1)
     monkeypatch.setattr(board, "write_page", lambda directory: None)
     kept = f"claims.runs={tmp_path}/kept"
     run = train("experiment=claims", "claims.only=uniform_guess", "claims.budget=quick", kept)

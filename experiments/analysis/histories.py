@@ -23,6 +23,7 @@ Frame = pd.DataFrame
 
 MOST_STEPS = 400  # drawn of one run; more could not be seen
 MOST_PROBES = 12  # of one statistic by layer, through which a reader moves one by one
+TEXTS = ("component", "stat", "kind", "source")  # columns
 LONGEST_LINE = 10_000  # bytes in a line of a CSV file; ours have under 200
 
 
@@ -164,7 +165,7 @@ def read_checked_csv(path: Path, columns: tuple[str, ...]) -> Frame:
     complete, line_end, incomplete = content.rpartition(b"\n")
     if incomplete:
         log.warning("%s: its last line is incomplete and is left out", path)
-    texts = {name: "category" for name in columns if name in ("component", "stat", "kind")}
+    texts = {name: "category" for name in columns if name in TEXTS}
     try:
         frame = parse_csv(io.BytesIO(complete + line_end), dtype=texts)
     except (ValueError, pd.errors.ParserWarning) as error:  # its parser errors are ValueErrors

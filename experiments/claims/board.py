@@ -4,12 +4,10 @@ import contextlib
 import functools
 import logging
 import math
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +25,13 @@ from experiments.claims.looks import Looks, Seed, finite_or_none
 from experiments.claims.registered import commit_of, earlier, registrations
 from experiments.claims.rule import Result
 from experiments.data.corpus import KJV_SHA256
-from experiments.jobs.launch import THREADS_IN_A_SWEEP, launch_job, set_threads
-from experiments.jobs.sweep import HASH_DIGITS, Job, Sweep, duration, plan_jobs, threads_in_children
+from experiments.jobs.launch import THREADS_IN_A_SWEEP, set_threads
+from experiments.jobs.sweep import HASH_DIGITS, Sweep, duration, plan_jobs, threads_in_children
+from experiments.jobs.workers import launcher, worker_pool, workers_for
 from experiments.machine.console import one_line, print_line, print_table, progress
 from experiments.machine.device import pick_device
 from experiments.machine.files import typed_path
-from experiments.machine.limits import usable_cores
 from experiments.machine.signals import (
-    SIGNAL_EXIT_BASE,
     Interrupted,
     forward_signals,
     handle_signals,
@@ -48,7 +45,7 @@ from experiments.runner import Outcome
 from experiments.settings.compose import to_values
 from experiments.settings.identity import digest
 from experiments.settings.schema import Settings
-from experiments.settings.typed import as_typed, for_hydra
+from experiments.settings.typed import for_hydra
 from gpt import ConfigError
 from gpt.checks import check_choice
 from gpt.registry import choice_hint
@@ -92,9 +89,7 @@ def run_board(settings: Settings, recorder: Recorder) -> Outcome:
     fresh = settings.sweep.rerun == "all"
     looks = [Looks(claim, folder, settings.claims.first_seed, fresh) for claim in claims]
     threads = settings.threads or THREADS_IN_A_SWEEP
-    is_on_cpu = pick_device(settings.device).type == "cpu"
-    # Several processes on one GPU would compete for its memory.
-    workers = max(1, usable_cores() // threads) if is_on_cpu else 1
+    workers = workers_for(settings.device, threads)
     overrides = overrides_for_runs(recorder.summary.overrides or [])
     with Board(looks, settings, overrides, folder, workers, threads) as board:
         board.measure(BUDGETS[settings.claims.budget])
@@ -277,7 +272,7 @@ class Board:
         rerun = self.settings.sweep.rerun
         parallel = self.pool is not None
         sweep = Sweep(self.folder, jobs, rerun, parallel, self.threads, standalone=False)
-        sweep.run(self.launch)
+        sweep.run(launcher(self.pool))
         by_hash = {job.name.rpartition("-")[2]: job.directory for job in jobs}
         for run, overrides in grid.items():
             directory = by_hash[digest(self.values_of(overrides))[:HASH_DIGITS]]
@@ -293,27 +288,6 @@ class Board:
         """The config of a run. All seeds share one composition, which takes 0.1 s."""
         *rest, seed = overrides
         return values_of_arm(tuple(rest)) | {"seed": int(seed.removeprefix("seed="))}
-
-    def launch(self, jobs: Sequence[Job]) -> None:
-        """Run jobs in the worker processes, or in this one."""
-
-        def typed(job: Job) -> list[str]:
-            return [*map(as_typed, job.overrides)]
-
-        if self.pool is None:
-            for job in jobs:
-                code = launch_job(self.values_of(job.overrides), typed(job), job.directory)
-                if code > SIGNAL_EXIT_BASE:
-                    raise Interrupted(code - SIGNAL_EXIT_BASE)
-            return
-        futures = [
-            self.pool.submit(
-                launch_job, self.values_of(job.overrides), typed(job), job.directory, False
-            )
-            for job in jobs
-        ]
-        for future in as_completed(futures):
-            future.result()
 
 
 def cost(looks: Looks) -> float:
@@ -358,24 +332,6 @@ def config_folder() -> str:
     """The folder of the configs that this command was composed from."""
     (main,) = (s for s in HydraConfig.get().runtime.config_sources if s.provider == "main")
     return str(main.path)
-
-
-@contextmanager
-def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Within: a pool of processes, which are killed where a second signal interrupts the block.
-
-    Without that the pool would wait for their work at its end.
-    """
-    # Not by fork: a forked copy of PyTorch's threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield pool
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.kill()
-            raise
 
 
 def record_board(looks: Sequence[Looks], settings: Settings, recorder: Recorder) -> Outcome:

@@ -328,7 +328,7 @@ def write_stream(
         return write_cache(path, tokenizer, [tokens])
     with (
         tempfile.TemporaryFile(dir=path.parent) as aside,
-        progress("tokenising, MB", len(text) // MB) as report,
+        progress("tokenising, MiB", len(text) // MB) as report,
     ):
         watched = text.watched(lambda done: report(done // MB))
         tokenizer, encoded = kind.stream(watched, lambda found: put_aside(found, aside))

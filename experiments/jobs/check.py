@@ -101,6 +101,8 @@ def unmet_elsewhere(settings: Settings) -> dict[str, str]:
         needs["data.path"] = f"data=text or data={SHARDS}"
     elif data.name == SHARDS and len(shards_of(data.path)) > 1:
         needs["data.train_share"] = "files that do not say by their names which are for training"
+    if not settings.trainer.mixing:
+        needs["trainer.mixing_every"] = "trainer.mixing=true"
     if settings.generate.temperature == 0:
         needs |= dict.fromkeys(("generate.top_k", "generate.top_p"), "generate.temperature above 0")
     return needs

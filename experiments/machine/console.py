@@ -208,7 +208,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
         return
     table = RichTable(box=None, pad_edge=False)
     for name, value in rows[0].items():
-        justify = "left" if isinstance(value, str) and not value[:1].isdigit() else "right"
+        justify = "left" if isinstance(value, str) and value and not value[0].isdigit() else "right"
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(printable(str(value))) for value in row.values()))
@@ -296,11 +296,11 @@ def progress_lines(description: str, total: int) -> ReportProgress:
 
 
 def size_text(count: int) -> str:
-    """Bytes in MB of 2^20 or GB of 2^30, in two digits: for what is known about that well."""
-    size, unit = (count / 2**20, "MB") if count < 1000 * 2**20 else (count / 2**30, "GB")
+    """Bytes in MiB or GiB, in two digits: for what is known about that well."""
+    size, unit = (count / 2**20, "MiB") if count < 1000 * 2**20 else (count / 2**30, "GiB")
     return f"{float(f'{size:.2g}'):,.6g} {unit}"
 
 
 def megabytes(count: int | float | None) -> str:
-    """Bytes in MB of 2^20, or `not measured`."""
-    return "not measured" if count is None else f"{count / 2**20:,.1f} MB"
+    """Bytes in MiB, or `not measured`."""
+    return "not measured" if count is None else f"{count / 2**20:,.1f} MiB"

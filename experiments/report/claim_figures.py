@@ -13,18 +13,21 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from experiments.analysis.numbers import Band, fit_power
+from experiments.analysis.words import placement_words
 from experiments.report.board import BoardClaim
 from experiments.report.drawing import (
     INK,
     LABEL_WIDTH,
+    Line,
     ReportFigure,
     add_legend,
     draw_band,
     legend_key,
-    lines_for,
 )
-from experiments.report.lettering import fold
-from experiments.report.style import COLOURS, label_short_log_scale, panels, whole_numbers
+from experiments.report.lettering import fold, tick_text
+from experiments.report.palette import CATEGORIES, Look, look_of
+from experiments.report.style import label_short_log_scale, panels, whole_numbers
+from gpt import PLACEMENTS
 
 SIZE = (5.4, 3.7)  # inches: on a phone its words are still to be read
 MANY_SEEDS, TAIL = 20, 0.05  # with so many seeds a band leaves out this share at each end
@@ -66,10 +69,35 @@ def figure_of(claim: BoardClaim) -> ReportFigure | None:
         caption = f"Mean and {spread} of {seeds} seeds."
     if len(guides):
         caption += " Dashes and grey: what is predicted."
-    means = "; ".join(f"{arm} {value:.3g}" for arm, value in last_means(points, arms))
+    means = "; ".join(f"{in_words(arm)} {value:.3g}" for arm, value in last_means(points, arms))
     predicted = "; ".join(dict.fromkeys(guides["arm"])) or "nothing"
     alt = f"{first['y_name']}, mean at the right end: {means}. Drawn as predicted: {predicted}."
     return ReportFigure(claim.claim, claim.title, caption, alt, figure)
+
+
+def placement_of(arm: str) -> str:
+    """The placement with which an arm's name begins; empty where there is none."""
+    head = arm.partition(",")[0]
+    return head if head in PLACEMENTS else ""
+
+
+def in_words(arm: str) -> str:
+    """An arm's name with its placement as papers write it."""
+    placement = placement_of(arm)
+    return placement_words(placement) + arm.removeprefix(placement) if placement else arm
+
+
+def looks_of_arms(arms: list[str]) -> list[Look]:
+    """How each arm is drawn: in its placement's colour, in others where it names none."""
+    placements = [placement_of(arm) for arm in arms]
+    taken = {look_of(placement).light for placement in placements if placement}
+    others = iter(look for look in CATEGORIES if look.light not in taken)
+    return [
+        look_of(placement).varied(placements[:index].count(placement))
+        if placement
+        else next(others)
+        for index, placement in enumerate(placements)
+    ]
 
 
 def last_means(points: Frame, arms: list[str]) -> Iterator[tuple[str, float]]:
@@ -82,13 +110,13 @@ def last_means(points: Frame, arms: list[str]) -> Iterator[tuple[str, float]]:
 
 def draw_dots(axis: Axes, points: Frame, arms: list[str]) -> None:
     """Draw a column of dots for each arm, with a dot for each seed and a line at the mean."""
-    for x, arm in enumerate(arms):
+    for x, (arm, look) in enumerate(zip(arms, looks_of_arms(arms), strict=True)):
         values = points.loc[points["arm"] == arm, "value"].to_numpy()
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axis.plot(x + offsets, values, "o", color=COLOURS[0], markersize=5, alpha=0.75)
+        axis.plot(x + offsets, values, look.mark, color=look.light, markersize=5, alpha=0.75)
         axis.hlines(np.nanmean(values), x - 0.25, x + 0.25, color=INK, linewidth=1.4)
     width = max(10, 84 // len(arms))
-    axis.set_xticks(range(len(arms)), [fold(arm, width).replace("$", r"\$") for arm in arms])
+    axis.set_xticks(range(len(arms)), [tick_text(in_words(arm), width) for arm in arms])
     axis.set_xlim(-0.6, len(arms) - 0.4)
 
 
@@ -106,8 +134,9 @@ def draw_lines(axis: Axes, points: Frame, arms: list[str]) -> list[Any]:
     elif (xs == xs.round()).all():
         whole_numbers(axis)
     keys = []
-    for line in lines_for(arms, arms):
-        of_arm = points[points["arm"] == line.level]
+    for arm, look in zip(arms, looks_of_arms(arms), strict=True):
+        line = Line(arm, fold(in_words(arm), LABEL_WIDTH), look.light, look.mark, look.linestyle)
+        of_arm = points[points["arm"] == arm]
         groups = of_arm.groupby("x")["value"]
         tail = TAIL if of_arm["seed"].nunique() >= MANY_SEEDS else 0.0
         band = Band(groups.mean(), groups.quantile(tail), groups.quantile(1 - tail))

@@ -1,9 +1,9 @@
 """Several training runs in one picture, drawn from their CSV files and summaries alone."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,21 +13,20 @@ from matplotlib.ticker import FuncFormatter
 
 from experiments.analysis.arms import WARMUP, label_value
 from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
-from experiments.analysis.numbers import loss_text
 from experiments.analysis.runs import PLACEMENT, Run, Value, varying_settings
 from experiments.analysis.words import placement_words
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.drawing import INCOMPARABLE
 from experiments.report.lettering import fold, warnings_of_ours
+from experiments.report.palette import DASHES, Look, categories, look_of
 from experiments.report.style import (
     LEGEND,
     loss_limits,
-    mark_leaving,
+    mark_height,
     on_scale,
     panels,
     save,
-    styles,
     whole_numbers,
 )
 from gpt import ConfigError
@@ -35,6 +34,7 @@ from gpt import ConfigError
 PANEL = (7.2, 2.3)  # inches
 LEGEND_WIDTH = 75  # characters of all labels in a row
 ROW, FEW_ROWS = 0.2, 3  # inches of a row of the legend, and for how many there is room
+MOST_DASHES = 3  # of one colour, where no placement needs the others
 HEIGHTS = (3, 2)  # of the ratio's panel to the loss's
 
 
@@ -65,7 +65,8 @@ def draw_comparison(runs: Sequence[Run], ratios: Sequence[pd.Series]) -> Figure:
     above.get_gridspec().set_height_ratios(HEIGHTS)  # type: ignore[union-attr]
     above.sharex(below)
     names = [fold(label, LEGEND_WIDTH) for label in labels(runs)]
-    draw_ratios(above, [on_scale(ratio) for ratio in ratios], names)
+    looks = looks_of_runs(runs)
+    draw_ratios(above, [on_scale(ratio) for ratio in ratios], names, looks)
     columns = max(1, LEGEND_WIDTH // max(len(line) for name in names for line in name.split("\n")))
     rows = math.ceil(len(names) / columns) * (1 + max(name.count("\n") for name in names))
     figure.set_figheight(figure.get_figheight() + ROW * max(0, rows - FEW_ROWS))
@@ -73,7 +74,7 @@ def draw_comparison(runs: Sequence[Run], ratios: Sequence[pd.Series]) -> Figure:
         *above.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND
     )
     histories = [History(run, read_table(run.directory, "metrics")) for run in runs]
-    draw_losses(below, in_common_unit(histories))
+    draw_losses(below, in_common_unit(histories), looks)
     draw_frequencies(below, {run.summary.corpus.unigram_validation_loss for run in runs})
     return figure
 
@@ -98,10 +99,29 @@ def gradient_ratio(gradients: pd.DataFrame) -> pd.Series:
     return ratio[np.isfinite(ratio) & (ratio > 0)]
 
 
-def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) -> None:
+def looks_of_runs(runs: Sequence[Run]) -> list[Look]:
+    """Each run in the look of its placement; the dash says the other settings, and the seed.
+
+    What most runs have is solid. Where that takes too many dashes, each run has its own colour.
+    """
+    names = [name for name in varying_settings(runs) if name != PLACEMENT]
+    others = [(run.seed, *(run.setting(name) for name in names)) for run in runs]
+    levels = [level for level, _ in Counter(others).most_common()]
+    placements = [str(run.setting(PLACEMENT)) for run in runs]
+    if len(levels) > (MOST_DASHES if len(set(placements)) == 1 else len(DASHES)):
+        return categories(len(runs))
+    return [
+        look_of(placement).varied(levels.index(other))
+        for placement, other in zip(placements, others, strict=True)
+    ]
+
+
+def draw_ratios(
+    axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str], looks: Sequence[Look]
+) -> None:
     """One line a run, on a log scale, and the height at which both blocks receive the same."""
-    for (colour, _, dash), ratio, label in zip(styles(), ratios, labels, strict=False):
-        axis.plot(ratio, color=colour, linestyle=dash, label=label)
+    for look, ratio, label in zip(looks, ratios, labels, strict=True):
+        axis.plot(ratio, color=look.light, linestyle=look.linestyle, label=label)
     axis.axhline(1, color="0.35", linewidth=1, linestyle="--")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -109,7 +129,7 @@ def draw_ratios(axis: Axes, ratios: Sequence[pd.Series], labels: Sequence[str]) 
     axis.set_ylabel("gradient norm,\nlast block / first block")
 
 
-def draw_losses(axis: Axes, histories: Sequence[History]) -> None:
+def draw_losses(axis: Axes, histories: Sequence[History], looks: Sequence[Look]) -> None:
     """Training loss as a line, validation loss as marks, up to the first losses.
 
     A spike far above those would leave no height for what is learnt. In bits per byte there is no
@@ -117,12 +137,13 @@ def draw_losses(axis: Axes, histories: Sequence[History]) -> None:
     """
     unit = histories[0].unit
     curves = []
-    for (colour, mark, dash), history in zip(styles(), histories, strict=False):
+    for look, history in zip(looks, histories, strict=True):
         training = history.losses("train_loss" if unit.column == NATS.column else "")
         validation = history.losses(unit.column)
-        axis.plot(training, color=colour, linestyle=dash, linewidth=0.8, alpha=0.7)
-        axis.plot(validation, mark, color=colour, markersize=4)
-        curves.append((colour, training, validation))
+        line = {"linestyle": look.linestyle, "linewidth": 0.8, "alpha": 0.7}
+        axis.plot(training, color=look.light, **line)
+        axis.plot(validation, look.mark, color=look.light, markersize=4)
+        curves.append((look.light, training, validation))
     axis.set_ylim(*loss_limits(curve.tolist() for _, *both in curves for curve in both))
     for colour, *both in curves:
         mark_height(axis, pd.concat(both).sort_index(), colour)
@@ -130,16 +151,6 @@ def draw_losses(axis: Axes, histories: Sequence[History]) -> None:
     axis.set(xlabel="step (updates made)", ylabel=f"loss ({unit.name}),\nmarks: validation")
     if not unit.comparable:
         axis.set_title(INCOMPARABLE, fontsize=8)
-
-
-def mark_height(axis: Axes, curve: pd.Series, colour: str) -> None:
-    """Mark where the losses of a run leave the panel, and write how high they go."""
-    height = mark_leaving(axis, curve, colour)
-    if height is not None:
-        step = (curve == height).idxmax()
-        style: dict[str, Any] = {"fontsize": 7, "color": colour, "textcoords": "offset points"}
-        words = f"to {loss_text(height, 0)}"
-        axis.annotate(words, (step, axis.get_ylim()[1]), (0, -9), **style)
 
 
 def draw_frequencies(axis: Axes, levels: set[float | None]) -> None:

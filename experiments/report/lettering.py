@@ -58,9 +58,9 @@ def plain_text(figure: Figure) -> None:
             text.set_text(in_font(text.get_text()))
 
 
-def tick_text(name: object) -> str:
+def tick_text(name: object, width: int = 40) -> str:
     """A name beside an axis, where numbers may be formulas."""
-    return fold(str(name), 40).replace("$", r"\$")
+    return fold(str(name), width).replace("$", r"\$")
 
 
 def in_font(text: str) -> str:

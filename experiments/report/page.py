@@ -204,10 +204,14 @@ def way_of(layout: Layout, arms: Sequence[Arm]) -> dict[str, object]:
     }
 
 
-def render_template(template: str, charts: Sequence[Chart] = (), **values: object) -> str:
+def render_template(
+    template: str, charts: Sequence[Chart] = (), own: str = "", **values: object
+) -> str:
     """A page: the template with its values, and with the style and the script of all pages.
 
     With charts also their data, the library that draws them, and the script that asks it to.
+
+    own  name of a style and a script that follow those of all pages
     """
     environment = Environment(
         loader=PackageLoader("experiments.report"),
@@ -217,8 +221,10 @@ def render_template(template: str, charts: Sequence[Chart] = (), **values: objec
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = "".join(read_part(environment, name) for name in ("style.css", "charts.css"))
-    scripts = [read_part(environment, "page.js")]
+    of_own = [f"{own}.css", f"{own}.js"] if own else []
+    styles = ("style.css", "charts.css", *of_own[:1])
+    style = "".join(read_part(environment, name) for name in styles)
+    scripts = [read_part(environment, name) for name in ("page.js", *of_own[1:])]
     if charts:
         scripts += [library(), read_part(environment, "charts.js")]
     return environment.get_template(template).render(

@@ -15,6 +15,7 @@ from experiments.report.chart import Chart
 from experiments.report.drawing import INK, PAPER, STYLE, ReportFigure
 from experiments.report.interactive import embedded
 from experiments.report.lettering import plain_text, warnings_of_ours
+from experiments.report.palette import CATEGORIES, DARK_PAGE
 from experiments.report.static import save_chart
 from experiments.report.style import DPI
 
@@ -24,7 +25,7 @@ Made = TypeVar("Made")
 Saved = TypeVar("Saved")
 
 # On a dark page.
-DARK = {INK: "#e8eaed", PAPER: "#16191d"}
+DARK = {INK: "#e8eaed", PAPER: DARK_PAGE} | {look.light: look.dark for look in CATEGORIES}
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def follow_scheme(svg: str, dark: Mapping[str, str]) -> str:
 
     dark  by the colour on a light page, as matplotlib writes it: #rrggbb in small letters
     """
-    names = {light: f"--c{index}" for index, light in enumerate(dark)}
+    names = {light: f"--c{index}" for index, light in enumerate(dark) if light in svg}
     for light, name in names.items():
         svg = svg.replace(light, f"var({name})")
     light_rule = "".join(f"{name}:{light};" for light, name in names.items())

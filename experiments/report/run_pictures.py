@@ -10,6 +10,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +20,28 @@ from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import read_csv
 from experiments.analysis.numbers import loss_text
+from experiments.analysis.words import NORM_WORDS, placement_words, setting_words
 from experiments.machine.console import one_line, print_error, print_line, terminal
 from experiments.machine.plotting import plain_matplotlib
 from experiments.records.summary import Summary, read_summary
 from experiments.report.chart import Chart
 from experiments.report.comparison import compare
 from experiments.report.lettering import fold, tick_text, warnings_of_ours
+from experiments.report.palette import DASHES, categories, look_of, scale_of
 from experiments.report.paper_pictures import paper_figure
 from experiments.report.static import save_chart
 from experiments.report.style import (
-    COLOURS,
-    DASHES,
     LEGEND,
-    MARKS,
     log_if_wide,
     loss_limits,
-    mark_leaving,
+    mark_height,
     new_figure,
     on_scale,
+    panels,
     save,
-    styles,
     whole_numbers,
 )
 from gpt import ConfigError
@@ -50,7 +51,7 @@ log = logging.getLogger(__name__)
 
 Frame = pd.DataFrame
 
-TITLE_WIDTH = 80  # characters in a line
+TITLE_WIDTH = 85  # characters in a line
 MOST_TICKS = 30  # of a matrix, in a panel
 
 
@@ -71,17 +72,24 @@ def draw_run(directory: Path) -> list[Path]:
     return drawn
 
 
-def title_of(summary: Summary) -> str:
-    """What ran, in a few words."""
+def titled(finding: str, summary: Summary) -> str:
+    """A picture's title: what it shows, and below what ran."""
+    return f"{fold(finding, TITLE_WIDTH)}\n{run_in_words(summary)}"
+
+
+def run_in_words(summary: Summary) -> str:
+    """What ran, in a few words: Post-LN, 8 x 128, LayerNorm, init xavier, seed 0."""
     if summary.placement is None:
         return fold(summary.runner or "", TITLE_WIDTH)
     words = [
-        summary.placement,
+        placement_words(summary.placement),
         f"{summary.n_layers} x {summary.emb_dim}",
-        "no norm" if summary.placement == "no_norm" else summary.norm,
+        None
+        if summary.placement == "no_norm"
+        else NORM_WORDS.get(summary.norm or "", summary.norm),
         f"init {summary.init}",
         f"{summary.seeds} seeds" if summary.seeds else f"seed {summary.seed}",
-        None if summary.warmup_steps is None else f"warm-up {summary.warmup_steps}",
+        None if summary.warmup_steps is None else setting_words(WARMUP, summary.warmup_steps),
         "shortcut off" if summary.shortcut is False else None,
     ]
     return fold(", ".join(filter(None, words)), TITLE_WIDTH)
@@ -97,45 +105,42 @@ def mark_divergence(axis: Axes, summary: Summary) -> None:
 def loss(metrics: Frame, summary: Summary) -> Figure:
     """Training and validation loss, with the loss of a model that knows only frequencies."""
     figure, (axis,) = new_figure()
-    train = metrics.dropna(subset="train_loss")
-    val = metrics.dropna(subset="val_loss")
-    axis.plot(train["step"], train["train_loss"], color=COLOURS[0], alpha=0.35, linewidth=0.8)
+    train, val = (metrics.set_index("step")[f"{part}_loss"].dropna() for part in ("train", "val"))
+    look = look_of(summary.placement or "")
+    axis.plot(train, color=look.light, alpha=0.35, linewidth=0.8)
     width = max(1, len(train) // 40) * 2 + 1
-    smooth = train["train_loss"].rolling(width, center=True, min_periods=1).median()
-    label = f"training (thick: running median of {width})"
-    axis.plot(train["step"], smooth, color=COLOURS[0], label=label)
-    axis.plot(val["step"], val["val_loss"], color=COLOURS[1], marker=MARKS[1], label="validation")
-    levels = []
-    for frequencies, style, part in (  # what a model reaches that knows nothing else
-        (summary.corpus.unigram_entropy, "--", "whole text"),
-        (summary.corpus.unigram_validation_loss, ":", "validation"),
-    ):
-        if frequencies is not None:
-            text = f"token frequencies alone, {part} ({frequencies:.2f})"
-            axis.axhline(frequencies, color="0.35", linestyle=style, linewidth=1, label=text)
-            levels.append(frequencies)
-    curves = [val["val_loss"].tolist(), train["train_loss"].tolist()]
-    axis.set_ylim(*loss_limits(curves, levels))
-    for name, curve, colour in (
-        ("training", train.set_index("step")["train_loss"], COLOURS[0]),
-        ("validation", val.set_index("step")["val_loss"], COLOURS[1]),
-    ):
-        height = mark_leaving(axis, curve, colour)
-        if height is not None:
-            text = f"{name} goes above the scale, to {loss_text(height, 0)}"
-            axis.plot([], [], "^", color=colour, label=text)
+    smooth = train.rolling(width, center=True, min_periods=1).median()
+    axis.plot(smooth, color=look.light, label=f"training (thick: running median of {width})")
+    axis.plot(val, look.mark, label="validation", color=look.light, markerfacecolor="white")
+    level = summary.corpus.unigram_validation_loss
+    if level is None:  # of a run whose validation tokens are not known
+        level = summary.corpus.unigram_entropy
+    if level is not None:
+        text = f"token frequencies alone ({level:.2f})"
+        axis.axhline(level, color="0.35", linestyle="--", linewidth=1, label=text)
+    axis.set_ylim(*loss_limits([val.tolist(), train.tolist()], [] if level is None else [level]))
+    mark_height(axis, pd.concat([train, val]).sort_index(), look.light)
     mark_divergence(axis, summary)
     whole_numbers(axis)
     axis.set(xlabel="step (updates made)", ylabel="cross entropy (nats per token)")
-    axis.set_title(f"Loss\n{title_of(summary)}", fontsize=10)
+    axis.set_title(titled(loss_in_words(val, level), summary), fontsize=10)
     axis.legend(**LEGEND)
     return figure
 
 
+def loss_in_words(val: "pd.Series[float]", level: float | None) -> str:
+    """What was learnt, in a title."""
+    if val.empty:
+        return "Loss"
+    beside = "" if level is None else f"; token frequencies alone have {level:.2f}"
+    return f"Validation loss {loss_text(val.iloc[-1], 2)} at step {val.index[-1]}{beside}"
+
+
 def of_blocks(gradients: Frame, stat: str, component: str = "block") -> Frame:
-    """Layers as columns and steps as rows, of one statistic."""
+    """Blocks, counted from 1, as columns and steps as rows, of one statistic."""
     chosen = gradients[(gradients["stat"] == stat) & (gradients["component"] == component)]
-    return on_scale(chosen.pivot(index="step", columns="layer", values="value"))
+    table = chosen.pivot(index="step", columns="layer", values="value")
+    return on_scale(table.rename(columns=lambda layer: layer + 1))
 
 
 def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
@@ -147,20 +152,38 @@ def gradient_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     spread = of_blocks(gradients, "grad_norm_std")
     draw_layers(axis, table, spread)
     log_if_wide(axis)
-    axis.set(xlabel="block", ylabel=described("grad_norm").axis)
-    axis.set_title(f"Gradient norm by layer, before clipping\n{title_of(summary)}", fontsize=10)
+    axis.set(xlabel="block", ylabel=f"{described('grad_norm').axis},\nbefore clipping")
+    axis.set_title(titled(ratios_in_words(table), summary), fontsize=10)
     axis.legend(**LEGEND)
     return figure
 
 
+def ratios_in_words(table: Frame) -> str:
+    """How much more gradient the last block gets than the first, in a title."""
+    ratios = last_over_first(table)
+    shown = [f"{ratios[step]:.2g} at step {step}" for step in steps_shown(table) if step in ratios]
+    return f"Last block's gradient / first's: {', '.join(shown) or 'not finite'}"
+
+
+def last_over_first(table: Frame) -> "pd.Series[float]":
+    """The last block's value over the first's by step, where it is finite and not 0."""
+    ratios = table.iloc[:, -1] / table.iloc[:, 0]
+    return ratios[np.isfinite(ratios) & (ratios > 0)]
+
+
+def steps_shown(table: Frame) -> list[int]:
+    """The first, the middle and the last step of a table."""
+    return list(dict.fromkeys(table.index[[0, len(table) // 2, -1]]))
+
+
 def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
-    """One line for each of the first, middle and last step of `table`."""
-    steps = list(dict.fromkeys([table.index[0], table.index[len(table) // 2], table.index[-1]]))
-    for step, (colour, mark, _) in zip(steps, styles(), strict=False):
-        values = table.loc[step]
+    """One line for each of `steps_shown`."""
+    steps = steps_shown(table)
+    for step, look in zip(steps, scale_of(len(steps)), strict=True):
+        values, colour = table.loc[step], look.light
         finite = np.isfinite(values)
         label = f"step {step}" + ("" if finite.all() else f", {(~finite).sum()} not finite")
-        axis.plot(values.index[finite], values[finite], color=colour, marker=mark, label=label)
+        axis.plot(values.index[finite], values[finite], color=colour, marker=look.mark, label=label)
         if step in spread.index:
             deviation = spread.loc[step]
             axis.fill_between(
@@ -171,7 +194,7 @@ def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
                 alpha=0.2,
                 label="one standard deviation over seeds",
             )
-        if not finite.all():  # such blocks stand as crosses at the top edge
+        if not finite.all():  # such blocks are crosses at the top edge
             axis.plot(
                 values.index[~finite],
                 np.ones((~finite).sum()),
@@ -184,7 +207,11 @@ def draw_layers(axis: Axes, table: Frame, spread: Frame) -> None:
 
 
 def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
-    """Gradient norm of each block through training; cells that are not finite are grey."""
+    """Gradient norm of each block through training; cells without a colour are white.
+
+    The colours end at the 1st and the 99th percentile, or one spike would leave no colour for what
+    lies between the other steps.
+    """
     table = of_blocks(gradients, "grad_norm")
     if len(table) < 2:
         return None
@@ -192,63 +219,69 @@ def gradient_heatmap(gradients: Frame, summary: Summary) -> Figure | None:
     axis.grid(False)
     values = table.to_numpy().T
     positive = values[np.isfinite(values) & (values > 0)]
-    axis.set_facecolor("0.85")
-    steps, layers = table.index.to_numpy(), table.columns.to_numpy()
+    steps, blocks = table.index.to_numpy(), table.columns.to_numpy()
     mesh = axis.pcolormesh(
         np.append(steps, steps[-1] + 1) - 0.5,
-        np.append(layers, layers[-1] + 1) - 0.5,
+        np.append(blocks, blocks[-1] + 1) - 0.5,
         np.ma.masked_where(~np.isfinite(values) | (values <= 0), values),
-        norm=LogNorm(positive.min(), positive.max()) if positive.size else None,
+        norm=LogNorm(*np.percentile(positive, (1, 99))) if positive.size else None,
         cmap="cividis",
         rasterized=True,
     )
-    figure.colorbar(mesh, label=described("grad_norm").axis)
+    label = f"{described('grad_norm').axis}\n(colours: 1st to 99th percentile)"
+    figure.colorbar(mesh, label=label, extend="both")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     whole_numbers(axis)
-    grey = "" if np.isfinite(values).all() else " (grey: not finite)"
     axis.set(xlabel="step (updates made)", ylabel="block")
-    axis.set_title(f"Gradient norm through training{grey}\n{title_of(summary)}", fontsize=10)
+    white = "" if positive.size == values.size else " (white: 0 or not finite)"
+    axis.set_title(titled(f"{peak_in_words(table)}{white}", summary), fontsize=10)
     return figure
+
+
+def peak_in_words(table: Frame) -> str:
+    """When the last block's gradient was largest beside the first's, in a title."""
+    ratios = last_over_first(table)
+    if ratios.empty:
+        return "Gradient norm through training"
+    return (
+        f"Last block's gradient / first's: at most {ratios.max():,.3g}, at step {ratios.idxmax()}"
+    )
 
 
 def activations_by_layer(gradients: Frame, summary: Summary) -> Figure | None:
     """RMS of the stream and of both branches, and the attention's entropy if known, by block."""
-    rms = gradients[gradients["stat"] == "activation_rms"]
-    if rms.empty:
+    before = of_blocks(gradients, "activation_rms", "input").iloc[:, :1]
+    after = of_blocks(gradients, "activation_rms", "output")
+    if after.empty:
         return None
-    entropy = of_blocks(gradients, "attention_entropy", "attention")
-    figure, (stream_axis, *more) = new_figure(columns=1 if entropy.empty else 2)
-    steps = sorted(rms["step"].unique())
-    lines = {"-": steps[0], "--": steps[-1]} if len(steps) > 1 else {"-": steps[0]}
-    for line, step in lines.items():
-        for index, component in enumerate(("input", "attention", "feed_forward", "output")):
-            table = of_blocks(gradients, "activation_rms", component)
-            stream_axis.plot(
-                table.loc[step] if step in table.index else [],
-                line,
-                color=COLOURS[index],
-                marker=MARKS[index],
-                markersize=4,
-                label=f"{component.replace('_', '-')}, step {step}",
-            )
-    log_if_wide(stream_axis)
-    stream_axis.set(xlabel="block", ylabel="root mean square of the activations")
-    stream_axis.set_title("Activations", fontsize=10)
-    for axis in more:
-        draw_layers(axis, entropy, Frame())
-        axis.set(xlabel="block", ylabel=described("attention_entropy").axis, ylim=(0, 1.05))
-        axis.set_title("Attention entropy", fontsize=10)
-        axis.legend(**LEGEND)
+    stream = pd.concat([before.rename(columns={1: 0}), after], axis=1)
+    tables = {
+        "Stream after the block (0: what enters block 1)": stream,
+        "What attention writes": of_blocks(gradients, "activation_rms", "attention"),
+        "What the feed-forward layers write": of_blocks(
+            gradients, "activation_rms", "feed_forward"
+        ),
+        "Attention entropy": of_blocks(gradients, "attention_entropy", "attention"),
+    }
+    shown = {title: table for title, table in tables.items() if not table.empty}
+    figure, axes = panels(2, 2, (4.8, 3.2))
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, (title, table) in zip(axes, shown.items(), strict=False):
+        draw_layers(axis, table, Frame())
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel="block")
+        if title == "Attention entropy":
+            axis.set(ylabel="1: uniform, 0: one token", ylim=(0, 1.05))
+        else:
+            axis.set(ylabel="root mean square")
+            log_if_wide(axis)
     figure.legend(
-        *stream_axis.get_legend_handles_labels(),
-        loc="outside lower left",
-        ncols=4 if more else 2,  # as many as fit below the panels
-        fontsize=8,
-        handlelength=3.5,
-        **LEGEND,
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, **LEGEND
     )
-    whole_numbers(stream_axis, *more)
-    figure.suptitle(title_of(summary), fontsize=10)
+    ends = [f"{stream.loc[step].iloc[-1]:.3g} at step {step}" for step in steps_shown(stream)]
+    finding = f"Stream after the last block: RMS {', '.join(ends)}"
+    figure.suptitle(titled(finding, summary), fontsize=10)
     return figure
 
 
@@ -286,15 +319,15 @@ def mixing(table: Frame, summary: Summary) -> Figure | None:
         axis.set(xlabel="written by", ylabel="state")
         axis.set_title(f"step {step}", fontsize=10)
     figure.colorbar(mesh, ax=axes, label="share of the state; below 0 as 0")
-    figure.suptitle(f"Depth mixing\n{title_of(summary)}", fontsize=10)
+    figure.suptitle(titled("What each sublayer wrote of each state", summary), fontsize=10)
     return figure
 
 
 def place_text(layer: int, part: str) -> str:
-    """A state or a source in a few letters."""
+    """A state or a source in a few letters: its block, counted from 1, and the part."""
     words = {"norm_shifts": "shifts", "final_norm": "head", "feed_forward": "F", "attention": "A"}
     name = words.get(part, part.replace("_", " "))
-    return name if layer < 0 or part == "final_norm" else f"{layer} {name}"
+    return name if layer < 0 or part == "final_norm" else f"{layer + 1} {name}"
 
 
 def parameters(table: Frame, summary: Summary) -> Figure:
@@ -302,13 +335,13 @@ def parameters(table: Frame, summary: Summary) -> Figure:
     figure, (axis,) = new_figure()
     counts = table.groupby("component", sort=False)["parameters"].sum()
     names = [tick_text(name).replace("_", " ") for name in counts.index]
-    bars = axis.barh(names, counts / 1e6, color=COLOURS[0])
+    bars = axis.barh(names, counts / 1e6, color=look_of(summary.placement or "").light)
     axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.2)
     axis.grid(False, axis="y")
     axis.set(xlabel="parameters (millions)")
-    axis.set_title(f"{counts.sum():,} parameters\n{title_of(summary)}", fontsize=10)
+    axis.set_title(titled(f"{counts.sum():,} parameters", summary), fontsize=10)
     return figure
 
 
@@ -318,11 +351,11 @@ def model_sizes(table: Frame, summary: Summary) -> Figure:
     figure.set_figheight(1.8 + 0.17 * len(table))
     place = pd.Series(range(len(table)), index=table.index)
     axis.hlines(place, table["active"], table["parameters"], color="0.75", linewidth=1, zorder=1)
-    for name, (colour, mark, _) in zip(table["placement"].unique(), styles(), strict=False):
+    for name in table["placement"].unique():
         chosen = table["placement"] == name
-        axis.plot(
-            table["parameters"][chosen], place[chosen], mark, color=colour, label=tick_text(name)
-        )
+        colour, mark = look_of(name).light, look_of(name).mark
+        label = tick_text(placement_words(name))
+        axis.plot(table["parameters"][chosen], place[chosen], mark, color=colour, label=label)
         axis.plot(table["active"][chosen], place[chosen], "|", color=colour, markersize=7)
     axis.plot([], [], "|", color="0.35", label="active: met by one token")
     for equal, label, colour in (
@@ -338,7 +371,8 @@ def model_sizes(table: Frame, summary: Summary) -> Figure:
     axis.grid(True, axis="x")
     axis.set_ylim(-0.8, len(table) - 0.2)
     axis.set(xlabel="parameters")
-    axis.set_title(f"{len(table)} sizes", fontsize=10)
+    least, most = table["parameters"].min(), table["parameters"].max()
+    axis.set_title(f"{len(table)} sizes, {least:,} to {most:,} parameters", fontsize=10)
     axis.legend(**LEGEND)
     return figure
 
@@ -347,13 +381,14 @@ def memory(table: Frame, summary: Summary) -> Figure:
     """Predicted beside measured bytes of each kind."""
     figure, (axis,) = new_figure()
     place = np.arange(len(table))
-    for index, column in enumerate(("predicted_bytes", "measured_bytes")):
+    columns = ("predicted_bytes", "measured_bytes")
+    for index, (column, look) in enumerate(zip(columns, categories(2), strict=True)):
         values = table[column] / 2**20
         bars = axis.bar(
             place + 0.4 * (index - 0.5),
             values,
             0.38,
-            color=COLOURS[index],
+            color=look.light,
             hatch="" if index == 0 else "//",
             edgecolor="white",
             label=column.removesuffix("_bytes"),
@@ -362,8 +397,8 @@ def memory(table: Frame, summary: Summary) -> Figure:
             bars, ["" if math.isnan(v) else f"{v:,.0f}" for v in values], fontsize=8, padding=2
         )
     axis.set_xticks(place, [tick_text(kind) for kind in table["kind"]])
-    axis.set(ylabel="memory (MB of 2^20 bytes)")
-    axis.set_title(f"Memory of training\n{title_of(summary)}", fontsize=10)
+    axis.set(ylabel="memory (MiB)")
+    axis.set_title(titled("Memory of a training step", summary), fontsize=10)
     axis.legend(**LEGEND)
     return figure
 
@@ -371,14 +406,16 @@ def memory(table: Frame, summary: Summary) -> Figure:
 def shortcut(table: Frame, summary: Summary) -> Figure:
     """Mean absolute gradient of each layer, without and with shortcuts."""
     figure, (axis,) = new_figure()
-    for arm, (colour, mark, _) in zip(table.columns[1:], styles(), strict=False):
-        axis.plot(
-            table["layer"], table[arm], color=colour, marker=mark, label=arm.replace("_", " ")
-        )
+    arms = {name.replace("_", " "): table[name] for name in table.columns[1:]}
+    for (name, values), look in zip(arms.items(), categories(len(arms)), strict=True):
+        style = {"color": look.light, "marker": look.mark, "linestyle": look.linestyle}
+        axis.plot(table["layer"] + 1, values, label=name, **style)
     axis.set_yscale("log")
     whole_numbers(axis)
     axis.set(xlabel="layer", ylabel="mean absolute gradient of the weight")
-    axis.set_title("What a shortcut does to the gradient", fontsize=10)
+    first, *_, last = arms
+    gain = arms[last].iloc[0] / arms[first].iloc[0]
+    axis.set_title(f"Gradient of layer 1, {last} / {first}: {gain:,.0f}", fontsize=10)
     axis.legend(**LEGEND)
     return figure
 
@@ -386,11 +423,14 @@ def shortcut(table: Frame, summary: Summary) -> Figure:
 def activations(table: Frame, summary: Summary) -> Figure:
     """Each activation and its derivative."""
     figure, axes = new_figure(columns=2)
+    curves = dict(tuple(table.groupby("activation", sort=False)))
+    dashes = itertools.cycle(DASHES[:5])  # another for each: the curves lie upon each other
+    looks = [replace(look, dash=next(dashes)) for look in categories(len(curves))]
     for axis, column in zip(axes, ("value", "derivative"), strict=True):
-        curves = table.groupby("activation", sort=False)
-        dashes = itertools.cycle(DASHES)  # another for each: the curves lie upon each other
-        for (name, curve), (colour, *_), dash in zip(curves, styles(), dashes, strict=False):
-            axis.plot(curve["x"], curve[column], color=colour, linestyle=dash, label=name)
+        for (name, curve), look in zip(curves.items(), looks, strict=True):
+            axis.plot(
+                curve["x"], curve[column], color=look.light, linestyle=look.linestyle, label=name
+            )
         axis.set(xlabel="x", ylabel=column, xlim=(-4, 4))
         axis.set_title(
             "Activation" if column == "value" else "Derivative: the gradient's factor", fontsize=10

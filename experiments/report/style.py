@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from experiments.analysis.numbers import loss_text
 from experiments.report.lettering import plain_text, warnings_of_ours
 
 # Okabe and Ito's palette, which colour-blind readers can distinguish; each has its own mark, too.
@@ -26,13 +27,6 @@ LEAST, GREATEST = 1e-150, 1e150  # sizes that a scale shows, whose quotients are
 
 
 Numbers = TypeVar("Numbers", pd.DataFrame, "pd.Series[float]")
-
-
-def styles() -> Iterator[tuple[str, str, Any]]:
-    """Colour, mark and dashes of any number of lines, the first 28 of them different."""
-    for dash in itertools.cycle(DASHES):
-        for colour, mark in zip(COLOURS, MARKS, strict=True):
-            yield colour, mark, dash
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -114,6 +108,16 @@ def mark_leaving(axis: Axes, curve: pd.Series, colour: Any) -> float | None:
         return None
     axis.plot(above.index[0], top, "^", color=colour, markersize=6, clip_on=False, zorder=5)
     return float(above.max())
+
+
+def mark_height(axis: Axes, curve: pd.Series, colour: str) -> None:
+    """Mark where losses leave a panel, and write how high they go."""
+    height = mark_leaving(axis, curve, colour)
+    if height is not None:
+        step = (curve == height).idxmax()
+        style: dict[str, Any] = {"fontsize": 7, "color": colour, "textcoords": "offset points"}
+        words = f"to {loss_text(height, 1 if height < 100 else 0)}"
+        axis.annotate(words, (step, axis.get_ylim()[1]), (4, -8), **style)
 
 
 def log_if_wide(*axes: Axes) -> None:

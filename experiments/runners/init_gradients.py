@@ -87,7 +87,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         f"Gradient norms at initialisation: {options.seeds} seeds x {options.batches} batches",
         [
             {
-                "layer": row.layer,
+                "block": row.layer + 1 if 0 <= row.layer < config.n_layers else "",
                 "component": row.component,
                 "grad_norm": f"{row.value:.4g}",
                 "std over seeds": f"{shown[row.layer, row.component, 'grad_norm_std']:.2g}"

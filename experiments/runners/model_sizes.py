@@ -152,6 +152,6 @@ def line_of(row: Size) -> dict[str, str]:
         "active": f"{row['active']:,}",
         "published": f"{row['published']:,}" if is_known else "",
         "equal": str(row["equal"] or ""),
-        "bf16": f"{int(row['bytes_bf16'] or 0) / 2**30:,.1f} GB",
+        "bf16": f"{int(row['bytes_bf16'] or 0) / 2**30:,.1f} GiB",
         "key-values per token": f"{row['cache_bytes_per_token']:,} B",
     }

@@ -115,6 +115,7 @@ class TrainerSettings:
     end_probes        once, at the end: loss without each block, gradients of single windows
     mixing            before the first step and at the end: how much of the stream each sublayer
                       wrote, into mixing.csv
+    mixing_every      steps between two more of these in between; null: none
     log_every         steps between two rows; null: every step, coarser where gradients.csv would
                       exceed 50 MB
     checkpoint_every  steps between two checkpoints; null: at the end only
@@ -136,6 +137,7 @@ class TrainerSettings:
     probe_tokens: int = setting(512, at_least=1)
     end_probes: bool = True
     mixing: bool = setting(False, newer=True)
+    mixing_every: int | None = setting(None, at_least=1, newer=True)
     log_every: int | None = setting(None, at_least=1)
     checkpoint_every: int | None = setting(at_least=1, affects_results=False)
     keep: int = setting(2, at_least=1, affects_results=False)
@@ -224,6 +226,18 @@ class ClaimsSettings:
 
 
 @dataclass(frozen=True)
+class AtlasSettings:
+    """atlas: which placements the atlas shows, and where it keeps their training runs.
+
+    only  names with commas between; null: all
+    runs  runs that are there are not repeated the next time
+    """
+
+    only: str | None = setting(None, newer=True)
+    runs: str = setting("outputs/atlas", affects_results=False)
+
+
+@dataclass(frozen=True)
 class WandbSettings:
     """wandb: whether and where W&B records.
 
@@ -289,6 +303,7 @@ class Settings:
     init_gradients: InitGradientsSettings = InitGradientsSettings()
     paper_figure: PaperFigureSettings = setting(factory=PaperFigureSettings, newer=True)
     claims: ClaimsSettings = ClaimsSettings()
+    atlas: AtlasSettings = AtlasSettings()
     wandb: WandbSettings = setting(factory=WandbSettings, affects_results=False)
     sweep: SweepSettings = setting(SweepSettings(), affects_results=False)
 

@@ -62,7 +62,7 @@ def shards_sha256(path: str | None, folder: str | None) -> str:
     stamps = {part: [stamp_of(file) for file in files] for part, files in found.items()}
     total = sum(size for files in stamps.values() for _, (_, size, _) in files)
     done, digests = 0, dict[str, list[str]]()
-    with progress("reading the tokens, MB", total >> 20, lines=False) as report:
+    with progress("reading the tokens, MiB", total >> 20, lines=False) as report:
         for part, files in stamps.items():
             digests[part] = []
             for name, file_stamp in files:

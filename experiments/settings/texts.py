@@ -101,7 +101,7 @@ class LongText:
 
     def _check(self) -> str:
         digest, empty = hashlib.sha256(), True
-        with progress("reading the text, MB", len(self) // MB, lines=False) as report:
+        with progress("reading the text, MiB", len(self) // MB, lines=False) as report:
             for file, start in zip(self.files, self.starts, strict=False):
                 try:
                     for used, part, piece in decoded(file):

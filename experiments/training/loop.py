@@ -99,7 +99,7 @@ class Trainer:
             record.metrics |= self._evaluate(step)
         if probing:
             record.rows += self._probe_streams()
-        if step == 0:
+        if step % (self.options.mixing_every or self.options.steps) == 0:
             self._probe_mixing(step)
         with self.tally.timed():
             total = self.engine.backward(step).total_norm

@@ -252,4 +252,4 @@ def test_how_far_a_long_text_is_tokenised_is_printed(
     os.truncate(path, 3 * 2**20 - 2)
     cached_tokens(open_text(str(path)), "0" * 64, "byte", str(tmp_path / "cache"))
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in printed] == [f"tokenising, MB {i}/2" for i in (1, 2)]
+    assert [line.split("  ")[0] for line in printed] == [f"tokenising, MiB {i}/2" for i in (1, 2)]

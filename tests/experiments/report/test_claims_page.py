@@ -19,9 +19,11 @@ from experiments.claims import __main__ as command
 from experiments.claims.registered import Registration
 from experiments.report import __main__ as report
 from experiments.report.board import FINDINGS, Board, BoardClaim, Row, read_board
-from experiments.report.claim_figures import figure_of
+from experiments.report.claim_figures import figure_of, in_words, looks_of_arms
 from experiments.report.claims_page import MEANINGS, render_page, scoreboard, write_claims_page
+from experiments.report.drawing import INK
 from experiments.report.forest import MARKS, draw_forest, strip_of
+from experiments.report.palette import look_of
 from experiments.report.picture import DARK, draw_picture
 from made_boards import HOSTILE, every_verdict, write_board
 
@@ -210,7 +212,7 @@ def test_a_law_is_a_line_and_what_is_predicted_another(
     np.testing.assert_allclose(heights[0], [mean] * 4)
     np.testing.assert_allclose(heights[1], mean * np.array([1, 2**-0.5, 0.5, 8**-0.5]))
     labels = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
-    assert labels == ["post_ln, slope +0.00", "pre_ln, slope -0.50", "slope 0", "slope -0.5"]
+    assert labels == ["Post-LN, slope +0.00", "Pre-LN, slope -0.50", "slope 0", "slope -0.5"]
     assert "Drawn as predicted: slope 0; slope -0.5." in drawn.alt
 
 
@@ -228,6 +230,17 @@ def test_a_band_lies_across_arms_that_stand_side_by_side(
     assert [label.get_text() for label in axis.get_xticklabels()] == ["one", r"other \$"]
 
 
+def test_an_arm_has_its_placements_colour_and_others_have_another() -> None:
+    arms = ["post_ln", "post_ln, no warm-up", "layer_norm", "pre_ln", "dyt"]
+    looks = looks_of_arms(arms)
+    assert [look.light for look in looks[:2]] == [look_of("post_ln").light] * 2
+    assert looks[0].dash != looks[1].dash
+    assert looks[3] == look_of("pre_ln")
+    assert len({look.light for look in looks}) == 4
+    assert in_words(arms[1]) == "Post-LN, no warm-up"
+    assert in_words("layer_norm") == "layer_norm"
+
+
 # ---- The page
 
 
@@ -239,8 +252,8 @@ def test_a_figure_is_in_the_page_once_and_follows_the_scheme_of_the_page(
     svg = unquote(picture.address.removeprefix("data:image/svg+xml,"))
     xml.etree.ElementTree.fromstring(svg)
     before, rules, drawn = re.split(r"<style>(:root.*?)</style>", svg, maxsplit=1)
-    for light, dark in DARK.items():
-        assert rules.count(light) == rules.count(dark) == 1
+    for light in (INK, look_of("pre_ln").light, look_of("post_ln").light):
+        assert rules.count(light) == rules.count(DARK[light]) == 1
         assert light not in before + drawn
     assert "fill: var(--c0)" in drawn
     file = (tmp_path / "law_holds.svg").read_text()

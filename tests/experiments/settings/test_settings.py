@@ -257,6 +257,7 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
         "trainer.keep",
         "trainer.keep_best",
         "claims.runs",
+        "atlas.runs",
     }
     values = values_of()
     dropped = dict(flatten(values)).keys() - dict(flatten(result_settings(values))).keys()

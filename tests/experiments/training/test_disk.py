@@ -98,11 +98,11 @@ def test_a_sweep_says_what_it_will_take(
         max(n.checkpoints + n.checkpoint for n in (one, other)),
     )
     needed = size_text(records + most)  # those with a wrong activation fail and take nothing
-    assert said.endswith(f": 4 to run; about {needed} on disk, 3 GB free")
+    assert said.endswith(f": 4 to run; about {needed} on disk, 3 GiB free")
     sweep(*grid, "sweep.keep_checkpoints=true", folder="kept")
     kept = one.checkpoints + other.checkpoints
     needed = size_text(records + kept + max(one.checkpoint, other.checkpoint))
-    assert f"; about {needed} on disk, 3 GB free" in capfd.readouterr().out.splitlines()[0]
+    assert f"; about {needed} on disk, 3 GiB free" in capfd.readouterr().out.splitlines()[0]
     assert not caplog.messages
     sweep(*grid, folder="kept")
     assert "on disk" not in capfd.readouterr().out  # nothing is left to run

@@ -1,0 +1,348 @@
+"""The atlas: one page on which any two placements stand side by side."""
+
+import csv
+import inspect
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from torch import nn
+
+from experiments.analysis.arms import WARMUP
+from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
+from experiments.analysis.runs import Run
+from experiments.analysis.words import join_words, placement_words, setting_words
+from experiments.machine.files import hide_home, write_atomically
+from experiments.records.sink import MIXING_COLUMNS
+from experiments.report.diagram import Diagram, alike, shape_of
+from experiments.report.page import provenance, render_template
+from experiments.report.palette import look_of
+from gpt import GPT, GPTConfig
+from normscope import Graph, trace
+from normscope.anatomy import BRANCHES
+
+# What is written beside the code, where it is not installed without it.
+ROOT = Path(__file__).parents[2]
+README, CLAIMS = ROOT / "README.md", ROOT / "docs" / "claims.csv"
+TOKENS = 4  # of which blocks are traced
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The diagram of some blocks, or of what follows them; the title says which."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placement of the registry, under the settings of its runs.
+
+    runs  by the steps of warm-up
+    """
+
+    name: str
+    config: GPTConfig
+    runs: Mapping[int, Run]
+
+    @property
+    def title(self) -> str:
+        return placement_words(self.name)
+
+    @property
+    def equation(self) -> str:
+        """The first paragraph of the class's docstring."""
+        return self.paragraphs[0]
+
+    @property
+    def text(self) -> list[Markup]:
+        """The others, arXiv's numbers as links."""
+        return [linked(paragraph) for paragraph in self.paragraphs[1:]]
+
+    @cached_property
+    def paragraphs(self) -> list[str]:
+        """Of the docstring, each in one line."""
+        text = inspect.cleandoc(self.config.placement.__doc__ or "")
+        return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+    # ---- The module, traced
+
+    @cached_property
+    def model(self) -> GPT:
+        return GPT(self.config).requires_grad_(False)
+
+    @cached_property
+    def state(self) -> Any:
+        """What the first block reads."""
+        return self.model.entry(torch.randn(1, TOKENS, self.config.emb_dim))
+
+    @cached_property
+    def graphs(self) -> list[Graph]:
+        """Of each block."""
+        return [trace(block, self.state) for block in self.model.blocks]
+
+    @cached_property
+    def diagrams(self) -> list[Drawn]:
+        """Of each kind of block, and of what stands between the last one and the logits."""
+        groups: list[tuple[object, list[int]]] = []
+        for layer, graph in enumerate(self.graphs):
+            shape = shape_of(graph)
+            same = next((layers for known, layers in groups if known == shape), None)
+            if same is None:
+                groups.append((shape, [layer]))
+            else:
+                same.append(layer)
+        drawn = []
+        for _, layers in groups:
+            title = blocks_in_words([layer + 1 for layer in layers], len(self.graphs))
+            graph = alike([self.graphs[layer] for layer in layers])
+            drawn.append(Drawn(title, Diagram(graph).svg(f"{self.title}, {title}")))
+        after = nn.Sequential()
+        after.add_module("final_norm", self.model.final_norm)
+        after.add_module("head", self.model.head)
+        svg = Diagram(trace(after, self.state)).svg(f"{self.title}, after the last block")
+        return [*drawn, Drawn("after the last block", svg)]
+
+    # ---- Facts
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it fixes beside the equation, and what it costs, counted from the module."""
+        placement, config = self.config.placement, self.config
+        fixed = dict(placement.fixes(config))
+        options = asdict(placement.options(config))
+        others = {n: v for n, v in fixed.items() if n not in ("final_norm", "qk_norm", *options)}
+        facts = {
+            "norm before the head": "yes" if fixed["final_norm"] else "no",
+            "initialisation": tied(placement.init, placement.unfit_inits, config.init.scheme),
+            "norms that a block passes": self.norm_passes,
+            "parameters beside those of the branches": self.own_parameters,
+        }
+        facts |= {name.replace("_", " "): in_digits(value) for name, value in others.items()}
+        names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
+        if names:
+            text = " ".join(inspect.cleandoc(placement.Options.__doc__ or "").split())
+            text = text.replace("`", "")
+            facts["options"] = f"{', '.join(names)}. {text}"
+        if used := used_by().get(self.name):
+            facts["in use by"] = used
+        return facts
+
+    @property
+    def norm_passes(self) -> str:
+        """Norms that a block computes, by block where they differ."""
+        counts: dict[str, list[int]] = {}
+        for number, graph in enumerate(self.graphs, start=1):
+            norms = [node for node in graph.nodes if node.kind == "norm"]
+            inside = sum(bool(node.branch) for node in norms)
+            words = f"{len(norms)}" + (f", {inside} of them inside a branch" if inside else "")
+            counts.setdefault(words, []).append(number)
+        if len(counts) == 1:
+            return next(iter(counts))
+        total = len(self.graphs)
+        return "; ".join(f"{blocks_in_words(of, total)}: {n}" for n, of in counts.items())
+
+    @property
+    def own_parameters(self) -> str:
+        """Those of all blocks that no_norm has not, for a block."""
+        bare = replace(self.config.norm, placement="no_norm", options={}, qk=None)
+        counts = [
+            sum(p.numel() for block in model.blocks for p in block.parameters())
+            for model in (self.model, GPT(replace(self.config, norm=bare)))
+        ]
+        more, blocks = counts[0] - counts[1], len(self.graphs)
+        return f"{more / blocks:,.0f} a block, {more / counts[1]:.2%} of the branches' own"
+
+    @property
+    def claims(self) -> list[tuple[str, str, str]]:
+        """Name, title and verdict of each claim of the board that has a number of it."""
+        return claims_by_placement().get(self.name, [])
+
+    def learned(self, warmup: int) -> bool:
+        """Whether that run ended below what token frequencies alone give."""
+        run = self.runs[warmup]
+        return run.status == "finished" and not run.is_stuck
+
+    def data(self) -> dict[str, Any]:
+        """What the script draws."""
+        look = look_of(self.name)
+        runs = {
+            warmup: {"words": setting_words(WARMUP, warmup), **data_of(run)}
+            for warmup, run in self.runs.items()
+        }
+        return {"title": self.title, "light": look.light, "dark": look.dark, "runs": runs}
+
+
+def blocks_in_words(numbers: Sequence[int], total: int) -> str:
+    """Such as "blocks 2 to 6"; of all, "each block"."""
+    if len(numbers) == total:
+        return "each block"
+    if len(numbers) == 1:
+        return f"block {numbers[0]}"
+    if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"blocks {numbers[0]} to {numbers[-1]}"
+    return f"blocks {join_words([str(number) for number in numbers])}"
+
+
+def tied(init: str | None, unfit: Sequence[str], used: str) -> str:
+    """Which initialisation the paper ties to a placement, in words."""
+    words = f"init={init}, tied by its paper" if init else f"none tied; here init={used}"
+    return words + "".join(f"; the paper advises against init={name}" for name in unfit)
+
+
+def in_digits(value: object) -> str:
+    """A fact's value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def linked(text: str) -> Markup:
+    """Text with arXiv's numbers as links."""
+    link = Markup('arXiv <a href="https://arxiv.org/abs/{0}">{0}</a>')
+    parts = ARXIV.split(text)
+    return Markup("").join(link.format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def used_by() -> dict[str, str]:
+    """By placement, the last column of the README's table; nothing where there is no README."""
+    if not README.is_file():
+        return {}
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", README.read_text("utf-8"), re.MULTILINE)
+    plain = {name: re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", cell) for name, cell in rows}
+    return {name: cell for name, cell in plain.items() if re.search(r"[A-Z]", cell)}
+
+
+def claims_by_placement() -> dict[str, list[tuple[str, str, str]]]:
+    """By placement, the claims of docs/claims.csv with a number of it; nothing where it is not."""
+    if not CLAIMS.is_file():
+        return {}
+    found: dict[str, dict[tuple[str, str, str], None]] = {}
+    with CLAIMS.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for name in re.findall(r"\w+", row["number"]):
+                of_claim = row["claim"], row["title"], row["claim_verdict"]
+                found.setdefault(name, {})[of_claim] = None
+    return {name: list(claims) for name, claims in found.items()}
+
+
+# ---- What the runs measured
+
+
+def data_of(run: Run) -> dict[str, Any]:
+    """A run's curves, and what was probed, by step.
+
+    steps    at which the stream was probed
+    gradient, rms  of each block, by step; the gradient of the step before where there was none
+    ratio    of each sublayer, from the first block's attention on, by step
+    shares   by step: of each sublayer's sum, the share of the embeddings, of each sublayer so far,
+             and of the norms' shifts
+    """
+    metrics = read_checked_csv(run.directory / "metrics.csv", ("step",))
+    gradients = read_gradients(run)
+    mixing = read_checked_csv(run.directory / "mixing.csv", MIXING_COLUMNS)
+    data: dict[str, Any] = {
+        "status": run.outcome,
+        "final": number(run.summary.val_loss, 4),
+        "frequencies": number(run.summary.corpus.unigram_validation_loss, 4),
+        "loss": [],
+        "steps": [],
+    }
+    if not metrics.empty and "train_loss" in metrics:
+        losses = metrics.dropna(subset=["train_loss"])
+        data["loss"] = [
+            [int(s), number(v, 4)] for s, v in zip(losses.step, losses.train_loss, strict=True)
+        ]
+    if gradients.empty:
+        return data
+    rms = by_layer(gradients, "activation_rms", "output")
+    blocks = by_layer(gradients, "grad_norm", "block").reindex(rms.index, method="ffill")
+    ratios = [by_layer(gradients, "branch_ratio", branch) for branch in BRANCHES]
+    data["steps"] = [int(step) for step in rms.index]
+    data["rms"] = rms.map(number).to_numpy().tolist()
+    data["gradient"] = blocks.map(number).to_numpy().tolist()
+    data["ratio"] = [
+        [number(table.loc[step, layer]) for layer in rms.columns for table in ratios]
+        for step in rms.index
+    ]
+    data["shares"] = shares_of(mixing, data["steps"])
+    return data
+
+
+def shares_of(mixing: Any, steps: Sequence[int]) -> list[Any]:
+    """For each step a row for each sublayer's sum, see `data_of`; null where it was not measured"""
+    if mixing.empty:
+        return [None for _ in steps]
+    shares = mixing[
+        (mixing["stat"] == "mixing_share") & mixing["component"].isin(["sum_1", "sum_2"])
+    ]
+    by_step: dict[int, dict[tuple[int, str], list[Any]]] = {}
+    for row in shares.itertuples():
+        state = int(row.layer), str(row.component)
+        by_step.setdefault(int(row.step), {}).setdefault(state, []).append(number(row.value))
+    return [list(by_step[step].values()) if step in by_step else None for step in steps]
+
+
+def number(value: float | None, digits: int = 3) -> float | None:
+    """Few digits, since a page has many; None for what JSON has no number for."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+# ---- The page
+
+
+def write_atlas(directory: Path, placed: Sequence[Placed]) -> Path:
+    """Write atlas.html; returns its path."""
+    path = directory / "atlas.html"
+    write_atomically(path, hide_home(render_atlas(placed)).encode())
+    return path
+
+
+def render_atlas(placed: Sequence[Placed]) -> str:
+    """The page. The template engine escapes everything that comes from files and docstrings."""
+    runs = [run for entry in placed for run in entry.runs.values()]
+    data = json.dumps({entry.name: entry.data() for entry in placed}, separators=(",", ":"))
+    first = runs[0]
+    return render_template(
+        "atlas.html.jinja",
+        own="atlas",
+        placed=placed,
+        finding=finding_of(placed),
+        data=Markup(data.replace("<", "\\u003c")),
+        setting=setting_in_words(placed[0].config, first),
+        provenance=provenance(runs),
+    )
+
+
+def finding_of(placed: Sequence[Placed]) -> str:
+    """Which placements learned no more than token frequencies, without warm-up and with it."""
+    clauses = []
+    for warmup in placed[0].runs:
+        failed = [entry.title for entry in placed if not entry.learned(warmup)]
+        words = f"{len(failed)} of {len(placed)}" + (f" ({join_words(failed)})" if failed else "")
+        clauses.append(f"{setting_words(WARMUP, warmup)} {words}")
+    return f"Learned nothing: {'; '.join(clauses)}"
+
+
+def setting_in_words(config: GPTConfig, run: Run) -> str:
+    """What all runs have in common."""
+    return (
+        f"{config.n_layers} blocks of width {config.emb_dim}, {config.context_length} "
+        f"{run.setting('tokenizer.name')} tokens a window, "
+        f"{run.setting('trainer.batch_size')} windows a step, {run.setting('trainer.steps')} steps "
+        f"of {run.setting('optimizer.name')}, learning rate {run.setting('optimizer.lr')}, "
+        f"seed {run.seed}"
+    )
