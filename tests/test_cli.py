@@ -203,6 +203,9 @@ PICTURE_OF = {name: name for name in PAPER_FIGURES} | {
 }
 
 
+OF_OTHER_TESTS = ("atlas", "claims", "export", "generate", "lecture")
+
+
 @pytest.mark.pictures
 @pytest.mark.parametrize(
     "experiment",
@@ -210,7 +213,7 @@ PICTURE_OF = {name: name for name in PAPER_FIGURES} | {
         # One of the papers' figures is drawn here; test_paper_figures.py has them all.
         pytest.param(name, marks=pytest.mark.long) if name in MORE_FIGURES else name
         for name in options("experiment")
-        if name not in {"generate", "export", "claims", "atlas", *GRIDS}
+        if name not in {*OF_OTHER_TESTS, *GRIDS}
     ],
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:

@@ -17,6 +17,7 @@ AFTER = {
     "memory": "experiment=parameters",
     "generate": "experiment=train",
     "export": "experiment=model_sizes",
+    "lecture": "-m experiment=lesson",
     "xiong_figure_3": "experiment=wang_figure_5",
     "wang_figure_5": "experiment=sun_figure_4",
     "sun_figure_4": "experiment=claims claims.budget=quick",
