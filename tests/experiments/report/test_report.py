@@ -198,8 +198,8 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
         "Pre-LN without warm-up learns nothing at lr 0.01 in 3 of 3 runs, at best a median of 2.10 "
-        "nats at lr 0.001, the grid's edge; with 10 steps of warm-up it diverges at lr 0.01 in 1 of "
-        "3 runs, at best 1.00 and 1.10 nats at lr 0.01, the grid's edge." in words
+        "nats at lr 0.001, the grid's edge; with 10 steps of warm-up it diverges at lr 0.01 in 1 "
+        "of 3 runs, at best 1.00 and 1.10 nats at lr 0.01, the grid's edge." in words
     )
 
 
