@@ -196,7 +196,7 @@ function specOf(chart, panel, room) {
   const onSeries = (name) => ({ type: "filter", expr: `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)` });
   const signal = (name, value) => ({ name, value });
   const { series, x, y } = panel;
-  const few = (one) => one.kind === "dots" || (one.kind === "line" && one.x.length <= 16);
+  const few = (one) => one.kind === "dots" || (one.kind === "line" && one.mark && one.x.length <= 16);
   return {
     $schema: "https://vega.github.io/schema/vega/v6.json",
     padding: 5, autosize: { type: "fit", contains: "padding" }, background: null,
