@@ -17,6 +17,7 @@ def test_wandb_file_holds_what_the_csv_holds(cli: Cli, toy: tuple[str, ...]) -> 
     wanted = ("wandb.mode=offline", "wandb.tags=[a,b]", "trainer.mixing=true")
     code, run = cli(*toy, *wanted, "norm=post_ln")
     assert code == 0
+    assert "Post-LN" in (run / "report.html").read_text()  # its page, beside its pictures
     records = wandb_records(run)
     logged: dict[tuple[int, str], float] = {}
     for record in records:

@@ -123,13 +123,21 @@ CUT = """() => [...document.body.querySelectorAll('*')].filter((box) => {
 }).map((box) => box.outerHTML.slice(0, 200))"""
 
 
+# Charts that were drawn are drawn again in a new width, some frames later.
+FITS = """async () => {
+  const fits = () => document.documentElement.scrollWidth <= innerWidth;
+  for (let i = 0; i < 300 && !fits(); i++) await new Promise(requestAnimationFrame);
+  return fits();
+}"""
+
+
 def check_fits(page: Page) -> None:
     """Nothing is cut, on a screen and on a telephone, light and dark."""
     for viewport, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         unfold(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(FITS)
         assert page.evaluate(CUT) == []
 
 
