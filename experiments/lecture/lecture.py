@@ -40,7 +40,9 @@ def give_lecture(settings: Settings, recorder: Recorder) -> Outcome:
     page = write_page(recorder.directory)
     if page is not None:
         print_line(f"\nPage: {page}")
-    return Outcome(results=results_of(lecture))
+    results = results_of(lecture)
+    finding = f"{results['equal to the notes']} of the notes are the same here"
+    return Outcome(results=results, finding=finding)
 
 
 def compute(step: Step, lecture: Lecture, recorder: Recorder) -> None:
