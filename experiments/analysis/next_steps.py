@@ -17,6 +17,7 @@ AFTER = {
     "memory": "experiment=parameters",
     "generate": "experiment=train",
     "export": "experiment=model_sizes",
+    "lecture": "-m experiment=lesson",
     "xiong_figure_3": "experiment=wang_figure_5",
     "wang_figure_5": "experiment=sun_figure_4",
     "sun_figure_4": "experiment=claims claims.budget=quick",
@@ -28,7 +29,6 @@ AFTER = {
     "seeds": "-m experiment=warmup",
     "optimizers": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "placements": "experiment=claims claims.budget=quick",
-    "lecture": "-m experiment=lesson",
     "atlas": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "gpt2_to_gpt_oss": "-m experiment=gpt2_to_gpt_oss match=flops",
 }

@@ -197,7 +197,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     rows = [{"figure": options.name, **row} for row in bench.found.rows]
     recorder.table("paper_figure", rows)
     figure = PAPER_FIGURES[options.name]
-    print_table(f"{figure.source}: medians of {options.seeds} seeds", medians(bench.found))
+    print_table(f"{figure.paper}: medians of {options.seeds} seeds", medians(bench.found))
     return Outcome(
         closing=f"Not as in the paper: {figure.ours}.",
         finding=f"{finding}. In the paper {figure.published}",
