@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
 from configs import settings_of
-from conftest import ROOT, Sweep
+from conftest import ROOT, Cli, Sweep
 from experiments.analysis.runs import find_runs
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
@@ -541,3 +541,16 @@ def test_runs_csv_takes_a_small_share_of_a_sweep_of_many_short_jobs(
     sweep_module.Sweep(tmp_path, jobs, None, False, 1)._run_in_series(launch)
     assert ended[0] == 1000
     assert 0.03 < writing[0] / clock[0] < 0.05
+
+
+def test_a_run_by_itself_has_a_page_and_a_job_has_that_of_its_sweep(
+    cli: Cli, sweep: Sweep, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Path] = []
+    monkeypatch.setattr(launch, "write_page", pages.append)
+    code, run = cli(*toy, "trainer.end_probes=false")
+    assert (code, pages) == (0, [run])
+    assert cli(*toy, "pictures=false", "trainer.end_probes=false")[0] == 0
+    assert cli("experiment=activations")[0] == 0  # it trains nothing
+    assert sweep("trainer.steps=1", "trainer.end_probes=false", "seed=0")[0] == 0
+    assert pages == [run]

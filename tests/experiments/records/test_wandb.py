@@ -33,6 +33,7 @@ def test_in_full_detail_wandb_has_what_the_csv_has(cli: Cli, toy: tuple[str, ...
     wanted = ("wandb.mode=offline", "wandb.detail=full", "wandb.tags=[a,b]", "trainer.mixing=true")
     code, run = cli(*toy, *wanted, "norm=post_ln")
     assert code == 0
+    assert "Post-LN" in (run / "report.html").read_text()  # its page, beside its pictures
     records = wandb_records(run)
     logged = logged_values(records)
     expected: dict[tuple[int, str], float] = {}
