@@ -633,3 +633,22 @@ def test_pictures_can_be_drawn_again_and_compared(
     assert plots.main([str(other)]) == 0
     assert plots.main([str(runs[0]), str(other)]) == 1
     assert "whose gradients.csv has gradient norms" in capsys.readouterr().err
+
+
+def test_directories_of_training_runs_say_the_warm_up(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli_module.main([*toy, "norm=post_ln", "schedule.warmup_steps=0"]) == 0
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert directory.name.partition("_")[2] == "train-post_ln-nano-warmup0-seed0"
+
+
+def test_every_run_ends_with_what_it_shows_and_the_next_command(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("experiment=shortcut", "wandb.mode=disabled")[0] == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Without shortcuts the first layer gets 1,100 times less gradient than with.",
+        "next: python run.py experiment=init_gradients norm=post_ln",
+    ]

@@ -29,6 +29,7 @@ AFTER = {
     "seeds": "-m experiment=warmup",
     "optimizers": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "placements": "experiment=claims claims.budget=quick",
+    "atlas": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "gpt2_to_gpt_oss": "-m experiment=gpt2_to_gpt_oss match=flops",
 }
 RATES = "3e-4,1e-3,3e-3,1e-2"
