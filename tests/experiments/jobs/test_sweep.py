@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
+from configs import settings_of
 from conftest import ROOT, Cli, Sweep
 from experiments.analysis.runs import find_runs
 from experiments.jobs import launch
@@ -384,10 +385,23 @@ def test_wandb_groups_the_runs_of_a_sweep(sweep: Sweep) -> None:
     _, folder = sweep("seed=0", "norm=post_ln", "wandb.mode=offline", "wandb.tags=[mine]")
     (job,) = folder.glob("*-seed0-*")
     started = next(record["run"] for record in wandb_records(job) if record["type"] == "run")
-    assert started["run_group"] == folder.name
+    assert re.fullmatch("post_ln-[0-9a-f]{6}", started["run_group"])
     assert started["job_type"] == "train"
     assert started["display_name"] == "post_ln-seed0"
-    assert {"mine", "norm=post_ln"} <= set(started["tags"])
+    assert {"mine", folder.name, "norm=post_ln"} <= set(started["tags"])
+
+
+def test_a_group_of_wandb_is_an_arm_whatever_its_seed(tmp_path: Path) -> None:
+    def group(*overrides: str, name: str) -> str | None:
+        return launch.sweep_job_settings(
+            settings_of(*overrides), overrides, tmp_path / f"{name}-12345678"
+        ).wandb.group
+
+    one = group("norm=post_ln", "seed=0", name="post_ln-lr1-seed0")
+    assert one == group("norm=post_ln", "seed=1", name="post_ln-lr1-seed1")
+    assert one != group("norm=post_ln", "seed=0", "trainer.steps=7", name="post_ln-lr1-seed0")
+    assert group("wandb.group=own", name="pre_ln-seed0") == "own"
+    assert len(group(name=f"{'long' * 50}-seed0") or "") == 128  # the most that W&B takes
 
 
 @pytest.mark.long  # those that the README names run at toy size in test_cli.py
