@@ -19,7 +19,6 @@ from experiments.jobs import sweep as sweep_module
 from experiments.lecture import steps as lecture_steps
 from experiments.report import lecture_page, picture
 from experiments.report.chart import Chart
-from experiments.report.drawing import ReportFigure
 from experiments.report.figures import makers
 from experiments.runners import model_sizes
 from experiments.settings.schema import Settings
@@ -115,10 +114,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have their figures' words: each is made, with its caption, but not rendered."""
 
-    def words_alone(drawn: ReportFigure, *_: object) -> picture.Picture:
-        return picture.Picture(drawn.name, drawn.title, drawn.caption, drawn.alt, "", 0, [])
-
-    monkeypatch.setattr(picture, "save_picture", words_alone)
+    monkeypatch.setattr(picture, "save_chart", lambda *_: [])
 
 
 @pytest.fixture

@@ -219,10 +219,10 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
     if cells:
         ends = [edge for c in cells for edge in edges(c.y)]
         return min(ends), max(ends)
-    curves: dict[str, list[np.ndarray]] = {}
+    curves: dict[object, list[np.ndarray]] = {}
     for panel in panels:
         for index, series in enumerate(panel.series):
-            name = f"{series.label} {panel.row} {panel.column} {series.frame or index}"
+            name = (panel.row, panel.column, series.keys or index, series.frame)
             curves.setdefault(name, []).append(series.shown)
     heights = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
     levels = [r.y for panel in panels for r in panel.references if r.y is not None]
@@ -233,12 +233,11 @@ def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]
     """The ends of a scale that holds the curves, but for those that would squeeze the others.
 
     One after another, the curve without which the scale is narrowest is left out, as long as it
-    widens the scale more than WORSE times, and most curves stay. A log scale of few DECADES holds
-    everything.
+    widens the scale more than WORSE times, and at least half of them and two stay. A log scale of
+    few DECADES holds everything.
     """
     spans = [span for curve in curves if (span := span_of(curve, scale)) is not None]
-    most = len(spans) // 2 - (len(spans) % 2 == 0)
-    for _ in range(most):
+    for _ in range(min(len(spans) // 2, len(spans) - 2)):
         whole = width_of(spans)
         rest = min((spans[:i] + spans[i + 1 :] for i in range(len(spans))), key=width_of)
         if whole <= WORSE * width_of(rest) or (scale == "log" and whole <= DECADES):
@@ -389,7 +388,7 @@ def names(panel: Panel, y: Axis) -> list[Name]:
         if series.name and (last := last_finite(series.middle)) is not None
     ]
     if found:
-        found += [Name(r.label, part(r.y, y)) for r in panel.references if r.y is not None]
+        found += [Name(r.label, part(r.y, y)) for r in references(panel, y) if r.y is not None]
     found.sort(key=lambda name: name.height)
     floor, heights = 0.0, []
     for name in found:
@@ -400,6 +399,11 @@ def names(panel: Panel, y: Axis) -> list[Name]:
         heights[place] = min(heights[place], ceiling)
         ceiling = heights[place] - LABEL_GAP
     return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
+
+
+def references(panel: Panel, y: Axis) -> list[Reference]:
+    """Those of a panel's references that are inside it."""
+    return [r for r in panel.references if r.y is None or 0 <= part(r.y, y) <= 1]
 
 
 def last_finite(values: Sequence[float]) -> float | None:

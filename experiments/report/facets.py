@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.arms import Arm, Key, Layout
+from experiments.analysis.arms import Arm, Key, Layout, format_value
 from experiments.analysis.runs import PLACEMENT, Value
+from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.analysis.words import noun_of, placement_words, setting_words, value_words
 from experiments.report.chart import Look, Series, of_runs
 from experiments.report.drawing import left_out_note
-from experiments.report.palette import look_of, looks_of
+from experiments.report.palette import DASHES, look_of, looks_of
 from gpt import PLACEMENTS
 
 MOST_PANELS = 12  # of a figure whose panels have several arms each
@@ -69,8 +70,8 @@ def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Fac
     found = []
     looks = looks_of_levels(layout)
     for index, panel in enumerate(layout.panels):
-        for level, look in zip(layout.colour_levels, looks, strict=True):
-            arm = layout.arm(panel, level)
+        for level in in_order(layout.colour_factor or "", layout.colour_levels):
+            arm, look = layout.arm(panel, level), looks[layout.colour_levels.index(level)]
             if arm is not None and holds(arm):
                 name, keys = name_of_level(layout, level, arm), keys_of(layout, panel, level)
                 label = label_in_words(layout, panel, name)
@@ -79,10 +80,17 @@ def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Fac
 
 
 def looks_of_levels(layout: Layout) -> list[Look]:
-    """A look for each colour; of a placement its own, also where all runs have it."""
+    """A look for each colour; of a placement its own, also where all runs have it.
+
+    Placements that are not listed can have the same by chance: then the dashes differ.
+    """
     if layout.colour_factor is None:
         return [look_of(next(iter(layout.by_key.values())).label)]
-    return looks_of(layout.colour_factor, layout.colour_levels)
+    looks: list[Look] = []
+    for look in looks_of(layout.colour_factor, layout.colour_levels):
+        variants = [look, *(look.varied(level) for level in range(1, len(DASHES)))]
+        looks.append(next((variant for variant in variants if variant not in looks), look))
+    return looks
 
 
 def name_of_level(layout: Layout, level: Value, arm: Arm) -> str:
@@ -170,16 +178,24 @@ def legend_of(layout: Layout) -> list[dict[str, Any]]:
     factors = sorted(layout.factors, key=lambda name: name != layout.colour_factor)
     groups: list[dict[str, Any]] = []
     for factor in factors:
-        levels = layout.levels[factor]
+        levels = in_order(factor, layout.levels[factor])
         is_colour = factor == layout.colour_factor
         looks: Sequence[Look | None] = [None] * len(levels)
-        looks = looks_of_levels(layout) if is_colour else looks
+        if is_colour:
+            by_level = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
+            looks = [by_level[level] for level in levels]
         entries = [
-            {"key": key_of(factor, level), "label": value_words(factor, level), "look": look}
+            {"key": key_of(factor, level), "label": level_text(factor, level), "look": look}
             for level, look in zip(levels, looks, strict=True)
         ]
         groups.append({"title": noun_of(factor).capitalize(), "entries": entries})
     return [group for group in groups if len(group["entries"]) > 1]
+
+
+def level_text(factor: str, level: Value) -> str:
+    """A level below the name of its factor: a number needs no other words."""
+    is_number = isinstance(level, int | float) and not isinstance(level, bool)
+    return format_value(level) if is_number else value_words(factor, level)
 
 
 def frames_of(tables: Sequence[pd.DataFrame], series: int) -> list[int]:

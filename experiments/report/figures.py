@@ -348,7 +348,7 @@ def ratio_words(facets: Sequence[Facet], frames: Sequence[int], opening: str = "
     if not found:
         return ""
     _, ratio, label, step = max(found)
-    if 0.5 < ratio < 2:
+    if 0.5 <= ratio <= 2:
         return (
             f"{opening}first and last blocks get gradients that differ by less than a factor of 2"
         )
@@ -570,7 +570,7 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     frames = frames_of([t for each in tables.values() for t in each], len(facets))
     note = ""
     if len(frames) > 1 and are_alike(facets, tables, frames[0]):
-        note = f" At step {frames[0]} all arms have the same values, which are left out."
+        note = f" At step {frames[0]} all arms have the same values, which are not shown."
         frames = frames[1:]
     if len(frames) == 1:
         note += f" Measured at step {frames[0]}."

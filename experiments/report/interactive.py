@@ -10,7 +10,17 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
-from experiments.report.chart import Axis, Cells, Chart, Panel, Series, arrows, edges, names
+from experiments.report.chart import (
+    Axis,
+    Cells,
+    Chart,
+    Panel,
+    Series,
+    arrows,
+    edges,
+    names,
+    references,
+)
 
 DIGITS = 5  # of a number on a page; more could not be seen
 
@@ -54,7 +64,7 @@ def panel_of(chart: Chart, panel: Panel) -> dict[str, Any]:
         "y": axis_of(y),
         "series": [series_of(series) for series in panel.series],
         "cells": panel.cells and cells_of(panel.cells),
-        "references": [asdict(reference) for reference in panel.references],
+        "references": [asdict(reference) for reference in references(panel, y)],
         "regions": [asdict(region) for region in panel.regions],
         "arrows": [asdict(arrow) for arrow in arrows(panel, x, y)],
         "names": [asdict(name) for name in names(panel, y)],

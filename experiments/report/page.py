@@ -93,6 +93,7 @@ class Topic:
     shown: list[Shown]
 
 
+LEADS = ("lr_warmup_maps", "answer", "changes")  # figures that are not folded away
 RATES = ("lr_warmup_maps", "lr_sensitivity")
 TOPICS = {  # by name: the title, and what is in it
     "training": ("Training, step by step", "losses and gradients"),
@@ -124,6 +125,7 @@ def render(
     named, looks = in_words(layout, arms)
     results = sizes_table(named, looks) if sizes else results_table(named, looks)
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
+    leads = [item for item in shown if item.name in LEADS] or shown[:1]
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
@@ -135,8 +137,8 @@ def render(
         next_command=next_command(layout, arms),
         endings=endings(named),
         unfinished=plural(unfinished, "run") if unfinished else "",
-        answer=shown[0] if shown else None,
-        topics=topics_of(shown[1:]),
+        leads=leads,
+        topics=topics_of([item for item in shown if item not in leads]),
         best=best_table(*tuned) if tuned else None,
         tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned[0]) if tuned else "",

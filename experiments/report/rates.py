@@ -9,6 +9,7 @@ import numpy as np
 from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, numeric
 from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Value
+from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.analysis.words import setting_words, value_words
 from experiments.report.chart import Axis, Cells, Chart, ColourScale, Limits, Panel, Series
@@ -117,13 +118,18 @@ def maps_of(layout: Layout) -> list[RateMap]:
         values = dict(zip(layout.factors, arm.key, strict=True))
         key = tuple(values[name] for name in others)
         maps.setdefault(key, {})[values[RATE], values[WARMUP]] = arm
+    first = others.index(PLACEMENT) if PLACEMENT in others else None
+    keys = list(maps)
+    if first is not None:
+        order = in_order(PLACEMENT, list(dict.fromkeys(key[first] for key in keys)))
+        keys.sort(key=lambda key: order.index(key[first]))
     return [
         RateMap(
             ", ".join(map(value_words, others, key)) or "all runs",
             tuple(map(key_of, others, key)) or ("all",),
-            arms,
+            maps[key],
         )
-        for key, arms in maps.items()
+        for key in keys
     ]
 
 

@@ -27,6 +27,7 @@ from experiments.report.chart import (
     arrows,
     edges,
     names,
+    references,
 )
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
 from experiments.report.style import DPI, LEGEND, label_short_log_scale
@@ -97,7 +98,7 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
     for region in panel.regions:
         draw_region(axis, region)
     has_names = bool(names(panel, y))
-    for reference in panel.references:
+    for reference in references(panel, y):
         draw_reference(axis, reference, "" if has_names and reference.y else reference.label)
     if panel.cells and chart.colours:
         draw_cells(axis, panel.cells, chart.colours)
@@ -110,7 +111,7 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
             draw_series(axis, series, 0.5 if is_early else 1.0)
     for name in names(panel, y):
         axis.annotate(
-            fold(name.text, 30),
+            fold(name.text, 44),
             (1, name.height),
             (6, 0),
             xycoords="axes fraction",

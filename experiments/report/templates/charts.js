@@ -138,10 +138,10 @@ function marksOf(panel, room) {
       lineMark("low", `${line} && !isValid(datum.y)`, thin, 0.9),
       lineMark("high", `${line} && !isValid(datum.y)`, thin, 0.9),
       lineMark("y", line, "widths[datum.s]", 1),
-      { type: "rect", from: { data: "shown" }, interactive: false, encode: { update: {
+      { type: "rect", from: { data: "bars" }, interactive: false, encode: { update: {
         x: { signal: "scale('x', datum.x - 0.38)" }, x2: { signal: "scale('x', datum.x + 0.38)" },
         y: { scale: "y", field: "y" }, y2: { signal: "scale('y', max(ydom[0], min(0, ydom[1])))" },
-        fill: { signal: "colours[datum.s]" }, fillOpacity: { signal: "kinds[datum.s] === 'bars' ? 0.85 : 0" },
+        fill: { signal: "colours[datum.s]" }, fillOpacity: { value: 0.85 },
       } } },
       { type: "rule", from: { data: "shown" }, interactive: false, encode: { update: {
         x: { scale: "x", field: "x" }, y: { scale: "y", field: "low" }, y2: { scale: "y", field: "high" },
@@ -215,6 +215,7 @@ function specOf(chart, panel, room) {
     ],
     data: [
       { name: "shown", values: rowsOf(panel), transform: [onSeries("s")] },
+      { name: "bars", source: "shown", transform: [{ type: "filter", expr: "kinds[datum.s] === 'bars'" }] },
       { name: "cells", values: cellRows(chart, panel) },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
       { name: "names", values: panel.names, transform: [onSeries("series")] },
@@ -297,7 +298,8 @@ function addControls(chart) {
   if (frames.length > 1) {
     const label = element("label", "step", "Step ");
     const slider = element("input");
-    const output = element("output");
+    const output = element("span"); // the slider says it itself
+    output.ariaHidden = "true";
     Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, step: 1, value: frames.length - 1 });
     const show = () => {
       chart.frame = frames[slider.value];
@@ -323,7 +325,8 @@ const seen = new IntersectionObserver((entries) => {
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const { view } = charts.flatMap(({ views }) => views).find(({ plot }) => plot === target);
-    if (view && Math.abs(view.width() - target.clientWidth) > 1) view.width(target.clientWidth).runAsync();
+    const { clientWidth: width, clientHeight: height } = target;
+    if (view && width && (view.width() !== width || view.height() !== height)) view.width(width).height(height).runAsync();
   }
 });
 const OPTIONS = { mode: "vega", ast: true, actions: false, defaultStyle: false, tooltip: false };

@@ -346,7 +346,7 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_page_about_sizes_is_about_sizes(browser: Browser, sizes: Path) -> None:
     with opened(browser, sizes) as page:
-        page.wait_for_selector("#answer .plot svg")
+        page.wait_for_selector("#sizes .plot svg")
         names = page.locator("#results-table th[scope=row]").all_inner_texts()
         assert [name.strip() for name in names] == ["gpt2_355m", "gpt2_1558m"]
         assert page.locator("#results-table tbody tr").last.locator(

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from experiments.analysis.runs import Run, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
-from experiments.report import drawing, figures, write_report
+from experiments.report import figures, write_report
 from experiments.report.__main__ import main
-from experiments.report.drawing import ReportFigure, lines_of
+from experiments.report.chart import Chart, arrows
+from experiments.report.facets import facets_of
 from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
+from experiments.report.palette import look_of
 from experiments.report.rates import rate_sensitivity
 from experiments.report.tables import Table, best_table, results_table
 from gpt import ConfigError
@@ -41,7 +44,7 @@ def arms_of(folder: Path, by: Sequence[str] | None = None) -> tuple[Layout, list
     return Layout(arms, factors), arms
 
 
-def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, ReportFigure]:
+def drawings(layout: Layout, arms: Sequence[Any]) -> dict[str, Chart]:
     """Every figure by its name."""
     return {drawn.name: drawn for make in makers(layout, arms) if (drawn := make()) is not None}
 
@@ -136,8 +139,8 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
         "learned no more than token frequencies (Post-LN; Pre-LN)" in words
     )
     assert "it broke" in words
-    (loss,) = (image for image in Page(page.read_text()).all("img") if "Loss" in str(image["alt"]))
-    assert "pre_ln: 2; " in f"{loss['alt']}; " or "pre_ln: 2." in str(loss["alt"])
+    (loss,) = (f for f in Page(page.read_text()).all("figure") if f["data-chart"] == "loss")
+    assert "Pre-LN: 2; " in f"{loss['aria-label']}; "
 
 
 def test_scaling_finds_the_slope_that_was_put_in(
@@ -186,15 +189,19 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     layout, arms = arms_of(tmp_path)
     drawn = drawings(layout, arms)
     maps = drawn["lr_warmup_maps"]
-    texts = {text.get_text() for axis in maps.figure.axes for text in axis.texts}
+    (panel,) = maps.panels
+    assert panel.cells is not None
     # 1.0, 1.1 and, for the diverged run, the initial 4.0; 2.98, 3.08, 3.18 are all stuck at 3.
-    assert texts == {"2.10", "1.60", "3.08\n3/3 stuck", "1.10\n1/3 not finite*"}
+    assert panel.cells.texts == [
+        ["2.10", "1.60"],
+        ["3.08\n3 of 3 stuck", "1.10\n1 of 3 not finite*"],
+    ]
     assert "1.100 at lr 0.01 (at the grid's edge), 10 steps of warm-up" in maps.caption
     sensitive = rate_sensitivity(layout)
     assert sensitive is not None
     # Without warm-up (2.1 + 3.08) / 2 - 2.1; with it (1.6 + 1.1) / 2 - 1.1.
-    assert "warmup_steps 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
-    assert "warmup_steps 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
+    assert "warm-up 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
+    assert "warm-up 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
         "Pre-LN without warm-up learns nothing at lr 0.01 in 3 of 3 runs, at best a median of 2.10 "
@@ -246,9 +253,12 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert best.loc["post_ln"].tolist() == post  # (2.4 + 2.985 + 4) / 3 - 2.4
     drawn = rate_sensitivity(layout)
     assert drawn is not None
-    stars = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "*"]
-    places = {tuple(np.ravel(star.get_data())): star.get_markerfacecolor() for star in stars}
-    assert places == {(1e-4, 2.4): drawing.PAPER, (1e-3, 2.1): drawing.ARM_COLOURS[1]}
+    (panel,) = drawn.panels
+    stars = {(*s.x, *s.y): (s.label, s.look) for s in panel.series if s.kind == "dots"}
+    assert stars == {
+        (1e-4, 2.4): ("best, at the edge of its rates", replace(look_of("post_ln"), mark="P")),
+        (1e-3, 2.1): ("best", replace(look_of("pre_ln"), mark="*")),
+    }
 
     broken = {"status": "failed", "error": "it broke"}
     make_run(tmp_path, "more", lr=1e-1, val_losses=(4.0, 3.0))
@@ -277,9 +287,13 @@ def test_a_run_that_diverged_far_up_is_marked_at_the_upper_edge(tmp_path: Path) 
     make_run(tmp_path, "a")
     make_run(tmp_path, "b", seed=1, val_losses=(4.0, 1e6), status="diverged")
     drawn = drawings(*arms_of(tmp_path))["loss"]
-    (axis,) = drawn.figure.axes
-    crosses = [line for line in axis.lines if line.get_marker() == "x"]
-    assert [cross.get_ydata() for cross in crosses] == [[pytest.approx(4.2)]]
+    (panel,) = drawn.panels
+    x, y = drawn.axes(panel)
+    assert y.limits is not None
+    assert y.limits[1] == pytest.approx(4.2)
+    (cross,) = (series for series in panel.series if series.label == "not finite")
+    assert (cross.x, cross.y) == ([1], [1e6])
+    assert [(a.x, a.is_up, a.text) for a in arrows(panel, x, y)] == [(1.0, True, "to 1e6")]
 
 
 def test_columns_of_what_training_counted(tmp_path: Path) -> None:
@@ -316,44 +330,31 @@ def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_pat
                 tmp_path, f"{placement}{rate}", placement=placement, lr=rate, val_losses=losses
             )
     layout, arms = arms_of(tmp_path)
-    lines = lines_of(layout)
-    assert len({(line.colour, line.mark) for line in lines}) == 15
-    assert len({(line.colour, str(line.dash)) for line in lines}) == 15
-    assert [line.level for line in lines] == sorted(PLACEMENTS)
+    facets = [facet for facet in facets_of(layout) if facet.panel == 0]
+    assert len({facet.look for facet in facets}) == 15
+    assert {facet.arm.key[0] for facet in facets} == {*PLACEMENTS}
     assert verdict_of(layout, arms) == (
         "Of 15 arms, each at its best rate, Pre-LN (2.02 nats at lr 0.003) is best and Admin (2.72 "
         "nats at lr 0.003) worst; 25 of 60 runs did not learn (Mix-LN in 3 of 4, LN scaling in 3 "
         "of 4, HybridNorm in 3 of 4, NormFormer in 3 of 4, 11 more arms)."
     )
     drawn = drawings(layout, arms)
-    assert len(drawn) == 8
-    for figure in drawn.values():
-        assert len(figure.alt) < 400, figure.alt
-        assert len(figure.caption) < 400, figure.caption
-        assert max(figure.figure.get_size_inches()) < 15, figure.name
-    for name in ("loss", "gradient_ratio", "update_ratio"):
-        figure = drawn[name].figure
-        assert [axis.get_title() for axis in figure.axes] == [
-            f"lr {rate}" for rate in ("0.0003", "0.001", "0.003", "0.01")
+    assert {"loss", "gradient_ratio", "update_ratio", "lr_sensitivity"} <= {*drawn}
+    for chart in drawn.values():
+        assert len(chart.alt) < 400, chart.alt
+        assert len(chart.title) < 200, chart.title
+        assert chart.shape[1] <= 3, chart.name
+    for name in ("loss", "gradient_ratio"):
+        chart = drawn[name]
+        assert [chart.title_of(panel) for panel in chart.panels] == [
+            f"At lr {rate}" for rate in ("0.0003", "0.001", "0.003", "0.01")
         ]
-        (legend,) = figure.legends
-        named = dict(
-            zip([t.get_text() for t in legend.get_texts()], legend.get_lines(), strict=True)
-        )
-        for line in lines:
-            for shown in (named[line.label], figure.axes[0].lines[lines.index(line)]):
-                assert (shown.get_color(), shown.get_marker()) == (line.colour, line.mark), name
-    figure = drawn["loss"].figure
-    figure.draw_without_rendering()
-    box, edge = figure.legends[0].get_window_extent(), figure.bbox
-    assert edge.x0 <= box.x0 < box.x1 <= edge.x1
-    assert edge.y0 <= max(axis.get_tightbbox().y1 for axis in figure.axes) <= box.y0 + 1
-    assert box.y1 <= edge.y1
-    rates = drawn["lr_sensitivity"].figure
-    shown = [axis for axis in rates.axes if axis.get_visible()]
-    assert [axis.get_title() for axis in shown] == sorted(PLACEMENTS)
-    for axis in shown:
-        assert [line.get_xdata() for line in axis.lines if line.get_marker() == "*"] == [[3e-3]]
+        for facet, series in zip(facets, chart.panels[0].series, strict=True):
+            assert (series.label, series.look) == (facet.name, facet.look)
+    rates = drawn["lr_sensitivity"]
+    assert len(rates.panels) == 15
+    for panel in rates.panels:
+        assert [s.x for s in panel.series if s.kind == "dots"] == [[3e-3]]
 
 
 def test_arms_by_name(tmp_path: Path) -> None:
@@ -469,22 +470,26 @@ def test_a_statistic_that_some_arms_lack_has_panels_of_the_others_alone(tmp_path
                 file.writelines(f"0,{layer},feed_forward,expert_entropy,0.9\n" for layer in (0, 1))
     figures = drawings(*arms_of(tmp_path))
     titles = {
-        name: [axis.get_title() for axis in figures[name].figure.axes if axis.get_visible()]
+        name: [figures[name].title_of(panel) for panel in figures[name].panels]
         for name in ("activation_rms", "expert_entropy")
     }
-    assert titles["activation_rms"] == ["init gpt2", "init he", "init xavier"]
-    assert titles["expert_entropy"] == ["init he"]
+    assert titles["activation_rms"] == ["With init gpt2", "With init he", "With init xavier"]
+    assert titles["expert_entropy"] == ["With init he"]
     left_out = "2 of 3 panels have nothing to measure and are left out."
     assert left_out in figures["expert_entropy"].caption
     assert "left out" not in figures["activation_rms"].caption
 
 
 def test_a_caption_speaks_of_ranges_only_where_they_are_drawn(tmp_path: Path) -> None:
-    for seed in range(2):
+    for seed in range(3):
         make_run(tmp_path, f"run{seed}", seed=seed)
-    figures = drawings(*arms_of(tmp_path))
-    assert "Median and range over 2 runs per arm." in figures["gradients_by_layer"].caption
-    assert "Median over 2 runs per arm." in figures["gradient_maps"].caption
+        if seed:
+            figures = drawings(*arms_of(tmp_path))
+            by_layer, maps = figures["gradients_by_layer"].caption, figures["gradient_maps"].caption
+            of_three = "Median and range over 3 runs per arm."
+            assert ("Both runs of each arm." if seed == 1 else of_three) in by_layer
+            assert ("Mean of two runs" if seed == 1 else "Median over the runs") in maps
+            assert "ange over" not in maps
 
 
 def test_one_run_is_enough(tmp_path: Path) -> None:
@@ -496,6 +501,7 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
         "alone give 3.00." in words
     )
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == {
+        "answer",
         "loss",
         "gradients_by_layer",
         "gradient_maps",
@@ -507,7 +513,7 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
     for path in (page.parent / "figures").iterdir():
         assert path.stat().st_size > 5000, path
     picture = matplotlib.image.imread(page.parent / "figures" / "loss.png")
-    assert picture.shape[1] == 6.6 * 150  # inches and dots per inch
+    assert picture.shape[1] == 8.4 * 150  # inches and dots per inch
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -563,7 +569,7 @@ def test_a_figure_that_cannot_be_drawn_costs_itself_alone(
     make_run(tmp_path, "a")
     page = write_report([tmp_path], tmp_path, formats=())
     assert "figure broken was not drawn: no such thing" in caplog.messages
-    assert len(Page(page.read_text()).all("img")) == 6
+    assert len(Page(page.read_text()).all("figure")) == 7
 
 
 def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
@@ -577,9 +583,8 @@ def test_everything_from_a_run_is_escaped(tmp_path: Path) -> None:
     page = write_report([tmp_path / "sweep"], tmp_path / "out", formats=())
     parsed = Page(page.read_text())
     assert len(parsed.all("script")) == page.read_text().count("\n<script")  # our own
-    assert "alert(1)" not in re.sub(
-        r"&lt;script&gt;alert\(1\)&lt;.{1,5}script&gt;", "", page.read_text()
-    )
+    escaped = r"(&lt;|\\u003c)script(&gt;|\\u003e)alert\(1\)(&lt;|\\u003c).{1,6}script"
+    assert "alert(1)" not in re.sub(escaped, "", page.read_text())
     assert "python run.py 'norm=<script>alert(1)</script>' 'data.path=a b'" in parsed.words
     (link,) = (a["href"] for a in parsed.all("a") if "alert" in str(a["href"]))
     assert link is not None
@@ -594,9 +599,8 @@ def test_the_page_is_sound_html_that_asks_for_nothing(tmp_path: Path) -> None:
     assert text.startswith("<!doctype html>")
     ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    for image in page.all("img"):
-        assert len(str(image["alt"])) > 40
-        assert str(image["src"]).startswith("data:image/svg+xml,")
+    for figure in page.all("figure"):
+        assert len(str(figure["aria-label"])) > 40
     for link in page.all("a"):
         target = str(link["href"])
         assert target[1:] in ids if target.startswith("#") else (tmp_path / target).exists()
@@ -606,7 +610,9 @@ def test_the_page_is_sound_html_that_asks_for_nothing(tmp_path: Path) -> None:
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     for field in page.all("input"):
-        assert any(label["for"] == field["id"] for label in page.all("label"))
+        if "data-key" in field:  # inside its label
+            continue
+        assert any(label.get("for") == field["id"] for label in page.all("label"))
 
 
 def test_command_line(

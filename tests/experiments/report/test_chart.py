@@ -1,0 +1,398 @@
+"""Charts: their scales, and that a page and a picture show the same."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from experiments.analysis.arms import Layout, form_arms
+from experiments.analysis.histories import read_history
+from experiments.analysis.runs import find_runs
+from experiments.machine.plotting import plain_matplotlib
+from experiments.report import write_report
+from experiments.report.chart import (
+    Axis,
+    Cells,
+    Chart,
+    ColourScale,
+    Panel,
+    Reference,
+    Region,
+    Series,
+    arrows,
+    fitted,
+    names,
+    number,
+    of_runs,
+    percentile_limits,
+)
+from experiments.report.interactive import described, embedded
+from experiments.report.page import render
+from experiments.report.palette import look_of
+from experiments.report.picture import Shown
+from experiments.report.static import STYLE, draw
+from made_runs import HOSTILE, make_run
+
+PRE, POST, NONE = map(look_of, ("pre_ln", "post_ln", "no_norm"))
+
+
+def chart_of(*panels: Panel, x: Axis | None = None, y: Axis | None = None, **more: Any) -> Chart:
+    words = ("made", "a finding", "how to read it", "a caption", "what is seen")
+    return Chart(*words, panels, x or Axis("step", whole=True), y or Axis("loss"), **more)
+
+
+@pytest.mark.parametrize(
+    ("curves", "scale", "ends"),
+    [
+        ([[2.0, 4.0], [2.5, 5.0], [3.0, 2400.0]], "linear", [2.0, 5.0]),
+        ([[2.0, 4.0], [2.5, 5.0], [-2400.0, 3.0]], "linear", [2.0, 5.0]),
+        ([[2.0, 4.0], [100.0, 900.0]], "linear", [2.0, 900.0]),  # neither is the odd one
+        ([[1e-2, 1.0], [1e-1, 10.0], [1.0, 1e13]], "log", [1e-2, 10.0]),
+        ([[1e-2, 1.0], [1e-1, 10.0], [1e-1, 1e2]], "log", [1e-2, 1e2]),  # of few decades
+        ([[2.0, np.nan, 4.0], [np.inf]], "linear", [2.0, 4.0]),
+        ([[0.0, -1.0, 3.0, 30.0]], "log", [3.0, 30.0]),
+        ([[np.nan]], "linear", []),
+    ],
+)
+def test_one_bad_curve_does_not_decide_a_scale(curves: Any, scale: Any, ends: list[float]) -> None:
+    assert fitted([np.array(curve) for curve in curves], scale) == pytest.approx(ends)
+
+
+def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
+    panel = Panel(
+        [
+            Series("a", PRE, [0, 1, 2], [4.0, 3.0, 2.0]),
+            Series("b", POST, [0, 1, 2], [4.0, 3.5, 3.0]),
+            Series("c", NONE, [0, 1, 2], [4.0, 700.0, 2243.0], keys=("c",)),
+            Series("c", NONE, [0, 1, 2], [3.0, 800.0, 1000.0], keys=("c",), kind="dots"),
+            Series("d", PRE, [0, 1, 2], [3.0, 2.5, -900.0]),
+        ]
+    )
+    chart = chart_of(panel)
+    x, y = chart.axes(panel)
+    assert y.limits == pytest.approx((1.9, 4.1))
+    found = [(a.series, a.x, a.is_up, a.text, a.level) for a in arrows(panel, x, y)]
+    assert found == [(2, 1.0, True, "to 2,243", 0), (4, 2.0, False, "to -900", 0)]
+    with plain_matplotlib(STYLE):
+        (axis,) = draw(chart).axes
+    assert axis.get_ylim() == pytest.approx((1.9, 4.1))
+    assert {"to 2,243", "to -900"} <= {text.get_text() for text in axis.texts}
+
+
+def test_texts_of_neighbouring_arrows_are_below_each_other() -> None:
+    series = [Series(str(i), PRE, [i, 50, 100], [4, 9e3 + i, 4], keys=(str(i),)) for i in range(3)]
+    panel = Panel(series)
+    y = Axis("loss", limits=(0.0, 5.0))
+    assert [arrow.level for arrow in arrows(panel, *chart_of(panel, y=y).axes(panel))] == [0, 1, 2]
+
+
+def test_one_run_is_a_value_two_are_two_and_more_have_a_median_and_a_range() -> None:
+    runs = [pd.Series([4.0, value], index=[0, 10]) for value in (3.0, 1.0, 2.5)]
+    one, two, three = (of_runs("arm", PRE, runs[:count]) for count in (1, 2, 3))
+    assert one is not None
+    assert two is not None
+    assert three is not None
+    assert (one.x, one.y, one.low) == ([0, 10], [4.0, 3.0], ())
+    assert (two.y, two.low, two.high) == ((), [4.0, 1.0], [4.0, 3.0])
+    assert (three.y, three.low, three.high) == ([4.0, 2.5], [4.0, 1.0], [4.0, 3.0])
+    assert of_runs("arm", PRE, [pd.Series([np.nan])]) is None
+
+
+def test_a_run_that_diverged_does_not_better_the_median_and_leaves_one_value_of_two() -> None:
+    short, long = pd.Series([4.0], index=[0]), pd.Series([4.0, 2.0], index=[0, 1])
+    three = of_runs("arm", PRE, [short, short, long], [True, True, False])
+    assert three is not None
+    assert three.y == [4.0, np.inf]
+    two = of_runs("arm", PRE, [short, long], [True, False])
+    assert two is not None
+    assert two.low == [4.0, 2.0]
+    assert two.high == [4.0, pytest.approx(np.nan, nan_ok=True)]
+
+
+def test_names_beside_curves_keep_a_gap_and_their_order() -> None:
+    ends = (2.0, 2.01, 2.02, 4.0)
+    series = [Series(f"arm {end}", PRE, [0, 1], [4, end], name=f"arm {end}") for end in ends]
+    y = Axis("loss", limits=(2.0, 4.0))
+    found = names(Panel(series, references=[Reference("level", y=3.0)]), y)
+    assert [name.text for name in found] == ["arm 2.0", "arm 2.01", "arm 2.02", "level", "arm 4.0"]
+    heights = np.array([name.height for name in found])
+    assert np.diff(heights).min() > 0.064
+    assert (heights[0], heights[-1]) == (0.0, 1.0)
+
+
+def test_ends_of_a_colour_scale_are_percentiles() -> None:
+    values = np.concatenate([np.linspace(1, 2, 998), [1e-9, 1e9], [np.nan, np.inf, 0.0]])
+    low, high = percentile_limits(values, "log")
+    assert 1 < low < 1.02
+    assert 1.98 < high < 2
+    assert (
+        percentile_limits(np.array([3.0]), "log")[0] < 3 < percentile_limits(values, "log")[1] + 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (2243.4, "2,243"),
+        (1e13, "1e13"),
+        (-0.5, "-0.5"),
+        (3e-8, "3e-8"),
+        (0.0, "0"),
+        (2.345, "2.35"),
+    ],
+)
+def test_numbers_are_short(value: float, words: str) -> None:
+    assert number(value) == words
+
+
+def sliding() -> Chart:
+    """Two arms over four blocks at steps 0, 50 and 120."""
+    series = [
+        Series(name, look, [1, 2, 3, 4], [1 + step, 2, 3, 4 + step], keys=(key,), frame=step)
+        for step in (0, 50, 120)
+        for name, key, look in (("Pre-LN", "p=pre", PRE), ("Post-LN", "p=post", POST))
+    ]
+    losses = [
+        Series("Pre-LN", PRE, [0, 60, 120], [4, 3, 2], keys=("p=pre",), name="Pre-LN"),
+        Series("Post-LN", POST, [0, 60, 120], (), [4, 3, 3], [5, 4, 3.5], keys=("p=post",)),
+    ]
+    right = Panel(series, 0, 1, "by block", x=Axis("block", whole=True), y=Axis("norm", "log"))
+    left = Panel(losses, 0, 0, "Loss", references=[Reference("frequencies", y=3.0)])
+    return chart_of(left, right, widths=(3, 2))
+
+
+def test_a_picture_has_the_first_and_the_last_step_by_their_numbers() -> None:
+    chart = sliding()
+    assert chart.frames == [0, 50, 120]
+    with plain_matplotlib(STYLE):
+        figure = draw(chart)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["Pre-LN", "Post-LN", "thin: step 0", "thick: step 120"]
+    assert len([line for line in figure.axes[1].lines if len(np.array(line.get_xdata())) == 4]) == 4
+
+
+def test_a_page_and_a_picture_have_the_same_data_colours_and_limits() -> None:
+    chart = sliding()
+    with plain_matplotlib(STYLE):
+        figure = draw(chart)
+    for axis, panel in zip(figure.axes, described(chart)["panels"], strict=True):
+        assert axis.get_xlim() == pytest.approx(panel["x"]["limits"])
+        assert axis.get_ylim() == pytest.approx(panel["y"]["limits"])
+        assert axis.get_title(loc="left") == panel["title"]
+        shown = [s for s in panel["series"] if s["frame"] in (None, 0, 120)]
+        drawn = {
+            (to_hex(line.get_color()), *map(float, np.ravel(line.get_xydata())))
+            for line in axis.lines
+        }
+        for series in shown:
+            for values in filter(None, (series["y"], series["low"], series["high"])):
+                points = np.ravel(np.column_stack([series["x"], values]))
+                assert (series["light"], *points) in drawn
+
+
+def test_the_numbers_of_a_page_are_those_of_the_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", last_block=0.123456789, val_losses=(4.0, 3.21, 2.0))
+    make_run(tmp_path, "b", placement="post_ln")
+    data = data_of(write_report([tmp_path], tmp_path / "out", formats=()))
+    metrics = pd.read_csv(run / "metrics.csv")
+    (panel,) = data["loss"]["panels"]
+    dots = next(s for s in panel["series"] if (s["label"], s["kind"]) == ("Pre-LN", "dots"))
+    assert (dots["x"], dots["y"]) == (metrics.step.tolist(), metrics.val_loss.tolist())
+    assert data["gradients_by_layer"]["frames"] == [0, 1, 2]
+    rows = pd.read_csv(run / "gradients.csv").query("stat == 'grad_norm' and step == 2")
+    (panel,) = data["gradients_by_layer"]["panels"]
+    series = next(s for s in panel["series"] if (s["label"], s["frame"]) == ("Pre-LN", 2))
+    assert series["x"] == [1, 2]  # blocks count from 1
+    assert series["y"] == pytest.approx(rows.value.tolist(), rel=1e-4)
+
+
+def data_of(page: Path) -> Any:
+    """The data of a page's charts."""
+    pattern = r'<script type="application/json" id="charts-data">(.*?)</script>'
+    (text,) = re.findall(pattern, page.read_text(), re.DOTALL)
+    return json.loads(text)
+
+
+def test_no_word_can_leave_the_script_of_a_page() -> None:
+    words = f'{HOSTILE} & "\u2028\u2029\\ </script><!--'
+    panel = Panel([Series(words, PRE, [0, 1], [1.0, np.inf])], title=words)
+    text = embedded([chart_of(panel)])
+    assert not set("<>&\u2028\u2029") & set(text)
+    (shown,) = json.loads(text)["made"]["panels"]
+    assert (shown["title"], shown["series"][0]["y"]) == (words, [1, None])
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("NORMSCOPE_REQUIRE_BROWSER") == "1":
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("charts")
+    for placement in ("pre_ln", "post_ln"):
+        for warmup in (0, 10):
+            make_run(folder, f"{placement}{warmup}", placement=placement, warmup=warmup)
+    return write_report([folder], folder / "out", formats=())
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["screen", "phone"])
+def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A report of two placements with and without warm-up, which must not complain or ask."""
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("data:", "file:")) else complaints.append(r.url),
+    )
+    page.goto(report.as_uri())
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.evaluate("normscopeCharts.draw().then(() => null)")
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def signal(page: Page, chart: str, panel: int, name: str) -> Any:
+    """A signal of the view of a panel."""
+    return page.evaluate(
+        """([chart, panel, name]) => normscopeCharts.charts
+            .find(({ figure }) => figure.id === chart).views[panel].view.signal(name)""",
+        [chart, panel, name],
+    )
+
+
+def test_the_legend_switches_arms_off_in_all_figures(page: Page) -> None:
+    page.get_by_label("Post-LN", exact=True).uncheck()
+    assert signal(page, "loss", 0, "off") == [2, 3]  # training and validation of the second arm
+    assert len(signal(page, "gradients_by_layer", 0, "off")) == 3  # at three steps
+    maps = page.locator("#gradient_maps .panel:visible")
+    assert maps.count() == 2
+    page.get_by_label("Post-LN", exact=True).check()
+    assert signal(page, "loss", 0, "off") == []
+    page.get_by_label("10", exact=True).press("Space")
+    assert page.locator("#loss .panel:visible").count() == 1
+    assert maps.count() == 2
+
+
+def test_a_slider_moves_through_steps_by_their_numbers(page: Page) -> None:
+    slider = page.locator("#gradients_by_layer input[type=range]")
+    assert slider.get_attribute("aria-valuetext") == "step 2"
+    slider.press("Home")
+    assert slider.get_attribute("aria-valuetext") == "step 0"
+    assert signal(page, "gradients_by_layer", 0, "frame") == 0
+    slider.press("ArrowRight")
+    assert signal(page, "gradients_by_layer", 0, "frame") == 1
+
+
+def test_values_are_read_by_pointer_and_by_keyboard(page: Page) -> None:
+    plot, tip = page.locator("#loss .plot").first, page.locator("#loss .tip")
+    box = plot.bounding_box()
+    assert box is not None
+    plot.hover(position={"x": box["width"] - 10, "y": 60})
+    assert tip.inner_text().split("\n")[0] == "step 2"
+    assert "Pre-LN: 2" in tip.inner_text()
+    plot.focus()
+    page.keyboard.press("ArrowLeft")
+    assert tip.inner_text().split("\n")[0] == "step 1"
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    cells = page.locator("#gradient_maps .plot").first
+    cells.scroll_into_view_if_needed()
+    cells.hover(position={"x": 100, "y": 40})
+    assert "block 2" in page.locator("#gradient_maps .tip").inner_text()
+
+
+def test_a_figure_is_zoomed_and_whole_again(page: Page) -> None:
+    plot = page.locator("#loss .plot").first
+    plot.scroll_into_view_if_needed()
+    whole = signal(page, "loss", 0, "xdom")
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 80, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 180, box["y"] + 120, steps=3)
+    page.mouse.up()
+    zoomed = signal(page, "loss", 0, "xdom")
+    assert whole[0] < zoomed[0] < zoomed[1] < whole[1]
+    assert signal(page, "loss", 1, "xdom") == zoomed  # panels with equal axes move together
+    page.locator("#loss").get_by_role("button", name="Show all").click()
+    assert signal(page, "loss", 0, "xdom") == whole
+    plot.press("+")
+    assert signal(page, "loss", 0, "xdom") != whole
+    plot.press("0")
+    assert signal(page, "loss", 0, "xdom") == whole
+
+
+def test_colours_follow_the_scheme(page: Page) -> None:
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.wait_for_function(
+            "(is) => normscopeCharts.charts[0].views[0].view.signal('dark') === is",
+            arg=scheme == "dark",
+        )
+        assert getattr(PRE, scheme) in signal(page, "loss", 0, "colours")
+
+
+def test_every_part_of_a_chart_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """Bars, steps, regions, guides, heat maps with words, and ticks with words."""
+    panels = [
+        Panel(
+            [
+                Series("bars", PRE, [0, 1], [1.0, 3.0], kind="bars"),
+                Series("steps", POST, [0, 1], [1.0, 2.0], kind="steps"),
+            ],
+            regions=[Region("predicted", y=(1.0, None))],
+            references=[
+                Reference("slope -1", points=((0, 3), (1, 1))),
+                Reference("here", x=0.5),
+            ],
+        ),
+        Panel(
+            column=1,
+            x=Axis("warm-up", ticks=((0.0, "0"), (1.0, "60"))),
+            y=Axis("rate", ticks=((0.0, "0.1"),)),
+            cells=Cells([0, 1], [0], [[1.0, np.nan]], [["1.00", "none\nfailed"]]),
+        ),
+    ]
+    chart = chart_of(*panels, colours=ColourScale("loss", (1.0, 2.0), low="good", high="bad"))
+    make_run(tmp_path, "a")
+    runs = find_runs(tmp_path)
+    arms = form_arms([read_history(run) for run in runs], [])
+    path = tmp_path / "page.html"
+    shown = [Shown(chart, [])]
+    path.write_text(render(tmp_path, runs, arms, Layout(arms, []), shown, []))
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    page.evaluate("normscopeCharts.draw().then(() => null)")
+    words = page.locator("#made svg text").all_text_contents()
+    assert {"predicted", "slope -1", "here", "1.00", "nonefailed", "60", "0.1"} <= {*words}
+    assert "dark: good; yellow: bad" in page.locator("#made").inner_text()
+    assert complaints == []
+    page.close()
