@@ -17,7 +17,8 @@ from experiments.analysis.arms import Arm, Layout
 from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.lecture import steps as lecture_steps
-from experiments.report import picture
+from experiments.report import lecture_page, picture
+from experiments.report.chart import Chart
 from experiments.report.figures import makers
 from experiments.runners import model_sizes
 from experiments.settings.schema import Settings
@@ -83,6 +84,12 @@ def predict_once(settings: Settings, config: GPTConfig) -> dict[str, int]:
     return dict(predictions[key])
 
 
+def undrawn(chart: Chart, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """As `save_chart`, with the folder alone."""
+    folder.mkdir(exist_ok=True)
+    return []
+
+
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of a toy run's time, except in tests marked `pictures`.
@@ -100,6 +107,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(launch, "draw_pictures", lambda directory: [])
         monkeypatch.setattr(launch, "write_page", lambda directory: None)
         monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+        monkeypatch.setattr(lecture_page, "save_chart", undrawn)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import run as cli_module
 from conftest import ROOT, Cli
@@ -74,7 +75,7 @@ def test_every_option_composes_to_valid_settings(choices: list[str]) -> None:
     if group == "experiment":
         text = (CONF / group / f"{option}.yaml").read_text()
         assert text.startswith("# @package _global_")
-        values = yaml.safe_load(text)
+        values = OmegaConf.to_container(OmegaConf.create(text))  # numbers as Hydra reads them
         for taken_out in ("hydra", "defaults"):  # of the job's config
             values.pop(taken_out, None)
         # Its values win.
@@ -191,7 +192,7 @@ def test_a_model_that_is_counted_alone_cannot_be_made(
 
 
 MORE_FIGURES = ("xiong_figure_3", "sun_figure_4")
-PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
+PICTURE_OF = {name: name for name in PAPER_FIGURES} | {
     "activations": "activations",
     "init_gradients": "gradient_by_layer",
     "memory": "memory",
@@ -202,6 +203,9 @@ PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
 }
 
 
+OF_OTHER_TESTS = ("atlas", "claims", "export", "generate", "lecture")
+
+
 @pytest.mark.pictures
 @pytest.mark.parametrize(
     "experiment",
@@ -209,7 +213,7 @@ PICTURE_OF = dict.fromkeys(PAPER_FIGURES, "paper_figure") | {
         # One of the papers' figures is drawn here; test_paper_figures.py has them all.
         pytest.param(name, marks=pytest.mark.long) if name in MORE_FIGURES else name
         for name in options("experiment")
-        if name not in {"generate", "export", "claims", "atlas", *GRIDS}
+        if name not in {*OF_OTHER_TESTS, *GRIDS}
     ],
 )
 def test_every_experiment_runs_at_toy_size(cli: Cli, toy: tuple[str, ...], experiment: str) -> None:
@@ -629,3 +633,22 @@ def test_pictures_can_be_drawn_again_and_compared(
     assert plots.main([str(other)]) == 0
     assert plots.main([str(runs[0]), str(other)]) == 1
     assert "whose gradients.csv has gradient norms" in capsys.readouterr().err
+
+
+def test_directories_of_training_runs_say_the_warm_up(
+    toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli_module.main([*toy, "norm=post_ln", "schedule.warmup_steps=0"]) == 0
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert directory.name.partition("_")[2] == "train-post_ln-nano-warmup0-seed0"
+
+
+def test_every_run_ends_with_what_it_shows_and_the_next_command(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("experiment=shortcut", "wandb.mode=disabled")[0] == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Without shortcuts the first layer gets 1,100 times less gradient than with.",
+        "next: python run.py experiment=init_gradients norm=post_ln",
+    ]

@@ -109,7 +109,7 @@ def files_of(runner: str) -> set[str]:
     for names, runners in re.findall(r"^\| (`.*?) \| (.*?) \|", section, re.MULTILINE):
         if runners == "all" or runner in runners.split(", "):
             files |= set(re.findall(r"`([^`]+)`", names))
-    return files - {"wandb/", "plots/"}
+    return files - {"wandb/", "plots/", "report.html"}
 
 
 @pytest.fixture
@@ -178,6 +178,7 @@ def test_the_keys_of_summaries_are_documented(cli: Cli, toy: tuple[str, ...]) ->
             for norm in ("mix_ln", "peri_ln", "ln_scaling", "keel", "siamese", "per_block")
         ),
         ("generate.prompt=UPPER",),
+        ("experiment=parameters",),
     ):
         _, directory = cli(*toy, *arguments)
         seen |= set(json.loads((directory / "summary.json").read_text()))

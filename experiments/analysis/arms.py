@@ -164,8 +164,8 @@ def arm_rows(arms: Sequence[Arm], most: int) -> list[dict[str, str]]:
     """What each arm came to, as text: its loss, how many runs learned, how many ended badly.
 
     Without any loss, as of init_gradients, the gradient norms and the parameters. A column in which
-    nothing stands is left out. Of more than `most` arms those with the least loss come first, where
-    their losses can be compared.
+    nothing was counted is left out. Of more than `most` arms those with the lowest loss come first,
+    where their losses can be compared.
     """
     if len(arms) > most and all(arm.unit.comparable for arm in arms):
         arms = sorted(arms, key=loss_rank)

@@ -283,7 +283,7 @@ STEPS = (
         placement_title,
         "At step 0 the two placements differ little. Without warm-up the first steps are large, "
         "and under Post-LN the gradient of the first blocks then all but vanishes.",
-        "python run.py -m experiment=warmup hydra/launcher=joblib",
-        "repeats it at four learning rates with three seeds each: 72 runs, 11 minutes",
+        "python run.py -m experiment=lesson",
+        "repeats it with three seeds and compares the nine runs on one page",
     ),
 )

@@ -38,6 +38,7 @@ __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
 
 MOST_CLAUSES = 5  # of a sentence that names each arm; of more the best, the worst and the failures
 MOST_FAILING = 4  # arms named among the failures
+FAR_ABOVE = 1.05  # of the loss of token frequencies: that of a run which was too short for them
 MEDIANS_FROM = 3  # losses; fewer are shown themselves
 
 
@@ -433,7 +434,9 @@ def of_one_run(arm: Arm) -> list[str]:
         return [f"{name} reached {loss}{within}"]
     alone = f"token frequencies alone give {loss_text(frequencies, 2)}"
     if run.is_stuck:
-        return [f"{name} learned nothing{within}: its validation loss is {loss}, and {alone}"]
+        is_far = (summary.val_loss or 0.0) > FAR_ABOVE * frequencies
+        what = "did not get as far as token frequencies" if is_far else "learned nothing"
+        return [f"{name} {what}{within}: its validation loss is {loss}, and {alone}"]
     return [f"{name} learned{within}: its validation loss is {loss}, where {alone}"]
 
 

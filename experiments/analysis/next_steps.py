@@ -17,6 +17,7 @@ AFTER = {
     "memory": "experiment=parameters",
     "generate": "experiment=train",
     "export": "experiment=model_sizes",
+    "lecture": "-m experiment=lesson",
     "xiong_figure_3": "experiment=wang_figure_5",
     "wang_figure_5": "experiment=sun_figure_4",
     "sun_figure_4": "experiment=claims claims.budget=quick",
@@ -28,6 +29,7 @@ AFTER = {
     "seeds": "-m experiment=warmup",
     "optimizers": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "placements": "experiment=claims claims.budget=quick",
+    "atlas": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "gpt2_to_gpt_oss": "-m experiment=gpt2_to_gpt_oss match=flops",
 }
 RATES = "3e-4,1e-3,3e-3,1e-2"
@@ -79,13 +81,16 @@ def after_run(run: Run) -> list[str]:
     """The overrides of a training run with one change: placement, warm-up or learning rate."""
     given = overrides_of(run)
     warmup, rate = run.settings.get(WARMUP), run.settings.get(RATE)
+    steps = run.settings.get("trainer.steps")
     rate = float(rate) if isinstance(rate, int | float) else HIGHER_RATE
     if run.status == "failed":
         change = {}
     elif run.divergence:
         change = {RATE: f"{rate / 10:g}"}
     elif run.is_stuck and warmup == 0:
-        change = {WARMUP: str(warmup_for(run))}
+        change = {WARMUP: str(max(1, steps // 2) if isinstance(steps, int) else 200)}
+    elif run.is_stuck and isinstance(steps, int):
+        change = {"trainer.steps": str(4 * steps)}
     elif run.setting(PLACEMENT) == "pre_ln":
         change = {"norm": "post_ln"}
     elif warmup:
@@ -95,12 +100,6 @@ def after_run(run: Run) -> list[str]:
     else:
         return AFTER["train"].split()
     return [f"{name}={value}" for name, value in (given | change).items()]
-
-
-def warmup_for(run: Run) -> int:
-    """Half of the steps, as in the default run."""
-    steps = run.settings.get("trainer.steps")
-    return max(1, int(steps) // 2) if isinstance(steps, int) else 200
 
 
 def after_grid(layout: Layout, arms: Sequence[Arm]) -> list[str]:

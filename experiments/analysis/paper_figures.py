@@ -22,7 +22,8 @@ class Panel:
 class PaperFigure:
     """A figure of a paper.
 
-    source    the paper, its arXiv number, the figure
+    paper     the paper, and which of its figures
+    arxiv     of the paper
     title     what is measured
     published what the paper's figure shows, after "In the paper "
     ours      in what the setting here differs from the paper's
@@ -30,7 +31,8 @@ class PaperFigure:
     columns   panels in a row
     """
 
-    source: str
+    paper: str
+    arxiv: str
     title: str
     published: str
     ours: str
@@ -42,22 +44,23 @@ PAPER_FIGURES: Registry[PaperFigure] = Registry("paper_figure.name")
 
 # Of Xiong et al.'s figure: the settings in which it is measured, one in each row of panels.
 TRANSLATOR, DECODER, THEORY = "encoder-decoder", "GPT", "section 3.3"
-GRADIENT = "gradient norm"
+GRADIENT = "gradient norm of"
 
 
 def gradient_panels(setting: str) -> dict[str, Panel]:
     """The four panels of Xiong et al.'s figure, in one setting."""
     return {
-        f"{setting} (a)": Panel(f"(a) W_1: {setting}", "block", GRADIENT),
-        f"{setting} (b)": Panel(f"(b) W_2: {setting}", "block", GRADIENT),
-        f"{setting} (c)": Panel(f"(c) last W_2, Pre-LN: {setting}", "blocks", GRADIENT),
-        f"{setting} (d)": Panel(f"(d) last W_2, Post-LN: {setting}", "blocks", GRADIENT),
+        f"{setting} (a)": Panel(f"(a) {setting}", "block", f"{GRADIENT} W_1"),
+        f"{setting} (b)": Panel(f"(b) {setting}", "block", f"{GRADIENT} W_2"),
+        f"{setting} (c)": Panel(f"(c) {setting}, Pre-LN", "blocks", f"{GRADIENT} the last W_2"),
+        f"{setting} (d)": Panel(f"(d) {setting}, Post-LN", "blocks", f"{GRADIENT} the last W_2"),
     }
 
 
 PAPER_FIGURES["xiong_figure_3"] = PaperFigure(
-    source="Xiong et al. 2020, arXiv 2002.04745, Figure 3",
-    title="Gradient norms of the feed-forward weights at initialisation",
+    paper="Xiong et al. 2020, Figure 3",
+    arxiv="2002.04745",
+    title="gradient norms of the feed-forward weights at initialisation",
     published="Post-LN's gradient grows with the layer and is about 1.6 in the last one at every "
     "depth; Pre-LN's is almost the same in all layers, and falls with the depth; after warm-up "
     "Post-LN's is very small",
@@ -71,17 +74,18 @@ PAPER_FIGURES["xiong_figure_3"] = PaperFigure(
     columns=4,
 )
 
-UPDATE = "change of the output (RMS)"
+UPDATE, UPDATE_OF_SGD = "change of the output (RMS)", "change of the output by SGD (RMS)"
 ONE_STEP, LAST_STEP, SGD_STEP = "Adam, one step", "Adam, last step", "SGD, one step"
 PAPER_FIGURES["wang_figure_5"] = PaperFigure(
-    source="Wang et al. 2022 (DeepNet), arXiv 2203.00555, Figure 5",
-    title="How far the first steps move the output, against the depth",
+    paper="Wang et al. 2022 (DeepNet), Figure 5",
+    arxiv="2203.00555",
+    title="how far the first steps move the output, against the depth",
     published="Post-LN's update explodes with the depth, and DeepNorm's is nearly constant",
     ours="a decoder alone, not an encoder-decoder; the corpus, not IWSLT-14; log scales",
     panels={
         ONE_STEP: Panel("after one step of Adam", "blocks", UPDATE, True, True),
         LAST_STEP: Panel("after the last step of Adam", "blocks", UPDATE, True, True),
-        SGD_STEP: Panel("after one step of SGD (section 4.3)", "blocks", UPDATE, True, True),
+        SGD_STEP: Panel("after one step of SGD (section 4.3)", "blocks", UPDATE_OF_SGD, True, True),
     },
     columns=3,
 )
@@ -91,8 +95,9 @@ VARIANCE = "variance of the stream"
 PRE_LN, SCALED, LN_SCALING = "Pre-LN", "Pre-LN, scaled initialisation", "LayerNorm Scaling"
 BY_BLOCK = "by block"
 PAPER_FIGURES["sun_figure_4"] = PaperFigure(
-    source="Sun et al. 2025 (The Curse of Depth), arXiv 2502.05795, Figure 4",
-    title="Variance of each block's output through training",
+    paper="Sun et al. 2025 (The Curse of Depth), Figure 4",
+    arxiv="2502.05795",
+    title="variance of each block's output through training",
     published="the scale of the variance ends at 175 or 200 under Pre-LN, scaled initialisation or "
     "not, and at 25 with LayerNorm Scaling; deep blocks are far above the first",
     ours="width 64, not 768, and hundreds of steps, not 10,000; GPT-2's blocks, not LLaMA's",

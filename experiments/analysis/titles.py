@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.analysis.arms import RATE, WARMUP, Arm, Layout, numeric
+from experiments.analysis.paper_figures import PAPER_FIGURES
 from experiments.analysis.runs import CHANGE, MODEL, PLACEMENT, Run, Value
 from experiments.analysis.words import (
     count_words,
@@ -47,6 +48,8 @@ def title_of_arm(arm: Arm) -> str:
     """Placement, size and length of runs that differ in the seed alone."""
     runs = runs_of([arm])
     runner, placement = (shared(runs, name) for name in ("runner", PLACEMENT))
+    if runner == "paper_figure":
+        return title_of_paper(str(shared(runs, "paper_figure.name")))
     blocks, steps = (shared(runs, name) for name in ("model.n_layers", "trainer.steps"))
     parts = [placement_words(str(placement)) if placement else arm.label]
     if warmup_is_unusual(runs):
@@ -59,6 +62,11 @@ def title_of_arm(arm: Arm) -> str:
         parts.append(count_words(len(runs), "run" if arm.pooled_settings() else "seed"))
     opening = OPENINGS.get(str(runner), "")
     return opening + ", ".join(parts) if runner not in ALONE else ALONE[str(runner)]
+
+
+def title_of_paper(name: str) -> str:
+    """The paper and its figure; the bare name of one that only another version knows."""
+    return f"{PAPER_FIGURES[name].paper}, measured again" if name in PAPER_FIGURES else name
 
 
 # Of runners that measure no model of the settings, and of those that do not train it.

@@ -37,12 +37,12 @@ class TunedArm:
 
     @property
     def best(self) -> float | None:
-        """The learning rate with the least median loss; None where no run has a loss."""
+        """The learning rate with the lowest median loss; None where no run has a loss."""
         return min(self.medians, key=lambda rate: self.medians[rate], default=None)
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best is the least or the greatest learning rate with a loss.
+        """Whether the best is the lowest or the highest learning rate with a loss.
 
         Then a better one may lie outside the grid.
         """

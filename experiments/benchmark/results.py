@@ -17,7 +17,8 @@ from experiments.benchmark.rounds import Measured
 from experiments.machine.console import megabytes, print_table
 from experiments.machine.files import write_atomically
 from experiments.machine.versions import versions
-from experiments.report.style import COLOURS, panels, save
+from experiments.report.palette import categories
+from experiments.report.style import panels, save
 
 PEAK_FLOPS = 989e12  # per second, of an H100 or H200 in bf16 without sparsity, as NVIDIA states
 PACKAGES = ("transformers", "x-transformers", "wandb")  # whose versions a row has, too
@@ -234,12 +235,12 @@ def draw(lines: Sequence[Line], path: Path) -> Path:
 
 def draw_panel(axis: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
     """The contenders below each other, always in the same places; a line at the bare step."""
-    for group, colour in ((OWN, COLOURS[0]), (set(names) - OWN, COLOURS[1])):
+    for group, look in zip((OWN, set(names) - OWN), categories(2), strict=True):
         shown = rows[rows.index.isin(group) & rows["ratio"].notna()]
         whiskers = (shown["ratio"] - shown["ratio_low"], shown["ratio_high"] - shown["ratio"])
         places = [names.index(name) for name in shown.index]
-        axis.errorbar(shown["ratio"], places, xerr=whiskers, fmt="o", color=colour, capsize=3)
-    axis.axvline(1.0, color=COLOURS[-1], linewidth=0.8)
+        axis.errorbar(shown["ratio"], places, xerr=whiskers, fmt="o", color=look.light, capsize=3)
+    axis.axvline(1.0, color="black", linewidth=0.8)
     axis.set_ylim(-0.5, len(names) - 0.5)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))

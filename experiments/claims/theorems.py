@@ -415,7 +415,7 @@ FALL = "change of ln(gradient of the first layer) per layer"
     axes=AxisLabels("mean |gradient| of the first layer", "layers", log_y=True),
     meaning="What a shortcut does to a gradient shows in the smallest network.",
     remark="Before, 'not below 0' put the boundary where the value may lie, and was undecided. To "
-    "6 layers, for of 8 the output's GELU can be saturated to a gradient of exactly 0. He et al. "
+    "6 layers: with 8, the output's GELU can saturate, and its gradient is exactly 0. He et al. "
     "2015, who introduced shortcuts, did not say that gradients vanish without.",
 )
 def shortcut(lab: Lab, seed: int) -> Evidence:

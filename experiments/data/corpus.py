@@ -38,7 +38,7 @@ from experiments.machine.files import atomic_file, remove_abandoned_files, typed
 from experiments.machine.known import is_large, known, stamp
 from experiments.settings.schema import DataSettings, Settings
 from experiments.settings.shards import SHARDS, shards_sha256
-from experiments.settings.texts import MB, LongText, Text, open_text, sha256_of_text
+from experiments.settings.texts import MIB, LongText, Text, open_text, sha256_of_text
 from gpt import ConfigError
 from gpt.registry import Registry
 
@@ -328,9 +328,9 @@ def write_stream(
         return write_cache(path, tokenizer, [tokens])
     with (
         tempfile.TemporaryFile(dir=path.parent) as aside,
-        progress("tokenising, MiB", len(text) // MB) as report,
+        progress("tokenising, MiB", len(text) // MIB) as report,
     ):
-        watched = text.watched(lambda done: report(done // MB))
+        watched = text.watched(lambda done: report(done // MIB))
         tokenizer, encoded = kind.stream(watched, lambda found: put_aside(found, aside))
         write_cache(path, tokenizer, encoded)
     return None

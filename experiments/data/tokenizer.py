@@ -313,7 +313,8 @@ class CompactTokenizer(Tokenizer):
                     "generate.prompt",
                     text,
                     f"its token {token!r} does not occur in the corpus, so tokenizer={self.name} "
-                    "has no id for it; use other words, or train with tokenizer=gpt2",
+                    "has no id for it; use other words, or a model with tokenizer=gpt2, such as "
+                    "model=gpt2_124m",
                 )
         return [self.compact[gpt2_id] for gpt2_id in ids]
 

@@ -60,6 +60,7 @@ FAILED = 1
 # Jobs in series get one thread as well: more threads add in another order, which changes the last
 # bits, and a sweep must give the same numbers in series and in parallel.
 THREADS_IN_A_SWEEP = 1
+MOST_OF_GROUP, MOST_OF_TAG = 121, 64  # characters: W&B takes 128 of a group, with a hash, and 64
 
 Values = Mapping[str, Any]  # a composed config as nested dictionaries, every value resolved
 
@@ -201,14 +202,20 @@ def run_job(values: Values, overrides: Sequence[str], directory: Path) -> int:
 
 
 def sweep_job_settings(settings: Settings, overrides: Sequence[str], directory: Path) -> Settings:
-    """`settings` with the W&B group, name and tags of a job of a sweep, where they are not set."""
+    """`settings` with the W&B group, name and tags of a job of a sweep, where they are not set.
+
+    The group is the arm: its values, and a hash of all that can change a result but the seed.
+    """
     wandb = settings.wandb
     choices = [o for o in overrides if not o.startswith(("seed=", "wandb.", "sweep.", "data."))]
+    words = directory.name.rpartition("-")[0]
+    arm = words.removesuffix(f"seed{settings.seed}").removesuffix("-")
+    same = digest({**dataclasses.asdict(settings), "seed": None})[:6]
     grouped = dataclasses.replace(
         wandb,
-        group=wandb.group or directory.parent.name,
-        name=wandb.name or directory.name.rpartition("-")[0],
-        tags=[*wandb.tags, *(choice[:64] for choice in choices)],  # W&B's limit for a tag
+        group=wandb.group or f"{arm[:MOST_OF_GROUP]}-{same}",
+        name=wandb.name or words,
+        tags=[*wandb.tags, *(tag[:MOST_OF_TAG] for tag in (directory.parent.name, *choices))],
     )
     return dataclasses.replace(settings, wandb=grouped)
 

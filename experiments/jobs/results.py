@@ -75,7 +75,8 @@ def print_arms(arms: Sequence["Arm"]) -> None:
 
     rows = arm_rows(arms, MOST_ARMS)
     if rows:
-        print_table("Median over seeds (range)", rows[:MOST_ARMS])
+        are_sizes = rows[0].keys() == {"arm", "parameters"}
+        print_table("Sizes" if are_sizes else "Median over seeds (range)", rows[:MOST_ARMS])
     if len(rows) > MOST_ARMS:
         print_line(f"and {len(rows) - MOST_ARMS} more arms, which the report has")
 

@@ -40,7 +40,7 @@ def give_lecture(settings: Settings, recorder: Recorder) -> Outcome:
     page = write_page(recorder.directory)
     if page is not None:
         print_line(f"\nPage: {page}")
-    return Outcome(results=results_of(lecture))
+    return outcome_of(lecture)
 
 
 def compute(step: Step, lecture: Lecture, recorder: Recorder) -> None:
@@ -65,13 +65,14 @@ def print_step(number: int, step: Step, lecture: Lecture) -> None:
     print_line(f"further: {step.command}")
 
 
-def results_of(lecture: Lecture) -> dict[str, str]:
+def outcome_of(lecture: Lecture) -> Outcome:
     """How many of the notes' figures came out, and which did not."""
     compared, different = lecture.compared, lecture.different
-    results = {"equal to the notes": f"{len(compared) - len(different)} of {len(compared)} figures"}
+    equal = f"{len(compared) - len(different)} of {len(compared)}"
+    results = {"equal to the notes": f"{equal} figures"}
     if different:
         results["differs"] = "; ".join(f"{check.step}: {check.what}" for check in different)
-    return results
+    return Outcome(results=results, finding=f"{equal} figures come out as the notes print them")
 
 
 def write_page(directory: Path) -> Path | None:

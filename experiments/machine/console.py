@@ -288,7 +288,7 @@ def progress_lines(description: str, total: int) -> ReportProgress:
         line, now = f"{description} {done}/{total}  {note}".rstrip(), time.monotonic()
         if first is None:  # the time before it went into loading, so it predicts nothing
             first = done, now
-        else:
+        elif done < total:  # what comes after the last unit is not counted
             line += f"  {(now - first[1]) / (done - first[0]) * (total - done):.0f} s left"
         print_line(line)
 

@@ -12,7 +12,7 @@ import torch
 
 from experiments.machine.limits import memory_left
 
-MB = 2**20
+MIB = 2**20
 
 
 class PeakMeter:
@@ -102,8 +102,8 @@ def _resource_peak() -> int | None:
 
 
 def in_mb(count: int | None) -> float | None:
-    """Bytes in MB of 2^20; None stays None."""
-    return None if count is None else count / MB
+    """Bytes in MiB; None stays None."""
+    return None if count is None else count / MIB
 
 
 def _proc_status() -> dict[str, int]:

@@ -126,7 +126,7 @@ class Summary:
     clip_share        share of the steps whose gradient was clipped; absent where clipping is off
     training_seconds  of the steps, evaluation and probes aside
     tokens_per_s      mean speed of these
-    peak_memory_mb    MB of 2^20: highest of the whole process, or of the GPU's allocator
+    peak_memory_mb    MiB: highest of the whole process, or of the GPU's allocator
     seeds             init_gradients: how many were averaged
     first_seed        init_gradients: the first of them, which the others follow; absent in runs of
                       0.5 and before, whose first was `seed`

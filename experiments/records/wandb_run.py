@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import html
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,13 @@ OF_THE_USER = {
 }
 TIMEOUT = 60.0  # seconds for W&B to start or to end
 TIMEOUT_ONCE_FAILED = 5.0
+GRADIENTS = "gradients_by_block/"
+LOSSES = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/validation",
+    "val_bits_per_byte": "loss/validation_bits_per_byte",
+    "balance_loss": "loss/balance",
+}
 
 
 def never_fatal(
@@ -122,23 +130,79 @@ def call_with_timeout(seconds: float, act: Callable[[], object]) -> None:
         raise RuntimeError(one_line(raised[0])) from raised[0]
 
 
+def full_values(metrics: Metrics, rows: Sequence[Row]) -> dict[str, float]:
+    """What wandb.detail=full logs: metrics under their CSV names, and every row that is live.
+
+    A value of the fourth block's attention is `grad_norm/layer_3/attention`, as in the CSV file.
+    """
+    values = {name: value for name, value in metrics.items() if value is not None}
+    layers = {
+        f"{row.stat}/layer_{row.layer}/{row.component}": row.value
+        for row in rows
+        if is_live(row.stat)
+    }
+    return values | layers
+
+
 @functools.cache
 def is_live(stat: str) -> bool:
     """Whether the catalogue has it followed while a run goes on."""
     return described(stat).live
 
 
+def summary_values(metrics: Metrics, rows: Sequence[Row], blocks: int) -> dict[str, float]:
+    """What wandb.detail=summary logs: what comes before a / is a section of the workspace.
+
+    Of the rows the gradient norms of some blocks, and what the catalogue has drawn over the blocks.
+    """
+    values = {
+        LOSSES.get(name, f"training/{name}"): value
+        for name, value in metrics.items()
+        if value is not None
+    }
+    shown, norms = blocks_shown(blocks), {}
+    for row in rows:
+        panel = panel_of(row.stat, row.component)
+        if panel == GRADIENTS:
+            norms[row.layer + 1] = row.value
+        if panel is not None and row.layer + 1 in shown:
+            values[f"{panel}block_{row.layer + 1:0{len(str(blocks))}}"] = row.value
+    if norms.get(1):
+        ratio = norms.get(blocks, math.nan) / norms[1]
+        if math.isfinite(ratio):
+            values[f"{GRADIENTS}last_over_first"] = ratio
+    return values
+
+
+def blocks_shown(blocks: int) -> list[int]:
+    """The first, the last and the three at the quarters between, counted from 1."""
+    return sorted({1 + round(part * (blocks - 1) / 4) for part in range(5)})
+
+
+@functools.cache
+def panel_of(stat: str, component: str) -> str | None:
+    """How the names of a statistic's panels by block begin; None where it has none."""
+    if (stat, component) == ("grad_norm", "block"):
+        return GRADIENTS
+    entry = described(stat)
+    has_curve = entry.live and entry.moment != "end" and entry.name == stat
+    return f"probes_by_block/{stat}_" if has_curve and entry.drawn == component else None
+
+
 class WandbSink:
     """The same records as a W&B run: offline by default, to be synced when the user likes.
 
-    Metrics keep their CSV names; a value of layer 3's attention is `grad_norm/layer_3/attention`.
-    Statistics that are not `live` in the catalogue stand in the files alone.
-    A run of 8 blocks has 1,000 to 1,200 names, of 12 up to 1,750, all placements of either together
-    below 4,000: W&B asks for fewer than 10,000 in a project.
+    Each name is a panel of the workspace: with wandb.detail=summary at most 60, whatever the depth;
+    with `full` 1,000 to 1,200 of a run of 8 blocks, of which all placements have below 4,000
+    together: W&B asks for fewer than 10,000 in a project. Statistics that are not `live` in the
+    catalogue are in the files alone.
     """
 
     def __init__(self, directory: Path, settings: Settings, records: Mapping[str, Any]) -> None:
         self.id: str | None = records.get("wandb_id")
+        is_older = self.id is not None and "wandb_detail" not in records
+        self.detail = "full" if is_older else settings.wandb.detail  # a run goes on as it began
+        self.blocks = settings.model.n_layers
         self.run: Any = None
         try:
             with without_other_runs(directory):
@@ -182,6 +246,7 @@ class WandbSink:
             ),
         )
         self.id = getattr(self.run, "id", None)
+        self.run.define_metric("step", hidden=True)
         self.run.define_metric("*", step_metric="step")
 
     @staticmethod
@@ -190,8 +255,8 @@ class WandbSink:
         return settings.wandb.mode != "disabled"
 
     def state(self) -> dict[str, Any]:
-        """The run's id, under which it is resumed."""
-        return {"wandb_id": self.id}
+        """The run's id, under which it is resumed, and what it logs."""
+        return {"wandb_id": self.id, "wandb_detail": self.detail}
 
     def give_up(self, error: Exception) -> None:
         text = "W&B failed and records no more of this run; the CSV files are not affected: %s"
@@ -205,13 +270,11 @@ class WandbSink:
 
     @never_fatal
     def step(self, step: int, metrics: Metrics, rows: Sequence[Row]) -> None:
-        values = {name: value for name, value in metrics.items() if value is not None}
-        layers = {
-            f"{row.stat}/layer_{row.layer}/{row.component}": row.value
-            for row in rows
-            if is_live(row.stat)
-        }
-        self.run.log({"step": step, **values, **layers})
+        if self.detail == "full":
+            values = full_values(metrics, rows)
+        else:
+            values = summary_values(metrics, rows, self.blocks)
+        self.run.log({"step": step, **values})
 
     def mixing(self, step: int, rows: Sequence[MixingRow]) -> None:
         """Stands in mixing.csv alone, each pair of layers would be a panel."""
@@ -225,7 +288,8 @@ class WandbSink:
     def finish(self, summary: Summary, pictures: Sequence[Path]) -> None:
         def end() -> None:
             for picture in pictures:
-                self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
+                if picture.suffix == ".png":  # an SVG is the same again
+                    self.run.log({f"plots/{picture.stem}": self.wandb.Image(str(picture))})
             self.run.summary.update(summary.values())
             failed = summary.status in ("failed", "interrupted")
             self.run.finish(exit_code=1 if failed else 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from torch import nn
 
 from experiments.analysis.arms import WARMUP
@@ -131,8 +131,7 @@ class Placed:
         names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
         if names:
             text = " ".join(inspect.cleandoc(placement.Options.__doc__ or "").split())
-            text = text.replace("`", "")
-            facts["options"] = f"{', '.join(names)}. {text}"
+            facts["options"] = linked(f"{', '.join(names)}. {text}")
         if used := used_by().get(self.name):
             facts["in use by"] = used
         return facts
@@ -209,10 +208,9 @@ def in_digits(value: object) -> str:
 
 
 def linked(text: str) -> Markup:
-    """Text with arXiv's numbers as links."""
-    link = Markup('arXiv <a href="https://arxiv.org/abs/{0}">{0}</a>')
-    parts = ARXIV.split(text)
-    return Markup("").join(link.format(part) if i % 2 else part for i, part in enumerate(parts))
+    """A docstring's text, arXiv's numbers as links and what stands between backticks as code."""
+    escaped = ARXIV.sub(r'arXiv <a href="https://arxiv.org/abs/\1">\1</a>', str(escape(text)))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))
 
 
 def used_by() -> dict[str, str]:

@@ -30,7 +30,7 @@ MEANINGS = {
     HOLDS: "the interval lies in the region that is claimed",
     CONTRADICTIONS[0]: "interval and region have no value in common",
     OPPOSITE: "the effect goes the other way",
-    NO_EFFECT: "the effect is smaller than the least one that matters",
+    NO_EFFECT: "the effect is smaller than the smallest one that matters",
     OPEN: "neither, with the seeds at which it may be decided",
     INVALID: "a control failed, so that the test shows nothing",
     NO_SOURCE: "nobody could open the paper: measured, without a verdict",

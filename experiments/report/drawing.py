@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,13 +14,7 @@ from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.histories import BITS, Unit
 from experiments.analysis.numbers import Band
 from experiments.analysis.runs import Value
-from experiments.report.lettering import fold
-from experiments.report.style import (
-    COLOURS,
-    DASHES,
-    LEGEND,
-    MARKS,
-)
+from experiments.report.style import LEGEND
 
 # Used for nothing else: the dark variant of a figure replaces these two colours in its SVG.
 INK, PAPER = "#1b1e23", "#fffffe"
@@ -38,7 +31,6 @@ STYLE: Any = {
     "ytick.labelsize": 8.5,
     "svg.hashsalt": "normscope",  # the same ids in every run, so that files can be compared
 }
-ARM_COLOURS = COLOURS[:-1]  # without black, which is for lines that are no arm
 MOST_DESCRIBED = 8  # arms in the text of a figure
 LABEL_WIDTH = 60  # characters in a line of a legend
 MOST_ENTRIES = 4  # lines of a legend for which a figure has room beside its panels
@@ -55,14 +47,6 @@ class ReportFigure:
     caption: str
     alt: str
     figure: Figure
-
-
-def colours(levels: Sequence[Value]) -> list[Any]:
-    """A colour for each level: a colour scale for many numbers, else distinct colours."""
-    if len(levels) > 4 and all(isinstance(level, int | float) for level in levels):
-        # The ends of the map are left out: they are too close to the page, dark or light.
-        return [mpl.colormaps["viridis"](x) for x in np.linspace(0.05, 0.85, len(levels))]
-    return [ARM_COLOURS[index % len(ARM_COLOURS)] for index in range(len(levels))]
 
 
 @dataclass(frozen=True)
@@ -85,28 +69,6 @@ class Line:
             "linestyle": self.dash,
             "markerfacecolor": self.fill or self.colour,
         }
-
-
-def lines_for(levels: Sequence[Value], labels: Sequence[str]) -> list[Line]:
-    """One line style for each level.
-
-    Six colours with seven marks make 42 different pairs; where colours repeat, the dashes differ
-    too, and every second time the marks are hollow.
-    """
-    lines = []
-    for index, (level, colour) in enumerate(zip(levels, colours(levels), strict=True)):
-        repeat = index // len(ARM_COLOURS) if colour in ARM_COLOURS else 0
-        line = Line(
-            level,
-            fold(labels[index], LABEL_WIDTH),
-            colour,
-            MARKS[index % len(MARKS)],
-            DASHES[repeat % len(DASHES)],
-            PAPER if repeat % 2 else None,
-            0.06 if len(levels) > len(ARM_COLOURS) else 0.18,
-        )
-        lines.append(line)
-    return lines
 
 
 def add_legend(figure: Figure, handles: Sequence[Any]) -> None:

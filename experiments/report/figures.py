@@ -50,6 +50,7 @@ from experiments.report.facets import (
     grid_of,
 )
 from experiments.report.palette import CATEGORIES, Look
+from experiments.report.paper_pictures import figures_of_papers
 from experiments.report.rates import rate_maps, rate_sensitivity
 from experiments.report.style import loss_limits, on_scale
 from normscope.stats import Statistic, described, drawn
@@ -654,6 +655,7 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
         if name.startswith("model.") and len(numeric(layout.levels[name])) > 1
     ]
     return [
+        *figures_of_papers([history.run for arm in arms for history in arm.histories]),
         partial(rate_maps, layout),
         partial(answer, layout),
         partial(what_each_step_changed, layout, arms),

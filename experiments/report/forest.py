@@ -30,11 +30,10 @@ from experiments.analysis.verdicts import (
 from experiments.report.board import Board, BoardClaim, Row, bound_text
 from experiments.report.drawing import INK, ReportFigure
 from experiments.report.lettering import fold
-from experiments.report.style import COLOURS
 
 ROOM = 1.12  # of an axis, times what it has to hold
 APART = 0.16  # least distance of two tick labels, as a share of the axis
-REGION, CONTROL, MARGIN = COLOURS[5], "0.6", "0.8"
+REGION, CONTROL, MARGIN = "#56B4E9", "0.6", "0.8"
 # Beside the word, in a figure as on the page.
 MARKS = {
     HOLDS: "\u2713",
@@ -47,7 +46,7 @@ MARKS = {
 }
 
 
-COLOUR = {HOLDS: COLOURS[0], **dict.fromkeys(CONTRADICTIONS, COLOURS[1])}
+COLOUR = {HOLDS: "#0072B2", **dict.fromkeys(CONTRADICTIONS, "#D55E00")}
 
 
 @dataclass(frozen=True)

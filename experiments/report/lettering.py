@@ -49,7 +49,7 @@ def warnings_of_ours(name: str) -> Iterator[None]:
 
 
 def plain_text(figure: Figure) -> None:
-    """Let all words in a figure stand as they are: a $ begins no formula, no letter is a box."""
+    """Leave all words in a figure as they are: a $ begins no formula, no letter is a box."""
     axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
     numbers = {id(t) for a in axes for t in (*a.get_ticklabels(which="both"), a.get_offset_text())}
     for text in figure.findobj(Text):

@@ -33,6 +33,7 @@ from experiments.report.drawing import plural, unit_note
 from experiments.report.facets import legend_of
 from experiments.report.interactive import embedded, library
 from experiments.report.palette import Look, look_of, looks_of
+from experiments.report.paper_pictures import legends_of_papers
 from experiments.report.picture import Shown
 from experiments.report.sizes import are_sizes, sizes_table
 from experiments.report.tables import (
@@ -129,7 +130,7 @@ def render(
     return render_template(
         "page.html.jinja",
         [item.chart for item in shown],
-        legend=legend_of(layout),
+        legend=[*legend_of(layout), *legends_of_papers([item.chart for item in shown])],
         title=title_of(layout, arms),
         verdict=verdict_of(layout, arms),
         held_equal="" if sizes else held_equal(layout, arms),

@@ -1,18 +1,22 @@
 """The figure of a paper that was measured again, from paper_figure.csv alone."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
+from experiments.analysis.histories import read_csv
 from experiments.analysis.paper_figures import (
     BLOCK,
     MEASURED,
     PAPER_FIGURES,
     PREDICTED,
     Panel,
-    PaperFigure,
 )
+from experiments.analysis.runs import Run
 from experiments.analysis.words import placement_words
 from experiments.records.summary import Summary
 from experiments.report import chart
@@ -35,24 +39,58 @@ ROOM = 1.06  # above the highest point, in heights of a linear scale
 Frame = pd.DataFrame
 
 
+def figures_of_papers(runs: Sequence[Run]) -> list[Callable[[], Chart | None]]:
+    """Functions that make the figure of a paper, one for each that the runs measured."""
+    measured = {
+        str(run.setting("paper_figure.name")): run
+        for run in reversed(runs)
+        if run.setting("runner") == "paper_figure"
+    }
+    return [partial(figure_of_run, run) for run in measured.values()]
+
+
+def figure_of_run(run: Run) -> Chart | None:
+    """The figure of a paper that a run measured; None where its file is missing or torn."""
+    points = read_csv(run.directory / "paper_figure.csv")
+    return None if points.empty else paper_figure(points, run.summary)
+
+
+def legends_of_papers(charts: Sequence[Chart]) -> list[dict[str, Any]]:
+    """The groups of a page's legend for the figures of papers among its charts: their lines."""
+    return [
+        {
+            "title": f"Lines of {PAPER_FIGURES[chart.name].paper}",
+            "entries": [
+                {"key": label, "label": label, "look": look}
+                for label, look in {
+                    line.label: line.look for panel in chart.panels for line in panel.series
+                }.items()
+            ],
+        }
+        for chart in charts
+        if chart.name in PAPER_FIGURES
+    ]
+
+
 def paper_figure(points: Frame, summary: Summary) -> Chart | None:
     """The paper's panels: medians and ranges over seeds, and in grey what is predicted.
 
     None of a figure that only another version knows.
     """
     name = str(points["figure"].iloc[0])
-    return chart_of(PAPER_FIGURES[name], points, summary) if name in PAPER_FIGURES else None
+    return chart_of(name, points, summary) if name in PAPER_FIGURES else None
 
 
-def chart_of(figure: PaperFigure, points: Frame, summary: Summary) -> Chart:
+def chart_of(name: str, points: Frame, summary: Summary) -> Chart:
     """A figure from its points."""
+    figure = PAPER_FIGURES[name]
     measured = points[points["kind"] == MEASURED]
     looks = looks_of(list(dict.fromkeys(measured["arm"])))
     predicted = dict.fromkeys(points.loc[points["kind"] == PREDICTED, "arm"])
     dashes = dict(zip(predicted, GUIDES, strict=False))
     panels = []
-    for index, (name, panel) in enumerate(figure.panels.items()):
-        of_panel = points[points["panel"] == name]
+    for index, (key, panel) in enumerate(figure.panels.items()):
+        of_panel = points[points["panel"] == key]
         series = measured_series(of_panel[of_panel["kind"] == MEASURED], looks)
         series += predicted_series(of_panel[of_panel["kind"] == PREDICTED], dashes)
         row, column = divmod(index, figure.columns)
@@ -61,10 +99,10 @@ def chart_of(figure: PaperFigure, points: Frame, summary: Summary) -> Chart:
     seeds = measured["seed"].nunique()
     spread = "One seed." if seeds == 1 else f"Median and range over {seeds} seeds."
     return Chart(
-        "paper_figure",
-        f"{figure.source}, measured again: {figure.title}",
+        name,
+        f"{figure.paper}: {figure.title}",
         f"Coloured lines are measured, grey ones predicted by the paper. {spread}",
-        f"In the paper: {figure.published}. Not as in the paper: {figure.ours}.",
+        f"In the paper, arXiv {figure.arxiv}, {figure.published}. Not as there: {figure.ours}.",
         summary.finding or figure.title,
         panels,
         Axis(panels[0].x.label if panels[0].x else ""),
@@ -122,7 +160,7 @@ def axes_of(panel: Panel, points: Frame) -> tuple[Axis, Axis]:
     xs = sorted(points["x"].unique())
     if panel.log_x and len(xs) > FEW_TICKS:
         xs = [x for x in xs if math.log2(x).is_integer() or x == xs[-1]]
-    ticks = tuple((x, f"{x:g}") for x in xs) if len(xs) <= FEW_TICKS else ()
+    ticks = tuple((float(x), f"{x:g}") for x in xs) if len(xs) <= FEW_TICKS else ()
     x = Axis(panel.x, "log" if panel.log_x else "linear", whole=True, ticks=ticks)
     if panel.log_y:
         return x, Axis(panel.y, "log")

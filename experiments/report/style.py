@@ -16,10 +16,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from experiments.analysis.numbers import loss_text
 from experiments.report.lettering import plain_text, warnings_of_ours
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish; each has its own mark, too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKS = "osD^vPX"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 LEGEND: dict[str, Any] = {"framealpha": 0.85, "edgecolor": "none"}  # readable on top of lines
 DPI = 150
 SIMILAR_STARTS = 2.0  # losses that start higher than the least start by this factor leave a figure

@@ -48,10 +48,12 @@ def loss_cell(value: float | None) -> Cell:
 
 
 def spread_cell(values: Sequence[float]) -> Cell:
-    """The median and the range of values over seeds."""
+    """The median and the range of values over seeds; two values as they are."""
     centre = median(values)
     if math.isnan(centre):
         return Cell("", "")
+    if len(values) == 2:
+        return Cell(" and ".join(loss_text(value) for value in sorted(values)), repr(centre))
     return Cell(spread_text(values), repr(centre))
 
 

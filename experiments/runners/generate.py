@@ -42,7 +42,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         sample = write_sample(model, tokenizer, prompt, settings, recorder, show)
     finding = "a trained model wrote this"
     if options.checkpoint is None and settings.model.weights is None:
-        finding = "no training went into these words: the model drew them at random"
+        finding = "no training went into these words: the weights are as they were drawn"
     return Outcome(closing=sample.speed, finding=finding)
 
 

@@ -26,6 +26,7 @@ from experiments.analysis.paper_figures import (
     THEORY,
     TRANSLATOR,
 )
+from experiments.analysis.words import count_words
 from experiments.claims.claim import slope
 from experiments.claims.lab import Lab
 from experiments.claims.registered import FIRST_BLOCK
@@ -197,7 +198,9 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     rows = [{"figure": options.name, **row} for row in bench.found.rows]
     recorder.table("paper_figure", rows)
     figure = PAPER_FIGURES[options.name]
-    print_table(f"{figure.source}: medians of {options.seeds} seeds", medians(bench.found))
+    print_table(
+        f"{figure.paper}: medians of {count_words(options.seeds, 'seed')}", medians(bench.found)
+    )
     return Outcome(
         closing=f"Not as in the paper: {figure.ours}.",
         finding=f"{finding}. In the paper {figure.published}",

@@ -18,6 +18,7 @@ from gpt.registry import ACTIVATIONS, FAMILIES
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bf16", "fp16", "tf32", "float64")
 WANDB_MODES = ("offline", "online", "disabled")
+WANDB_DETAILS = ("summary", "full")
 RERUNS = ("failed", "all")
 
 
@@ -241,12 +242,15 @@ class AtlasSettings:
 class WandbSettings:
     """wandb: whether and where W&B records.
 
-    group  null: none; in a sweep, the sweep's directory
-    name   null: the run's directory
-    tags   in a sweep, the job's choices are added
+    detail  summary: at most 60 names, in sections, of some blocks; full: all that the catalogue has
+            followed, 1,000 names and more, as version 0.5.0 logged them
+    group   null: none; in a sweep, the job's values without its seed, so that a group is an arm
+    name    null: the run's directory
+    tags    in a sweep, the sweep's directory and the job's choices are added
     """
 
     mode: str = setting("offline", choices=WANDB_MODES)
+    detail: str = setting("summary", choices=WANDB_DETAILS)
     project: str = "normscope"
     entity: str | None = None
     group: str | None = None

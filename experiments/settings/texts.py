@@ -16,8 +16,8 @@ from experiments.machine.files import typed_path
 from experiments.machine.known import is_large, known, stamp
 from gpt import ConfigError
 
-MB = 2**20
-PIECE = MB  # bytes of a text that are worked on at a time
+MIB = 2**20
+PIECE = MIB  # bytes of a text that are worked on at a time
 OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -101,13 +101,13 @@ class LongText:
 
     def _check(self) -> str:
         digest, empty = hashlib.sha256(), True
-        with progress("reading the text, MiB", len(self) // MB, lines=False) as report:
+        with progress("reading the text, MiB", len(self) // MIB, lines=False) as report:
             for file, start in zip(self.files, self.starts, strict=False):
                 try:
                     for used, part, piece in decoded(file):
                         digest.update(part)
                         empty = empty and piece.isspace()
-                        report((start + used) // MB)
+                        report((start + used) // MIB)
                 except UnicodeDecodeError as error:
                     raise not_utf8(file.path, file[:4], error) from None
         if empty:

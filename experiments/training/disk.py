@@ -45,7 +45,7 @@ ROW_BYTES = 19  # of a row of gradients.csv without its words: numbers, commas, 
 METRICS_BYTES = 70  # of a row of metrics.csv
 TABLES_BYTES = 20_000  # of settings, summary and small tables
 PICTURES_BYTES = 500_000  # of a job; a run by itself has a page of 1.2 MB, too
-WANDB_SHARE = 3  # of W&B's file, in bytes of the CSV files
+WANDB_SHARE = {"summary": 0.5, "full": 3}  # of W&B's file, in bytes of the CSV files
 ENTRY_BYTES = 350  # of a checkpoint's tensor without its numbers
 
 LARGE_SHARE = 0.5  # of what is free: a run that needs more says so
@@ -128,7 +128,9 @@ def kept(trainer: TrainerSettings) -> int:
 def records_bytes(settings: Settings, csv: int) -> int:
     """Bytes of all that a run records, `csv` of them in CSV files."""
     pictures = PICTURES_BYTES if settings.pictures else 0
-    wandb = 0 if settings.wandb.mode == "disabled" else csv * WANDB_SHARE + pictures
+    wandb = int(csv * WANDB_SHARE[settings.wandb.detail]) + pictures
+    if settings.wandb.mode == "disabled":
+        wandb = 0
     return csv + pictures + wandb + TABLES_BYTES
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.machine.console import progress
+from experiments.machine.console import print_line, progress
 from experiments.machine.memory import in_mb
 from experiments.machine.signals import Interrupted, defer_signals, stop_signal
 from experiments.machine.versions import versions
@@ -79,6 +79,7 @@ class Trainer:
                 if self._is_logged(self.done - 1):
                     report(self.done, self._progress_note())
                 self._save_or_stop()
+        print_line("evaluating and probing the trained model")
         self._finish()
 
     def advance(self) -> None:

@@ -68,7 +68,8 @@ function axisOf(scale, axis, orient) {
     made.tickMinStep = 1;
     made.format = "d";
   } else {
-    made.format = "~g";
+    const plain = "datum.value === 0 || (abs(datum.value) >= 1e-4 && abs(datum.value) < 1e6)";
+    made.encode = { labels: { update: { text: { signal: `${plain} ? format(datum.value, ',~r') : format(datum.value, '.2~e')` } } } };
   }
   return made;
 }
@@ -195,7 +196,7 @@ function specOf(chart, panel, room) {
   const onSeries = (name) => ({ type: "filter", expr: `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)` });
   const signal = (name, value) => ({ name, value });
   const { series, x, y } = panel;
-  const few = (one) => one.kind === "dots" || (one.kind === "line" && one.x.length <= 16);
+  const few = (one) => one.kind === "dots" || (one.kind === "line" && one.mark && one.x.length <= 16);
   return {
     $schema: "https://vega.github.io/schema/vega/v6.json",
     padding: 5, autosize: { type: "fit", contains: "padding" }, background: null,

@@ -111,7 +111,7 @@ def made_claims(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(CLAIMS, name)
     for name, claim in MADE.items():
         monkeypatch.setitem(CLAIMS, name, claim)
-    monkeypatch.setattr(board, "usable_cores", lambda: 1)
+    monkeypatch.setattr(board, "workers_for", lambda *_: 1)
     monkeypatch.setattr(board, "write_page", lambda directory: None)
 
 

@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 import run as cli_module
 from children import CONTEXT, Child, Fault, call
-from conftest import ROOT, Sweep
+from configs import settings_of
+from conftest import ROOT, Cli, Sweep
 from experiments.analysis.runs import find_runs
+from experiments.jobs import launch
 from experiments.jobs import sweep as sweep_module
 from experiments.jobs.check import checked_settings
 from experiments.machine import limits
@@ -383,10 +385,23 @@ def test_wandb_groups_the_runs_of_a_sweep(sweep: Sweep) -> None:
     _, folder = sweep("seed=0", "norm=post_ln", "wandb.mode=offline", "wandb.tags=[mine]")
     (job,) = folder.glob("*-seed0-*")
     started = next(record["run"] for record in wandb_records(job) if record["type"] == "run")
-    assert started["run_group"] == folder.name
+    assert re.fullmatch("post_ln-[0-9a-f]{6}", started["run_group"])
     assert started["job_type"] == "train"
     assert started["display_name"] == "post_ln-seed0"
-    assert {"mine", "norm=post_ln"} <= set(started["tags"])
+    assert {"mine", folder.name, "norm=post_ln"} <= set(started["tags"])
+
+
+def test_a_group_of_wandb_is_an_arm_whatever_its_seed(tmp_path: Path) -> None:
+    def group(*overrides: str, name: str) -> str | None:
+        return launch.sweep_job_settings(
+            settings_of(*overrides), overrides, tmp_path / f"{name}-12345678"
+        ).wandb.group
+
+    one = group("norm=post_ln", "seed=0", name="post_ln-lr1-seed0")
+    assert one == group("norm=post_ln", "seed=1", name="post_ln-lr1-seed1")
+    assert one != group("norm=post_ln", "seed=0", "trainer.steps=7", name="post_ln-lr1-seed0")
+    assert group("wandb.group=own", name="pre_ln-seed0") == "own"
+    assert len(group(name=f"{'long' * 50}-seed0") or "") == 128  # the most that W&B takes
 
 
 @pytest.mark.long  # those that the README names run at toy size in test_cli.py
@@ -526,3 +541,16 @@ def test_runs_csv_takes_a_small_share_of_a_sweep_of_many_short_jobs(
     sweep_module.Sweep(tmp_path, jobs, None, False, 1)._run_in_series(launch)
     assert ended[0] == 1000
     assert 0.03 < writing[0] / clock[0] < 0.05
+
+
+def test_a_run_by_itself_has_a_page_and_a_job_has_that_of_its_sweep(
+    cli: Cli, sweep: Sweep, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Path] = []
+    monkeypatch.setattr(launch, "write_page", pages.append)
+    code, run = cli(*toy, "trainer.end_probes=false")
+    assert (code, pages) == (0, [run])
+    assert cli(*toy, "pictures=false", "trainer.end_probes=false")[0] == 0
+    assert cli("experiment=activations")[0] == 0  # it trains nothing
+    assert sweep("trainer.steps=1", "trainer.end_probes=false", "seed=0")[0] == 0
+    assert pages == [run]

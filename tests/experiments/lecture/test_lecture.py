@@ -20,6 +20,7 @@ from gpt import ConfigError
 from made_runs import make_run
 
 BOOK_CONFIG = steps.book_config  # before a test has a smaller one
+CHARTS = ("layer_norm", "gelu", "shortcut", "placement")
 LARGE = ("skeleton", "logits", "text")  # whose figures test_seed_figures.py has
 
 
@@ -55,6 +56,7 @@ def test_a_whole_lecture(cli: Cli) -> None:
     assert "All 25 figures that the notes print come out here as printed." in page
 
 
+@pytest.mark.pictures
 def test_a_figure_that_differs_is_counted_and_fails_nothing(
     cli: Cli, toy: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +75,8 @@ def test_a_figure_that_differs_is_counted_and_fails_nothing(
     assert [check.step for check in lecture.different].count("logits") == 2
     page = (run / "lecture.html").read_text()
     assert "12 of the 25 figures" in page
+    drawn = {path.name for path in (run / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in CHARTS for kind in ("png", "svg")}
     arms = [(arm.run.summary.placement, arm.run.summary.warmup_steps) for arm in lecture.arms]
     assert arms == [("pre_ln", 0), ("post_ln", 1), ("post_ln", 0)]
 
@@ -137,9 +141,7 @@ def test_the_last_title_is_what_the_runs_came_to(
 def test_the_command_that_goes_further_is_valid(step: object) -> None:
     arguments = shlex.split(step.command)  # type: ignore[attr-defined]
     assert arguments[:2] == ["python", "run.py"]
-    overrides = [
-        o for o in hydra_arguments(arguments[2:]) if o not in ("-m", "hydra/launcher=joblib")
-    ]
+    overrides = [o for o in hydra_arguments(arguments[2:]) if o != "-m"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = checked_settings(to_values(compose("config", overrides)))
     check_effects([settings], names_of(overrides))

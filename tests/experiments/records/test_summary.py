@@ -72,7 +72,7 @@ def test_keys_and_their_order(cli: Cli, toy: tuple[str, ...], tmp_path: Path) ->
             (("norm=deepnorm", "trainer.clip=1"), clipped),
             (huge, diverged),
             (("experiment=init_gradients",), [*START, *gradients]),
-            (("experiment=shortcut", "seed=0"), [*START, "seconds", "versions"]),
+            (("experiment=shortcut", "seed=0"), [*START, "finding", "seconds", "versions"]),
         )
     ):
         experiment = [a for a in arguments if a.startswith("experiment")]

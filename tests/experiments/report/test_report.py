@@ -410,7 +410,7 @@ def test_the_same_run_twice_is_one_seed(tmp_path: Path, caplog: pytest.LogCaptur
     make_run(tmp_path / "two", "old", val_losses=(4.0, 3.0), settings_sha256="cc", **renamed)
     page = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out", formats=())
     assert listed(page)["learned"] == "2 of 2"
-    assert listed(page)["validation loss (nats)"] == "1.500 (1.000 to 2.000)"
+    assert listed(page)["validation loss (nats)"] == "1.000 and 2.000"
     assert any("two/same repeats" in message for message in caplog.messages)
 
 

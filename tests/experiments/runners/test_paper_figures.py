@@ -22,6 +22,7 @@ from experiments.claims.settings import (
     variances,
 )
 from experiments.records.summary import read_summary
+from experiments.report import write_report
 from experiments.report.paper_pictures import paper_figure
 from experiments.report.static import draw
 from experiments.runners.paper_figure import Bench, Found, expected
@@ -176,6 +177,17 @@ def test_a_picture_has_the_papers_panels_on_its_axes_and_what_is_predicted(
     drawn = {series.label for panel in chart.panels for series in panel.series}
     assert drawn >= set(points.loc[points["kind"] == PREDICTED, "arm"])
     assert len(draw(chart).axes) == len(chart.panels)
+
+
+def test_a_report_has_the_figure_and_a_legend_of_its_lines(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    page = write_report([runs["wang_figure_5"]], tmp_path, formats=()).read_text()
+    assert "<h1>Wang et al. 2022 (DeepNet), Figure 5, measured again</h1>" in page
+    assert 'data-chart="wang_figure_5"' in page
+    for label in ("Post-LN", "DeepNorm", "section 4.3: the same at every depth"):
+        assert f'data-key="{label}"' in page
+    assert "was not drawn" not in page
 
 
 def test_each_figure_says_what_it_shows_beside_the_paper(

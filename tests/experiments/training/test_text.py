@@ -65,8 +65,12 @@ def test_the_book_model_says_what_the_book_prints(
     assert re.match(r"untrained, .*: pre_ln, 12 blocks .* 163,009,536 parameters", lines[0])
     assert lines[1] == "Hello, I am Featureiman Byeswickattribute argue"
     assert re.fullmatch(
-        r"4 prompt tokens and 6 new ones in \d+\.\d\d s, [\d.e+]+ new tokens/s", lines[-1]
+        r"4 prompt tokens and 6 new ones in \d+\.\d\d s, [\d.e+]+ new tokens/s", lines[-4]
     )
+    assert lines[-2:] == [
+        "No training went into these words: the weights are as they were drawn.",
+        "next: python run.py experiment=train",
+    ]
     assert (run / "sample.txt").read_text() == lines[1] + "\n"
 
 
