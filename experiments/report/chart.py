@@ -156,6 +156,7 @@ class Chart:
     rows         titles of the rows of its grid; empty: they have none
     columns      titles of the columns
     widths       of the columns, in parts; empty: all alike
+    frame        the step at which its slider is at first; None: the last
     """
 
     name: str
@@ -170,6 +171,7 @@ class Chart:
     columns: Sequence[str] = ()
     colours: ColourScale | None = None
     widths: Sequence[float] = ()
+    frame: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -198,16 +198,17 @@ def level_text(factor: str, level: Value) -> str:
     return format_value(level) if is_number else value_words(factor, level)
 
 
-def frames_of(tables: Sequence[pd.DataFrame], series: int) -> list[int]:
+def frames_of(tables: Sequence[pd.DataFrame], series: int, also: int | None = None) -> list[int]:
     """The steps of a slider: those that most tables have, fewer where there are many series.
 
-    The first and the last are among them.
+    The first and the last are among them, and the step `also`.
     """
     counts = pd.Series([step for table in tables for step in table.index]).value_counts()
     steps = sorted(int(step) for step in counts[counts >= len(tables) / 2].index)
     most = max(2, min(12, MOST_SERIES // max(1, series)))
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
-    return [steps[place] for place in dict.fromkeys(places.tolist())]
+    shown = {steps[place] for place in places}
+    return sorted(shown if also is None else shown | {also})
 
 
 def by_block(

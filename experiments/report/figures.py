@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -95,7 +95,8 @@ def answer(layout: Layout) -> Chart | None:
         return None
     losses = [series for facet in facets for series in loss_series(facet, layout)]
     tables = {facet.label: with_blocks(facet.arm) for facet in facets}
-    frames = frames_of([t for each in tables.values() for t in each], len(facets))
+    most = most_uneven(facets)
+    frames = frames_of([t for each in tables.values() for t in each], len(facets), most.step)
     blocks = [s for f in facets for s in by_block(f, tables[f.label], frames)]
     if not losses or not blocks:
         return None
@@ -110,9 +111,9 @@ def answer(layout: Layout) -> Chart | None:
     )
     return Chart(
         "answer",
-        f"{title_of_losses(facets, layout)}{ratio_words(facets, frames)}",
-        "Left: a lower curve learns faster. Right: a flat line gives every block the same gradient;"
-        " move the slider to see it change.",
+        f"{title_of_losses(facets, layout)}{most.words('; ')}",
+        "Loss: a lower curve learns faster. Gradient norm: a flat line gives every block the same "
+        "gradient; move the slider to see it change.",
         f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
         f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{note}"
         f"{unit_note(layout.unit)}",
@@ -121,6 +122,7 @@ def answer(layout: Layout) -> Chart | None:
         STEP,
         replace(Axis(layout.unit.axis), limits=limits_of_losses(facets, layout)),
         widths=(3, 2),
+        frame=most.step,
     )
 
 
@@ -145,16 +147,16 @@ def loss(layout: Layout) -> Chart | None:
         )
         for index, place in enumerate(grid.places)
     ]
-    over = sum(h.run.divergence == NOT_FINITE for f in facets for h in f.arm.histories)
     lines = "Line: training, a running median; dots: validation."
+    notes = [seeds_note([f.arm for f in facets]), "Validation loss only." if crowded else lines]
+    if over := sum(h.run.divergence == NOT_FINITE for f in facets for h in f.arm.histories):
+        notes.append(f"{plural(over, 'run')} ended where the loss was no longer finite.")
     return Chart(
         "loss",
         title_of_losses(facets, layout),
         "A lower curve has learned more. An arm at the dotted line knows only how frequent each "
         "token is.",
-        f"{seeds_note([f.arm for f in facets])} {'Validation loss only.' if crowded else lines} "
-        f"A run that was not finite counts as infinite from then on ({plural(over, 'run')})."
-        f"{unit_note(layout.unit)}{left_out_note(layout)}",
+        f"{' '.join(notes)}{unit_note(layout.unit)}{left_out_note(layout)}",
         f"Loss against steps. {ends_of(facets)}",
         panels,
         STEP,
@@ -282,10 +284,11 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
     if not facets:
         return None
     tables = {facet.keys: with_blocks(facet.arm) for facet in facets}
-    frames = frames_of([t for each in tables.values() for t in each], len(facets))
+    most = most_uneven(facets)
+    frames = frames_of([t for each in tables.values() for t in each], len(facets), most.step)
     return Chart(
         "gradients_by_layer",
-        ratio_words(facets, frames, opening="") or "Gradient norm by block",
+        most.words() or "Gradient norm by block",
         "A flat line: every block gets the same gradient. Move the slider to see how training "
         "changes it.",
         f"{GRAD_NORM.axis}, before clipping, on one scale. {seeds_note([f.arm for f in facets])}"
@@ -297,6 +300,7 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
         Axis("gradient norm", "log"),
         grid.rows,
         grid.columns,
+        frame=most.step,
     )
 
 
@@ -338,22 +342,38 @@ def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
     return [(ratio, f"{label} {number(ratio)}") for ratio, label in ratios]
 
 
-def ratio_words(facets: Sequence[Facet], frames: Sequence[int], opening: str = "; ") -> str:
-    """At which arm and step the last and the first block differ most; empty without ratios."""
+@dataclass(frozen=True)
+class Uneven:
+    """Where the last and the first block's gradients differ most.
+
+    ratio  of the last to the first; nan: none was measured
+    step   None: none was measured
+    """
+
+    ratio: float = math.nan
+    label: str = ""
+    step: int | None = None
+
+    def words(self, opening: str = "") -> str:
+        """A finding after its opening; empty without a ratio."""
+        if self.step is None:
+            return ""
+        if 0.5 <= self.ratio <= 2:
+            return f"{opening}the first and the last block get gradients within a factor of 2"
+        larger, smaller = ("last", "first") if self.ratio > 1 else ("first", "last")
+        times = f"{times_text(max(self.ratio, 1 / self.ratio))} the {smaller}'s gradient"
+        return f"{opening}{self.label}: the {larger} block gets {times} at step {self.step}"
+
+
+def most_uneven(facets: Sequence[Facet]) -> Uneven:
+    """At which arm and step, of all steps, the last and the first block differ most."""
     found = [
-        (abs(math.log(ratio)), ratio, facet.label, step)
+        Uneven(float(ratio), facet.label, int(step))
         for facet in facets
-        for step, ratio in ratios_of(facet).items()
-        if step in frames
+        if not (ratios := ratios_of(facet)).empty
+        for step, ratio in zip(ratios.index.to_numpy(), ratios.to_numpy(), strict=True)
     ]
-    if not found:
-        return ""
-    _, ratio, label, step = max(found)
-    if 0.5 <= ratio <= 2:
-        return f"{opening}the first and the last block get gradients within a factor of 2"
-    larger, smaller = ("last", "first") if ratio > 1 else ("first", "last")
-    times = f"{times_text(max(ratio, 1 / ratio))} the {smaller}'s gradient"
-    return f"{opening}{label}: the {larger} block gets {times} at step {step}"
+    return max(found, key=lambda each: abs(math.log(each.ratio)), default=Uneven())
 
 
 def gradient_maps(layout: Layout) -> Chart | None:
@@ -436,14 +456,14 @@ def gradient_ratio(layout: Layout) -> Chart | None:
         Panel(
             [s for f in facets if f.panel == index if (s := ratio_series(f)) is not None],
             *(place.row, place.column, place.title),
-            references=[Reference("as large", y=1.0)],
+            references=[Reference("equal", y=1.0)],
         )
         for index, place in enumerate(grid.places)
     ]
     steps = sorted({int(step) for f in facets for t in with_blocks(f.arm) for step in t.index})
     return Chart(
         "gradient_ratio",
-        ratio_words(facets, steps, opening="") or "Last block against the first",
+        most_uneven(facets).words() or "Last block against the first",
         "Above 1 the last block gets the larger gradient, below 1 the first.",
         f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
         "Gradient norm of the last block over the first's; at the last step: "

@@ -48,6 +48,7 @@ def described(chart: Chart) -> dict[str, Any]:
         "shape": chart.shape,
         "widths": list(chart.widths),
         "frames": chart.frames,
+        "frame": chart.frame,
         "colours": chart.colours and asdict(chart.colours),
         "panels": [panel_of(chart, panel) for panel in chart.panels],
     }

@@ -196,6 +196,7 @@ function specOf(chart, panel, room) {
   const onSeries = (name) => ({ type: "filter", expr: `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)` });
   const signal = (name, value) => ({ name, value });
   const { series, x, y } = panel;
+  const named = room < 420 ? [] : panel.names; // on a narrow screen the legend has to do
   const few = (one) => one.kind === "dots" || (one.kind === "line" && one.mark && one.x.length <= 16);
   return {
     $schema: "https://vega.github.io/schema/vega/v6.json",
@@ -218,9 +219,9 @@ function specOf(chart, panel, room) {
       { name: "bars", source: "shown", transform: [{ type: "filter", expr: "kinds[datum.s] === 'bars'" }] },
       { name: "cells", values: cellRows(chart, panel) },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
-      { name: "names", values: panel.names, transform: [onSeries("series")] },
+      { name: "names", values: named, transform: [onSeries("series")] },
       { name: "references", values: panel.references.map(({ label, x: at, y: height, points }) => ({
-        label: panel.names.length && height !== null ? "" : label, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
+        label: named.length && height !== null ? "" : label, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
       })) },
       { name: "regions", values: panel.regions.map((r) => ({ label: r.label, x0: r.x[0], x1: r.x[1], y0: r.y[0], y1: r.y[1] })) },
     ],
@@ -300,7 +301,7 @@ function addControls(chart) {
     const slider = element("input");
     const output = element("span"); // the slider says it itself
     output.ariaHidden = "true";
-    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, step: 1, value: frames.length - 1 });
+    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, step: 1, value: chart.data.frame === null ? frames.length - 1 : frames.indexOf(chart.data.frame) });
     const show = () => {
       chart.frame = frames[slider.value];
       output.textContent = chart.frame;
