@@ -317,23 +317,24 @@ def blocks_panels(
     ]
 
 
-def ratio_of(facet: Facet, step: int) -> float:
-    """Last block's gradient norm over the first's at a step: the median of the runs' ratios.
+def ratios_of(facet: Facet) -> "pd.Series[float]":
+    """Last block's gradient norm over the first's by step: the median of the runs' ratios.
 
     Of two runs it is the ratio nearer to 1, which both reach, and 1 where they differ in direction.
     """
-    tables = [table for table in with_blocks(facet.arm) if step in table.index]
-    rows = [table.loc[step].to_numpy(dtype=float) for table in tables if table.shape[1] > 1]
-    ratios = [float(row[-1] / row[0]) for row in rows]
-    ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
-    if len(ratios) == 2:
-        return min(ratios) if min(ratios) > 1 else max(ratios) if max(ratios) < 1 else 1.0
-    return median(ratios)
+    tables = [table for table in with_blocks(facet.arm) if table.shape[1] > 1]
+    if not tables:
+        return pd.Series(dtype=float)
+    ratios = pd.concat([t.iloc[:, -1] / t.iloc[:, 0] for t in tables], axis=1).sort_index()
+    ratios = ratios.where(np.isfinite(ratios))
+    low, high = ratios.min(axis=1), ratios.max(axis=1)
+    reached = low.where(low > 1, high.where(high < 1, 1.0))
+    return reached.where(ratios.notna().sum(axis=1) == 2, ratios.median(axis=1)).dropna()
 
 
 def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
-    """The ratio of each arm, with words."""
-    ratios = [(ratio_of(facet, step), facet.label) for facet in facets]
+    """The ratio of each arm at a step, with words."""
+    ratios = [(float(ratios_of(facet).get(step, math.nan)), facet.label) for facet in facets]
     return [(ratio, f"{label} {number(ratio)}") for ratio, label in ratios]
 
 
@@ -342,21 +343,17 @@ def ratio_words(facets: Sequence[Facet], frames: Sequence[int], opening: str = "
     found = [
         (abs(math.log(ratio)), ratio, facet.label, step)
         for facet in facets
-        for step in frames
-        if (ratio := ratio_of(facet, step)) > 0
+        for step, ratio in ratios_of(facet).items()
+        if step in frames
     ]
     if not found:
         return ""
     _, ratio, label, step = max(found)
     if 0.5 <= ratio <= 2:
-        return (
-            f"{opening}first and last blocks get gradients that differ by less than a factor of 2"
-        )
+        return f"{opening}the first and the last block get gradients within a factor of 2"
     larger, smaller = ("last", "first") if ratio > 1 else ("first", "last")
-    times = times_text(max(ratio, 1 / ratio))
-    return (
-        f"{opening}{label}: the {larger} block gets {times} the {smaller}'s gradient at step {step}"
-    )
+    times = f"{times_text(max(ratio, 1 / ratio))} the {smaller}'s gradient"
+    return f"{opening}{label}: the {larger} block gets {times} at step {step}"
 
 
 def gradient_maps(layout: Layout) -> Chart | None:

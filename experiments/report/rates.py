@@ -28,6 +28,7 @@ from experiments.report.palette import CATEGORIES, Look
 from experiments.report.style import loss_limits
 
 MOST_MAPS = 15
+MOST_IN_TITLE = 5  # arms
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,12 @@ def title_of_maps(maps: Sequence[RateMap], best: Sequence[tuple[float, str]]) ->
         shares.append((len(learns) / len(each.arms), f"{each.name} in {len(learns)}"))
     cells = max(len(each.arms) for each in maps)
     if len({share for share, _ in shares}) > 1:
-        parts = "; ".join(words for _, words in sorted(shares, reverse=True)[:4])
-        return f"Of {cells} settings of learning rate and warm-up all runs learn: {parts}"
+        shares.sort(key=lambda item: -item[0])
+        words = [each for _, each in shares]
+        if len(words) > MOST_IN_TITLE:
+            words = [words[0], f"{len(words) - 2} more between", words[-1]]
+        settings = "settings of learning rate and warm-up"
+        return f"Of {cells} {settings} all runs learn: {'; '.join(words)}"
     return f"Best of all: {min(best)[1]}"
 
 
