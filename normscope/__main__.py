@@ -39,7 +39,7 @@ elements, `RMS(x)` the root of their mean; `sum` runs over all elements.
 Costs are in processor time over that of a training step of the default run, as
 `python -m tests.benchmarks.statistics > normscope/costs.py` measures them on a CPU. The column has
 that of a statistic's own function, of all places of the model together; the passes through the
-model, and what else comes before, stand in what a section costs in all.
+model, and what else comes before, are part of what a section costs in all.
 """
 
 

@@ -142,7 +142,8 @@ def draw_losses(axis: Axes, histories: Sequence[History], looks: Sequence[Look])
         validation = history.losses(unit.column)
         line = {"linestyle": look.linestyle, "linewidth": 0.8, "alpha": 0.7}
         axis.plot(training, color=look.light, **line)
-        axis.plot(validation, look.mark, color=look.light, markersize=4)
+        fill = "white" if look.dash else look.light  # or runs of one placement had the same marks
+        axis.plot(validation, look.mark, color=look.light, markersize=4, markerfacecolor=fill)
         curves.append((look.light, training, validation))
     axis.set_ylim(*loss_limits(curve.tolist() for _, *both in curves for curve in both))
     for colour, *both in curves:
