@@ -297,7 +297,8 @@ STEPS = (
         placement_title,
         "At step 0, before training, no gradient vanishes: in models as small as these the two "
         "placements differ little. Vanishing appears during training. Without warm-up the first "
-        "steps are large, and under Post-LN the first blocks' gradient then all but vanishes.",
+        "steps are large, and under Post-LN the first blocks' gradient then all but vanishes. "
+        "The last column shows whether it recovers.",
         "python run.py -m experiment=lesson",
         "repeats it with three seeds and compares the nine runs on one page",
     ),

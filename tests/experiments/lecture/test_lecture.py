@@ -83,6 +83,9 @@ def test_a_number_that_differs_is_counted_and_fails_nothing(
     assert [check.step for check in lecture.different].count("logits") == 2
     page = (run / "lecture.html").read_text()
     assert "11 of the 24 numbers" in page
+    assert "The notes are those of a course, in Portuguese" in page
+    assert "tolerance 1e-05 of the number; printed with PyTorch 2.8, seed 123" in page
+    assert "tolerance 0.01<" in page  # of the MiB, which no seed decides
     drawn = {path.name for path in (run / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in CHARTS for kind in ("png", "svg")}
     assert page.count("token frequencies alone") >= 2  # above the losses, and in the table
