@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from torch import nn
 from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
 from experiments.analysis.runs import Run
+from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
 from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
 from experiments.report.palette import look_of
-from gpt import GPT, GPTConfig
+from gpt import GPT, PLACEMENTS, GPTConfig
 from normscope import Graph, trace
 from normscope.anatomy import BRANCHES
 
@@ -41,6 +42,24 @@ class Drawn:
 
     title: str
     svg: Markup
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """What the board of claims says about a placement.
+
+    when     of a model's life: what was measured, at initialisation or in training
+    distance  where it was measured, beside the paper's setting
+    numbers  that name the placement, or that did not come out as predicted: what, what was
+             predicted, the verdict
+    """
+
+    name: str
+    title: str
+    when: str
+    verdict: str
+    distance: str
+    numbers: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -162,9 +181,9 @@ class Placed:
         return f"{more / blocks:,.0f} a block, {more / counts[1]:.2%} of the branches' own"
 
     @property
-    def claims(self) -> list[tuple[str, str, str]]:
-        """Name, title and verdict of each claim of the board that has a number of it."""
-        return claims_by_placement().get(self.name, [])
+    def claims(self) -> list[Quoted]:
+        """The claims of the board in which it was measured."""
+        return claims_about(self.name)
 
     def learned(self, warmup: int) -> bool:
         """Whether that run ended below what token frequencies alone give."""
@@ -222,17 +241,40 @@ def used_by() -> dict[str, str]:
     return {name: cell for name, cell in plain.items() if re.search(r"[A-Z]", cell)}
 
 
-def claims_by_placement() -> dict[str, list[tuple[str, str, str]]]:
-    """By placement, the claims of docs/claims.csv with a number of it; nothing where it is not."""
+def claims_about(placement: str) -> list[Quoted]:
+    """The claims of docs/claims.csv with a number of it; none where there is no such file."""
     if not CLAIMS.is_file():
-        return {}
-    found: dict[str, dict[tuple[str, str, str], None]] = {}
+        return []
+    rows: dict[str, list[dict[str, str]]] = {}
     with CLAIMS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            for name in re.findall(r"\w+", row["number"]):
-                of_claim = row["claim"], row["title"], row["claim_verdict"]
-                found.setdefault(name, {})[of_claim] = None
-    return {name: list(claims) for name, claims in found.items()}
+            rows.setdefault(row["claim"], []).append(row)
+    return [quoted(of, placement) for of in rows.values() if any(names(r, placement) for r in of)]
+
+
+def names(row: Mapping[str, str], placement: str) -> bool:
+    """Whether a number of a claim is one of that placement."""
+    return placement in re.findall(r"\w+", row["number"])
+
+
+def quoted(rows: Sequence[Mapping[str, str]], placement: str) -> Quoted:
+    """A claim, of whose numbers are shown those that decide what it says about the placement."""
+    first = rows[0]
+    numbers = [
+        (placements_as_words(row["number"]), row["prediction"], row["verdict"])
+        for row in rows
+        if row["verdict"] and (names(row, placement) or row["verdict"] != HOLDS)
+    ]
+    when = "In training" if first["block"] == TRAINING else "At initialisation"
+    distance = DISTANCES[first["distance"]]
+    return Quoted(first["claim"], first["title"], when, first["claim_verdict"], distance, numbers)
+
+
+def placements_as_words(number: str) -> str:
+    """What a number of the board is of, its placements by their titles."""
+    return re.sub(
+        r"\w+", lambda word: placement_words(word[0]) if word[0] in PLACEMENTS else word[0], number
+    )
 
 
 # ---- What the runs measured

@@ -165,8 +165,24 @@ def test_who_uses_it_is_read_from_the_readme(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_board_is_quoted_for_a_placement_with_a_number_in_it() -> None:
-    claims = {name: verdict for name, _, verdict in placed("residual_dual").claims}
-    assert claims == {"residual_dual_keeps_gradients": "holds"}
+    (claim,) = placed("residual_dual").claims
+    assert (claim.name, claim.verdict) == ("residual_dual_keeps_gradients", "holds")
+    assert claim.when == "At initialisation"
+    assert [number for number, _, _ in claim.numbers] == [
+        "ResiDual: log10(first block / last block)"
+    ]
+    assert {of.when for of in placed("mix_ln").claims} == {"In training"}
+
+
+def test_a_claim_that_fails_says_whose_number_fails() -> None:
+    """Keel keeps its gradients; what does not hold is that Post-LN's vanish."""
+    (claim,) = (of for of in placed("keel").claims if of.name == "keel_keeps_gradients")
+    assert (claim.verdict, claim.distance) == ("does not hold", "in a scaled-down setting")
+    of = ": log10(first block / last block)"
+    assert claim.numbers == [
+        (f"Post-LN{of}", "vanishes: below a tenth", "does not hold"),
+        (f"Keel{of}", "does not: above a tenth", "holds"),
+    ]
 
 
 def test_a_placement_that_is_registered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
