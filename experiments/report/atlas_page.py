@@ -17,14 +17,14 @@ from torch import nn
 
 from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
-from experiments.analysis.runs import Run
+from experiments.analysis.runs import STUCK_TOLERANCE, Run
 from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
 from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
-from experiments.report.palette import look_of
+from experiments.report.palette import SOLID, beside, look_of
 from gpt import GPT, PLACEMENTS, GPTConfig
 from normscope import Graph, trace
 from normscope.anatomy import BRANCHES
@@ -185,19 +185,29 @@ class Placed:
         """The claims of the board in which it was measured."""
         return claims_about(self.name)
 
-    def learned(self, warmup: int) -> bool:
-        """Whether that run ended below what token frequencies alone give."""
-        run = self.runs[warmup]
-        return run.status == "finished" and not run.is_stuck
-
     def data(self) -> dict[str, Any]:
-        """What the script draws."""
+        """What the script draws.
+
+        beside  the colours of the same placement on the right of one that shares its colour
+        """
         look = look_of(self.name)
+        other = beside(look, look)
         runs = {
-            warmup: {"words": setting_words(WARMUP, warmup), **data_of(run)}
+            warmup: {
+                "words": setting_words(WARMUP, warmup),
+                # As everywhere: with warm-up it is dashed.
+                "dash": replace(look, dash=SOLID).varied(bool(warmup)).dash,
+                **data_of(run),
+            }
             for warmup, run in self.runs.items()
         }
-        return {"title": self.title, "light": look.light, "dark": look.dark, "runs": runs}
+        return {
+            "title": self.title,
+            "light": look.light,
+            "dark": look.dark,
+            "beside": {"light": other.light, "dark": other.dark},
+            "runs": runs,
+        }
 
 
 def blocks_in_words(numbers: Sequence[int], total: int) -> str:
@@ -371,10 +381,25 @@ def finding_of(placed: Sequence[Placed]) -> str:
     """Which placements learned no more than token frequencies, without warm-up and with it."""
     clauses = []
     for warmup in placed[0].runs:
-        failed = [entry.title for entry in placed if not entry.learned(warmup)]
+        ended = {entry.title: failure_of(entry.runs[warmup]) for entry in placed}
+        failed = [f"{title}{failure}" for title, failure in ended.items() if failure is not None]
         words = f"{len(failed)} of {len(placed)}" + (f" ({join_words(failed)})" if failed else "")
         clauses.append(f"{setting_words(WARMUP, warmup)} {words}")
-    return f"Learned nothing: {'; '.join(clauses)}"
+    return f"Learned no more than token frequencies: {'; '.join(clauses)}"
+
+
+def failure_of(run: Run) -> str | None:
+    """How a run failed that did not end below what token frequencies alone give.
+
+    Nothing to add where it ended there; None where it learned more.
+    """
+    if run.status != "finished":
+        return f", which {'diverged' if run.status == 'diverged' else 'did not finish'}"
+    frequencies = run.summary.corpus.unigram_validation_loss
+    if not run.is_stuck or run.summary.val_loss is None or frequencies is None:
+        return None
+    worse = run.summary.val_loss > (1 + STUCK_TOLERANCE) * frequencies
+    return ", which ended worse than them" if worse else ""
 
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:

@@ -24,7 +24,7 @@ from experiments.report.atlas_page import (
     used_by,
 )
 from experiments.report.diagram import Diagram, alike, in_words
-from experiments.report.palette import look_of
+from experiments.report.palette import beside, look_of
 from experiments.runners import atlas
 from gpt import PLACEMENTS
 from gpt.block import Block
@@ -271,6 +271,11 @@ def test_each_placement_is_trained_with_and_without_warm_up(made: Path) -> None:
     assert (data["pre_ln"]["light"], data["pre_ln"]["title"]) == (look_of("pre_ln").light, "Pre-LN")
     for entry in data.values():
         runs = entry["runs"]
+        # As in the lecture and in reports: the second level of a solid look is dashed.
+        assert [tuple(r["dash"]) for r in runs.values()] == [  # type: ignore[attr-defined]
+            look_of("pre_ln").dash,
+            look_of("pre_ln").varied(1).dash,
+        ]
         assert [(w, r["words"], r["status"]) for w, r in runs.items()] == [  # type: ignore[attr-defined]
             ("0", "without warm-up", "finished"),
             ("2", "with 2 steps of warm-up", "finished"),
@@ -329,7 +334,7 @@ def test_a_run_that_left_nothing_is_shown_as_such(tmp_path: Path) -> None:
     assert data_of(Run.read(tmp_path))["shares"] == [[[0.75, 0.25]]]
 
 
-def test_its_first_sentence_says_who_learned_nothing(tmp_path: Path) -> None:
+def test_its_first_sentence_says_who_learned_no_more_than_frequencies(tmp_path: Path) -> None:
     def ended(name: str, **losses: float) -> Run:
         directory = tmp_path / name
         directory.mkdir()
@@ -340,14 +345,15 @@ def test_its_first_sentence_says_who_learned_nothing(tmp_path: Path) -> None:
     config = placed("pre_ln").config
     good, stuck = ended("good", val_loss=2.0), ended("stuck", val_loss=2.99)
     diverged = ended("diverged", status="diverged", val_loss=2.0)  # type: ignore[arg-type]
+    worse = ended("worse", val_loss=3.1)
     entries = [
         Placed("pre_ln", config, {0: good, 60: good}),
         Placed("post_ln", config, {0: stuck, 60: good}),
-        Placed("no_norm", config, {0: diverged, 60: good}),
+        Placed("no_norm", config, {0: diverged, 60: worse}),
     ]
     assert finding_of(entries) == (
-        "Learned nothing: without warm-up 2 of 3 (Post-LN and No norm); "
-        "with 60 steps of warm-up 0 of 3"
+        "Learned no more than token frequencies: without warm-up 2 of 3 (Post-LN and No norm, "
+        "which diverged); with 60 steps of warm-up 1 of 3 (No norm, which ended worse than them)"
     )
 
 
@@ -385,7 +391,8 @@ def test_the_address_says_what_is_shown(page: Page) -> None:
 
 
 def test_the_step_moves_all_that_was_measured(page: Page) -> None:
-    assert page.locator("#at").inner_text() == "0"
+    assert page.locator("#at").inner_text() == "3"  # the last
+    page.locator("#step").fill("0")
     drawn = ["loss", "gradient", "rms", "ratio", "matrices", "numbers"]
     before = [page.locator(f"#{name}").inner_html() for name in drawn]
     page.locator("#step").focus()
@@ -415,6 +422,54 @@ def test_it_fits_the_screen_in_the_placements_colours(page: Page) -> None:
             assert box is not None
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= size["width"]
+
+
+def strokes(page: Page) -> list[tuple[str, str]]:
+    """Colour and dash of each line of the first chart with blocks."""
+    script = "of => of.map(e => [getComputedStyle(e).stroke, e.getAttribute('stroke-dasharray')])"
+    found = page.locator("#gradient path.series").evaluate_all(script)
+    return [(colour, dash) for colour, dash in found]
+
+
+def test_both_sides_differ_in_colour_and_warm_up_is_dashed(page: Page) -> None:
+    """Also where both placements have one colour, as one and the same has."""
+    for address in ("pre_ln,post_ln", "post_ln,post_ln", "pre_ln,pre_ln"):
+        page.evaluate(f"location.hash = '{address}'")
+        page.wait_for_function(
+            "shown => [...document.querySelectorAll('select')].map(e => e.value).join() === shown",
+            arg=address,
+        )
+        cold, warm, other_cold, other_warm = strokes(page)
+        assert cold[0] == warm[0] != other_cold[0] == other_warm[0]
+        assert cold[1] is other_cold[1] is None
+        assert warm[1] == other_warm[1] == "11.0 3.3"
+
+
+@pytest.mark.parametrize("left", PLACEMENTS)
+def test_a_look_beside_another_has_another_colour(left: str) -> None:
+    for right in PLACEMENTS:
+        shown = beside(look_of(left), look_of(right))
+        assert shown.light != look_of(left).light
+        assert shown.dark != look_of(left).dark
+        if look_of(left).light != look_of(right).light:
+            assert shown == look_of(right)
+
+
+def test_a_loss_that_explodes_is_cut_and_said(browser: Browser, made: Path, tmp_path: Path) -> None:
+    """The axis has round numbers up to twice what token frequencies give."""
+    data = data_in(made)
+    for entry in data.values():
+        for measured in entry["runs"].values():  # type: ignore[attr-defined]
+            measured["frequencies"] = 3.0
+    data["post_ln"]["runs"]["0"]["loss"][1][1] = 49.9  # type: ignore[index]
+    start, _, rest = made.read_text().partition('id="data">')
+    changed_page = tmp_path / "atlas.html"
+    changed_page.write_text(f'{start}id="data">{json.dumps(data)}{rest[rest.index("</script>") :]}')
+    with test_page.opened(browser, changed_page) as page:
+        assert "up to 49.9" in (page.locator("#loss text.cut.right").first.text_content() or "")
+        ticks = page.locator("#loss text[text-anchor=end]:not(.cut)").all_text_contents()
+    assert float(ticks[-1]) == 6
+    assert {2 * float(tick) % 1 for tick in ticks} == {0}
 
 
 def test_the_example_names_every_placement() -> None:
