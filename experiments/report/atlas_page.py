@@ -107,7 +107,39 @@ class Placed:
     @cached_property
     def graphs(self) -> list[Graph]:
         """Of each block."""
-        return [trace(block, self.state) for block in self.model.blocks]
+        return [self.traced(block) for block in self.model.blocks]
+
+    @cached_property
+    def after(self) -> Graph:
+        """Of what stands between the last block and the logits."""
+        module = nn.Sequential()
+        module.add_module("final_norm", self.model.final_norm)
+        module.add_module("head", self.model.head)
+        graph = self.traced(module)
+        return Graph(
+            tuple(
+                replace(node, label="logits") if node.kind == "output" else node
+                for node in graph.nodes
+            )
+        )
+
+    def traced(self, module: nn.Module) -> Graph:
+        """The graph of a module, its inputs and outputs under the equation's names.
+
+        Several streams are those of which the equation gives the next, such as p', in its order.
+        """
+        graph = trace(module, self.state)
+        streams = re.findall(r"(\w)' =", self.equation) or ["x"]
+        after = [f"{name}'" for name in streams] if len(streams) > 1 else ["out"]
+        titles = {"input": iter(streams), "output": iter(after)}
+        return Graph(
+            tuple(
+                replace(node, label=next(titles[node.kind], node.label))
+                if node.kind in titles
+                else node
+                for node in graph.nodes
+            )
+        )
 
     @cached_property
     def diagrams(self) -> list[Drawn]:
@@ -125,10 +157,7 @@ class Placed:
             title = blocks_in_words([layer + 1 for layer in layers], len(self.graphs))
             graph = alike([self.graphs[layer] for layer in layers])
             drawn.append(Drawn(title, Diagram(graph).svg(f"{self.title}, {title}")))
-        after = nn.Sequential()
-        after.add_module("final_norm", self.model.final_norm)
-        after.add_module("head", self.model.head)
-        svg = Diagram(trace(after, self.state)).svg(f"{self.title}, after the last block")
+        svg = Diagram(self.after).svg(f"{self.title}, after the last block")
         return [*drawn, Drawn("after the last block", svg)]
 
     # ---- Facts
@@ -141,10 +170,10 @@ class Placed:
         options = asdict(placement.options(config))
         others = {n: v for n, v in fixed.items() if n not in ("final_norm", "qk_norm", *options)}
         facts = {
-            "norm before the head": "yes" if fixed["final_norm"] else "no",
+            "norm before the head": self.norms_before_head,
             "initialisation": tied(placement.init, placement.unfit_inits, config.init.scheme),
-            "norms that a block passes": self.norm_passes,
-            "parameters beside those of the branches": self.own_parameters,
+            "norms in a block": self.norm_passes,
+            "extra parameters": self.own_parameters,
         }
         facts |= {name.replace("_", " "): in_digits(value) for name, value in others.items()}
         names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
@@ -154,6 +183,20 @@ class Placed:
         if used := used_by().get(self.name):
             facts["in use by"] = used
         return facts
+
+    @property
+    def norms_before_head(self) -> str:
+        """Whether there is one, and on which of several streams."""
+        graph = self.after
+        norms = [i for i, node in enumerate(graph.nodes) if node.kind == "norm"]
+        if not norms:
+            return "no"
+        inputs = [i for i, node in enumerate(graph.nodes) if node.kind == "input"]
+        read = {i for i in inputs if any(i in graph.sources(norm) for norm in norms)}
+        alone = [graph.nodes[i].label for i in inputs if i in read]
+        if len(read) < len(inputs):
+            return f"on {join_words(alone)} alone"
+        return "yes" if len(norms) == 1 else f"yes, {len(norms)}: on each stream and on their sum"
 
     @property
     def norm_passes(self) -> str:
@@ -178,7 +221,9 @@ class Placed:
             for model in (self.model, GPT(replace(self.config, norm=bare)))
         ]
         more, blocks = counts[0] - counts[1], len(self.graphs)
-        return f"{more / blocks:,.0f} a block, {more / counts[1]:.2%} of the branches' own"
+        of_blocks = {sum(p.numel() for p in block.parameters()) for block in self.model.blocks}
+        mean = " on average" if len(of_blocks) > 1 else ""
+        return f"{more / blocks:,.0f} a block{mean}, {more / counts[1]:.2%} of the branches' own"
 
     @property
     def claims(self) -> list[Quoted]:
@@ -222,9 +267,9 @@ def blocks_in_words(numbers: Sequence[int], total: int) -> str:
 
 
 def tied(init: str | None, unfit: Sequence[str], used: str) -> str:
-    """Which initialisation the paper ties to a placement, in words."""
-    words = f"init={init}, tied by its paper" if init else f"none tied; here init={used}"
-    return words + "".join(f"; the paper advises against init={name}" for name in unfit)
+    """Which initialisation the paper prescribes, in words."""
+    words = f"{init}, prescribed by its paper" if init else f"none prescribed; here {used}"
+    return words + "".join(f"; the paper advises against {name}" for name in unfit)
 
 
 def in_digits(value: object) -> str:
@@ -404,9 +449,10 @@ def failure_of(run: Run) -> str | None:
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:
     """What all runs have in common."""
+    tokens = run.setting("tokenizer.name")
     return (
-        f"{config.n_layers} blocks of width {config.emb_dim}, {config.context_length} "
-        f"{run.setting('tokenizer.name')} tokens a window, "
+        f"{config.n_layers} blocks of width {config.emb_dim}, windows of {config.context_length} "
+        f"{'characters' if tokens == 'char' else f'{tokens} tokens'}, "
         f"{run.setting('trainer.batch_size')} windows a step, {run.setting('trainer.steps')} steps "
         f"of {run.setting('optimizer.name')}, learning rate {run.setting('optimizer.lr')}, "
         f"seed {run.seed}"

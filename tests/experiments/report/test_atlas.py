@@ -67,7 +67,12 @@ def test_a_diagram_has_the_nodes_and_the_edges_of_the_trace(name: str) -> None:
                 assert apart or abs(item.y - other.y) >= (item.height + other.height) / 2
         inside = {(a, b) for a, b in graph.edges() if owner[a] is owner[b]}
         svg = str(diagram.svg("title"))
-        assert svg.count('class="edge"') == len(between) + len(inside)
+        # In an open branch lines lead on from its frame, and to it.
+        crossing = [(a, b) for a, b in graph.edges() if owner[a] is not owner[b]]
+        entered = {b for _, b in crossing if owner[b].rows}
+        left = {a for a, _ in crossing if owner[a].rows}
+        lines = len(between) + len(inside) + len(entered) + len(left)
+        assert svg.count('class="edge"') == lines
         boxes = svg.count("<rect") - svg.count('class="frame') + svg.count("<circle")
         ends = sum(node.kind in ("input", "output") for node in graph.nodes)
         assert boxes == len(shown) - ends
@@ -104,14 +109,43 @@ def test_branches_stand_on_the_line_and_shortcuts_beside_it() -> None:
 def test_a_diagram_is_said_in_words() -> None:
     words = in_words(placed("pre_ln").graphs[0])
     assert words == (
-        "norm_1 reads input 1; attention reads norm_1; sum 1 = input 1 + attention; "
+        "norm_1 reads x; attention reads norm_1; sum 1 = x + attention; "
         "norm_2 reads sum 1; feed_forward reads norm_2; sum 2 = sum 1 + feed_forward; "
-        "output 1 = sum 2"
+        "out = sum 2"
     )
-    assert "sum 1 = \N{MULTIPLICATION SIGN} 1.68 input 1 + attention" in in_words(
+    assert "sum 1 = \N{MULTIPLICATION SIGN} 1.68 x + attention" in in_words(
         alike(placed("deepnorm").graphs)
     )
     assert "attention.query_norm reads attention.qkv" in in_words(placed("hybrid").graphs[0])
+
+
+def test_streams_have_the_names_of_the_equation() -> None:
+    """ResiDual's branches read p, and its head reads p + N(d)."""
+    words = in_words(placed("residual_dual").graphs[0])
+    assert words.startswith("attention reads p; sum 1 = p + attention; norm_1 reads sum 1; ")
+    assert words.endswith("p' = norm_2; d' = sum 4")
+    after = in_words(placed("residual_dual").after)
+    assert after == "norm reads d; sum 1 = p + norm; head reads sum 1; logits = head"
+
+
+def test_lines_inside_a_branch_are_upright_or_level_and_join_its_frame() -> None:
+    svg = str(items_of("hybrid").svg("title"))
+    paths = [
+        [tuple(map(float, corner.split())) for corner in path.split("L")]
+        for path in re.findall('class="edge" d="M([^"]*)"', svg)
+    ]
+    assert all(x0 == x1 or y0 == y1 for path in paths for (x0, y0), (x1, y1) in pairwise(path))
+    x, y, wide, tall = map(
+        float,
+        re.findall('"frame attention" x="(.*?)" y="(.*?)" width="(.*?)" height="(.*?)"', svg)[0],
+    )
+    middle = pytest.approx(x + wide / 2, abs=0.1)
+    starts, ends = [path[0] for path in paths], [path[-1] for path in paths]
+    bottom, top = pytest.approx(y + tall, abs=0.1), pytest.approx(y, abs=0.1)
+    assert (middle, bottom) in starts
+    assert (middle, top) in ends
+    for words in ("Q, K, V", "softmax", "projection"):
+        assert f">{words}</text>" in svg
 
 
 def test_blocks_that_differ_have_a_diagram_each() -> None:
@@ -132,20 +166,25 @@ def test_blocks_that_differ_have_a_diagram_each() -> None:
 def test_facts_are_counted_from_the_module() -> None:
     width = SMALL.emb_dim
     facts = {name: placed(name).facts for name in PLACEMENTS}
-    passes = {name: of["norms that a block passes"] for name, of in facts.items()}
+    passes = {name: of["norms in a block"] for name, of in facts.items()}
     assert passes["pre_ln"] == "2"
     assert passes["no_norm"] == "0"
     assert passes["siamese"] == "6"
     assert passes["span"] == "block 1: 3; blocks 2 to 4: 2"
     assert passes["hybrid"] == "4, 3 of them inside a branch"
-    own = {name: of["parameters beside those of the branches"] for name, of in facts.items()}
+    own = {name: of["extra parameters"] for name, of in facts.items()}
     assert own["pre_ln"].startswith(f"{4 * width} a block")
     assert own["no_norm"].startswith("0 a block")
+    # Keel's first block has two norms less than the others.
+    assert own["keel"].startswith(f"{(4 + 3 * 8) * width // 4} a block on average")
     assert own["admin"].startswith(f"{6 * width} a block")
-    assert facts["deepnorm"]["initialisation"] == "init=deepnorm, tied by its paper"
+    assert facts["deepnorm"]["initialisation"] == "deepnorm, prescribed by its paper"
     assert facts["deepnorm"]["shortcut scale"] == "1.682"
-    assert "advises against init=gpt2_scaled" in facts["ln_scaling"]["initialisation"]
-    assert facts["post_ln"]["norm before the head"] == "no"
+    assert "advises against gpt2_scaled" in facts["ln_scaling"]["initialisation"]
+    before_head = {name: of["norm before the head"] for name, of in facts.items()}
+    assert (before_head["post_ln"], before_head["pre_ln"]) == ("no", "yes")
+    assert before_head["residual_dual"] == "on d alone"
+    assert before_head["siamese"] == "yes, 3: on each stream and on their sum"
     assert facts["mix_ln"]["options"].startswith("norm.options.fraction=0.25. fraction: of the")
 
 
