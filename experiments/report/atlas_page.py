@@ -426,25 +426,28 @@ def finding_of(placed: Sequence[Placed]) -> str:
     """Which placements learned no more than token frequencies, without warm-up and with it."""
     clauses = []
     for warmup in placed[0].runs:
-        ended = {entry.title: failure_of(entry.runs[warmup]) for entry in placed}
-        failed = [f"{title}{failure}" for title, failure in ended.items() if failure is not None]
-        words = f"{len(failed)} of {len(placed)}" + (f" ({join_words(failed)})" if failed else "")
-        clauses.append(f"{setting_words(WARMUP, warmup)} {words}")
+        failed: dict[str, list[str]] = {}
+        for entry in placed:
+            if (failure := failure_of(entry.runs[warmup])) is not None:
+                failed.setdefault(failure, []).append(entry.title)
+        groups = "; ".join(failure + join_words(of) for failure, of in sorted(failed.items()))
+        words = f"{sum(map(len, failed.values()))} of {len(placed)}"
+        clauses.append(f"{setting_words(WARMUP, warmup)} {words}" + (groups and f" ({groups})"))
     return f"Learned no more than token frequencies: {'; '.join(clauses)}"
 
 
 def failure_of(run: Run) -> str | None:
     """How a run failed that did not end below what token frequencies alone give.
 
-    Nothing to add where it ended there; None where it learned more.
+    Empty where it ended there; None where it learned more.
     """
     if run.status != "finished":
-        return f", which {'diverged' if run.status == 'diverged' else 'did not finish'}"
+        return "diverged: " if run.status == "diverged" else "did not finish: "
     frequencies = run.summary.corpus.unigram_validation_loss
     if not run.is_stuck or run.summary.val_loss is None or frequencies is None:
         return None
     worse = run.summary.val_loss > (1 + STUCK_TOLERANCE) * frequencies
-    return ", which ended worse than them" if worse else ""
+    return "ended worse than those: " if worse else ""
 
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:

@@ -123,7 +123,7 @@ function drawLoss(step) {
     svg.append(line("loss", side, dash, 1.5, way.length ? `M${way.join("L")}` : ""));
     const [at, most] = points.reduce((top, point) => (point[1] > top[1] ? point : top), [0, high]);
     if (most > high) {
-      const value = make("text", { class: `cut ${side}`, x: WIDTH - 4, y: TOP + 12 + 14 * cut, "text-anchor": "end" }, `\u2191 up to ${digits(most)}`);
+      const value = make("text", { class: `cut ${side}`, x: WIDTH - 20, y: TOP + 14 + 14 * cut, "text-anchor": "end" }, `\u2191 up to ${digits(most)}`);
       value.append(make("title", {}, `${title}, ${words}: ${digits(most)} at step ${at}`));
       svg.append(value);
       cut += 1;
@@ -134,6 +134,17 @@ function drawLoss(step) {
 
 // ---- The matrices of depth mixing
 const CELL = 20;
+// The root, so that a share of 4 % can still be told from none.
+const shade = (share) => Math.sqrt(Math.min(1, Math.abs(share))).toFixed(3);
+function drawShades() {
+  document.getElementById("shades").replaceChildren("Share:", ...[0.01, 0.05, 0.2, 0.5, 1].map((share) => {
+    const key = html("span");
+    const svg = make("svg", { viewBox: "0 0 32 16", class: "shade", "aria-hidden": "true" });
+    svg.append(make("rect", { width: 32, height: 16, "fill-opacity": shade(share) }));
+    key.append(svg, `${100 * share} %`);
+    return key;
+  }));
+}
 function drawMatrix({ side, title, words, run }, step) {
   const rows = probed(run, "shares", step);
   const figure = html("figure", "", side);
@@ -154,8 +165,7 @@ function drawMatrix({ side, title, words, run }, step) {
     shares.forEach((share, i) => {
       const column = i === shares.length - 1 ? size - 1 : i;
       if (share === null) return;
-      // The root, so that a share of 4 % can still be told from none.
-      const cell = make("rect", { x: column * CELL + 0.5, y: y + 0.5, width: CELL - 1, height: CELL - 1, "fill-opacity": Math.sqrt(Math.min(1, Math.abs(share))).toFixed(3) });
+      const cell = make("rect", { x: column * CELL + 0.5, y: y + 0.5, width: CELL - 1, height: CELL - 1, "fill-opacity": shade(share) });
       cell.append(make("title", {}, `after ${state}, written by ${writer(column)}: ${(100 * share).toFixed(1)} %`));
       svg.append(cell);
       if (share < -0.005) svg.append(make("circle", { cx: column * CELL + CELL / 2, cy: y + CELL / 2, r: 2 }));
@@ -169,11 +179,13 @@ function drawMatrix({ side, title, words, run }, step) {
 }
 
 // ---- The page
+const COLUMNS = ["run", "training loss", "gradient, first block", "gradient, last block", "first over last", "stream after the last block", "validation loss at the end"];
 function row(cells, tag) {
   const line = document.createElement("tr");
   cells.forEach((text, i) => {
     const cell = html(i === 0 || tag === "th" ? "th" : "td", text);
     if (cell.tagName === "TH") cell.scope = tag === "th" ? "col" : "row";
+    else cell.dataset.name = COLUMNS[i];
     line.append(cell);
   });
   return line;
@@ -181,7 +193,7 @@ function row(cells, tag) {
 function drawNumbers(step) {
   const table = document.getElementById("numbers");
   table.caption.textContent = `At step ${step}`;
-  table.tHead.replaceChildren(row(["run", "training loss", "gradient, first block", "gradient, last block", "first over last", "stream after the last block", "validation loss at the end"], "th"));
+  table.tHead.replaceChildren(row(COLUMNS, "th"));
   table.tBodies[0].replaceChildren(...shown().map(({ title, words, run }) => {
     const gradient = probed(run, "gradient", step), rms = probed(run, "rms", step);
     const loss = run.loss.findLast(([at]) => at <= step);
@@ -199,8 +211,9 @@ function drawStep() {
   const blocks = Math.max(1, ...shown().map(({ run }) => run.rms?.[0]?.length ?? 0));
   const along = (count) => (i) => LEFT + 20 + (WIDTH - LEFT - 40) * i / Math.max(1, count - 1);
   const numbers = [...Array(blocks).keys()].map((i) => [i, String(i + 1)]);
-  // A phone has no room for all.
-  const sublayers = WIDTH < 450 ? numbers.map(([i, text]) => [2 * i, `A${text}`]) : numbers.flatMap(([i, text]) => [[2 * i, `A${text}`], [2 * i + 1, `F${text}`]]);
+  // A phone has no room for those of many blocks.
+  const narrow = (WIDTH - LEFT - 40) / (2 * blocks) < 20;
+  const sublayers = narrow ? numbers.map(([i, text]) => [2 * i, `A${text}`]) : numbers.flatMap(([i, text]) => [[2 * i, `A${text}`], [2 * i + 1, `F${text}`]]);
   drawLoss(step);
   drawLines("gradient", "Gradient norm by block", numbers, along(blocks), step);
   drawLines("rms", "Root mean square of the stream by block", numbers, along(blocks), step);
@@ -263,6 +276,7 @@ document.addEventListener("keydown", (event) => {
 slider.addEventListener("input", drawStep);
 window.addEventListener("hashchange", readAddress);
 window.addEventListener("resize", drawStep);
+drawShades();
 slider.value = slider.max; // the end: at the first step warm-up has changed nothing
 readAddress();
 }

@@ -391,8 +391,8 @@ def test_its_first_sentence_says_who_learned_no_more_than_frequencies(tmp_path: 
         Placed("no_norm", config, {0: diverged, 60: worse}),
     ]
     assert finding_of(entries) == (
-        "Learned no more than token frequencies: without warm-up 2 of 3 (Post-LN and No norm, "
-        "which diverged); with 60 steps of warm-up 1 of 3 (No norm, which ended worse than them)"
+        "Learned no more than token frequencies: without warm-up 2 of 3 (Post-LN; diverged: "
+        "No norm); with 60 steps of warm-up 1 of 3 (ended worse than those: No norm)"
     )
 
 
@@ -443,6 +443,10 @@ def test_the_step_moves_all_that_was_measured(page: Page) -> None:
     assert page.locator("#gradient circle.mark").count() == 8
     assert page.locator("#matrices svg").count() == 4
     assert page.locator("#matrices svg").first.locator("rect").count() == 3 + 4 + 5 + 6
+    page.set_viewport_size(test_page.PHONE)
+    sublayers = page.locator("#ratio text[text-anchor=middle]")
+    assert sublayers.all_text_contents() == ["A1", "F1", "A2", "F2"]
+    assert page.locator("#shades rect").count() == 5
     row = page.locator("#numbers tbody tr").nth(2)
     assert row.locator("th").inner_text() == "Post-LN, without warm-up"
 
@@ -456,6 +460,22 @@ def test_it_fits_the_screen_in_the_placements_colours(page: Page) -> None:
         colour = select.evaluate("element => getComputedStyle(element).borderColor")
         wanted = getattr(look_of("post_ln"), scheme)
         assert colour == f"rgb({', '.join(str(int(wanted[i : i + 2], 16)) for i in (1, 3, 5))})"
+        # On a phone each run is a card of named numbers, and none is out of sight.
+        for cell in page.locator("#numbers tbody td").all():
+            shown = cell.bounding_box()
+            assert shown is not None
+            assert shown["x"] + shown["width"] <= size["width"]
+        named = page.locator("#numbers tbody td").first.evaluate(
+            "cell => getComputedStyle(cell, '::before').content"
+        )
+        assert named == ('"training loss"' if size is test_page.PHONE else "none")
+        # The pickers leave with what they pick.
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        picked = page.locator(".bar").first.bounding_box()
+        made_by = page.locator("#provenance").bounding_box()
+        assert picked is not None
+        assert made_by is not None
+        assert picked["y"] + picked["height"] <= made_by["y"]
         for diagram in page.locator(".diagram").all():
             box = diagram.bounding_box()
             assert box is not None
