@@ -343,7 +343,7 @@ BAD_INPUT = {
     "norm.qk=3": r"norm.qk='?3'? .* must be true, false, head, projection, or null$",
     "norm.qk_width=all": r"'norm.qk_width' .* did you mean 'norm.qk'\?$",
     "wandb.tags=x": r"wandb.tags='x' .* must be a list of names, such as \[a,b\]$",
-    "optimizer.betas=0.9": r"optimizer.betas='0.9' .* a list of finite numbers, such as \[0.9,0.95\], or null$",
+    "optimizer.betas=0.9": r"optimizer.betas='0.9' .* numbers, such as \[0.9,0.95\], or null$",
     "model.position=none": r"model.position='none' .* is a section; .* model.position.kind, ",
     "norm.options=3": r"norm.options='3' .* must be names with their values$",
     "optimizer=3": r"optimizer='3' .* Choose from: adamw, muon, sgd$",
