@@ -58,6 +58,8 @@ def value_words(name: str, value: Value) -> str:
         return named.get(str(value), str(value))
     if name in ("activation", CHANGE, MODEL, "runner"):
         return str(value)
+    if name == "model.n_layers" and isinstance(value, int):
+        return count_words(value, "block")
     return f"{noun_of(name)} {format_value(value)}"
 
 
