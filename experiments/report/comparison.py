@@ -1,7 +1,6 @@
 """Several training runs in one picture, drawn from their CSV files and summaries alone."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 
 from experiments.analysis.arms import WARMUP, label_value
 from experiments.analysis.histories import NATS, History, by_layer, in_common_unit, read_csv
-from experiments.analysis.runs import PLACEMENT, Run, Value, varying_settings
+from experiments.analysis.runs import PLACEMENT, Run, Value, sort_key, varying_settings
 from experiments.analysis.words import placement_words
 from experiments.machine.console import one_line
 from experiments.machine.plotting import plain_matplotlib
@@ -102,11 +101,12 @@ def gradient_ratio(gradients: pd.DataFrame) -> pd.Series:
 def looks_of_runs(runs: Sequence[Run]) -> list[Look]:
     """Each run in the look of its placement; the dash says the other settings, and the seed.
 
-    What most runs have is solid. Where that takes too many dashes, each run has its own colour.
+    The lowest is solid, as on a report's page: of two runs the one without warm-up. Where that
+    takes too many dashes, each run has its own colour.
     """
     names = [name for name in varying_settings(runs) if name != PLACEMENT]
     others = [(run.seed, *(run.setting(name) for name in names)) for run in runs]
-    levels = [level for level, _ in Counter(others).most_common()]
+    levels = sorted(set(others), key=lambda other: [sort_key(value) for value in other])
     placements = [str(run.setting(PLACEMENT)) for run in runs]
     if len(levels) > (MOST_DASHES if len(set(placements)) == 1 else len(DASHES)):
         return categories(len(runs))
