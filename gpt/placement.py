@@ -44,7 +44,7 @@ class Scalable(Block):
 
     @dataclass(frozen=True)
     class Options:
-        """gpas: whether a learned scalar scales the stream after each sum, see `StreamScale`."""
+        """gpas: whether a learned scalar shrinks the stream after each sum (arXiv 2506.22049)."""
 
         gpas: bool = setting(False, newer=True)
 
@@ -106,7 +106,10 @@ class Sandwich(Scalable):
 
     @dataclass(frozen=True)
     class Options(Scalable.Options):
-        """gpas: as in pre_ln. scale_start: at which the scales of the outputs' norms start."""
+        """gpas: whether a learned scalar shrinks the stream after each sum (arXiv 2506.22049).
+
+        scale_start: the value at which the scales of the norms on the branches' outputs start.
+        """
 
         scale_start: float = setting(1.0, at_least=0, at_most=1e30, newer=True)
 
@@ -148,7 +151,11 @@ class PeriLN(Sandwich):
 
     @dataclass(frozen=True)
     class Options(Sandwich.Options):
-        """As sandwich's. embedding_norm: whether the embeddings pass a norm first."""
+        """gpas: whether a learned scalar shrinks the stream after each sum (arXiv 2506.22049).
+
+        scale_start: the value at which the scales of the norms on the branches' outputs start.
+        embedding_norm: whether the embeddings pass a norm first.
+        """
 
         embedding_norm: bool = False
 
@@ -171,7 +178,7 @@ class Reordered(Block):
 
     @dataclass(frozen=True)
     class Options:
-        """scale_start: at which the norms' scales start."""
+        """scale_start: the value at which the norms' scales start."""
 
         scale_start: float = setting(1.0, at_least=0, at_most=1e30)  # float32 ends at 3e38
 
@@ -225,7 +232,8 @@ class Keel(Block):
 
     Chen and Wei 2026, arXiv 2601.19895, by way of others' code, since the authors' is not public.
     All have this equation. They differ in the first block, which some end in a norm, as the option
-    first_out_norm does, and in the final norm, which some have: neither was read in the paper.
+    first_out_norm does, and in the final norm, which some have: neither was checked
+    against the paper.
     """
 
     norms = ("norm_1", "norm_2", "out_norm_1", "out_norm_2")
@@ -496,7 +504,7 @@ class MixLN(Mixture):
     """Blocks l <= fraction x L as post_ln, the rest as pre_ln; a final norm before the head.
 
     Li et al. 2024, arXiv 2412.13795, with a fraction of 0.25; its code takes a whole number of
-    blocks, here the fraction is rounded down to one.
+    blocks, here the fraction of them is rounded down to a whole number.
     """
 
     final_norm = True

@@ -585,6 +585,7 @@ NOT_FOR_A_RUN = {
     *("safetensors", "tokenizers", "transformers"),
     *("experiments.claims", "experiments.report"),
 }
+FOR_THE_LAST_SENTENCE = {"pandas", "scipy"}  # when the training is over
 
 
 def test_what_a_command_does_not_need_is_not_loaded(toy: tuple[str, ...], tmp_path: Path) -> None:
@@ -595,6 +596,6 @@ def test_what_a_command_does_not_need_is_not_loaded(toy: tuple[str, ...], tmp_pa
     (help_code, at_help), (run_code, at_end) = json.loads(done.stdout.splitlines()[-1])
     assert (help_code, run_code) == (0, 0)
     assert not (NOT_FOR_A_RUN | PYTORCH_COMPILER | {"experiments.runners"}) & set(at_help)
-    assert not NOT_FOR_A_RUN & set(at_end)
+    assert not (NOT_FOR_A_RUN - FOR_THE_LAST_SENTENCE) & set(at_end)
     runners = [name for name in at_end if name.startswith("experiments.runners.")]
     assert runners == ["experiments.runners.train"]

@@ -23,7 +23,7 @@ class Step:
     subject  in the list of contents
     what     it is
     title    its finding, from what was computed
-    notice   what to look at in the figures
+    notice   what to look at in the chart and the numbers
     command  that goes further
     further  what the command shows
     """
@@ -96,7 +96,7 @@ def parameters_title(lecture: Lecture) -> str:
 def logits_title(lecture: Lecture) -> str:
     """How likely the likeliest token is."""
     highest = lecture.here("logits", "highest probability of a next token")
-    return f"Before training no token stands out: the likeliest has a probability of {highest}"
+    return f"Before training even the likeliest token has a probability of only {highest}"
 
 
 def sizes_title(lecture: Lecture) -> str:
@@ -145,10 +145,22 @@ def arm_label(arm: History) -> str:
     return f"{name} with {steps} of warm-up" if warmup else f"{name} without warm-up"
 
 
-def step_near(arm: History, step: int) -> int:
-    """The first logged step from `step` on, or the last."""
-    logged = arm.blocks.index
-    return int(next((at for at in logged if at >= step), logged[-1]))
+def loss_words(arm: History) -> str:
+    """The validation loss at a run's end."""
+    loss = arm.run.summary.val_loss
+    return "diverged" if loss is None else f"{loss:.3f}"
+
+
+def looked_at_steps(arm: History) -> list[int]:
+    """Steps to compare gradients at: the first, the first logged one from LATER on, the last."""
+    logged = [int(step) for step in arm.blocks.index]
+    return [logged[0], next((step for step in logged if step >= LATER), logged[-1]), logged[-1]]
+
+
+def gradient_ratio(arm: History, step: int) -> float:
+    """The first block's gradient norm at a step as a share of the last block's."""
+    blocks = arm.blocks.loc[step].to_numpy(float)
+    return float(blocks[0] / blocks[-1])
 
 
 STEPS = (
@@ -248,10 +260,12 @@ STEPS = (
         "Logits of the model",
         "The model of 12 blocks on the two sentences, in training mode, with dropout.",
         logits_title,
-        "With all tokens nearly alike, the loss starts near ln 50,257 = 10.8 nats. Training "
-        "lowers it from there.",
+        "The likeliest token is several times as likely as the average one, and still far from a "
+        "prediction. So the loss starts a little above that of a uniform choice, ln 50,257 = 10.8 "
+        "nats. Training lowers it from there.",
         "python run.py init=gpt2 trainer.steps=100",
-        "trains for 100 steps from GPT-2's smaller weights, from a loss near ln V",
+        "trains a smaller model for 100 steps from GPT-2's smaller initial weights: the loss "
+        "starts near the logarithm of that model's vocabulary size",
     ),
     Step(
         "sizes",
@@ -281,8 +295,10 @@ STEPS = (
         "Three small models learn characters of the King James Bible, with one seed, "
         "one order of the data and one learning rate.",
         placement_title,
-        "At step 0 the two placements differ little. Without warm-up the first steps are large, "
-        "and under Post-LN the gradient of the first blocks then all but vanishes.",
+        "At step 0, before training, no gradient vanishes: in models as small as these the two "
+        "placements differ little. Vanishing appears during training. Without warm-up the first "
+        "steps are large, and under Post-LN the first blocks' gradient then all but vanishes. "
+        "The last column shows whether it recovers.",
         "python run.py -m experiment=lesson",
         "repeats it with three seeds and compares the nine runs on one page",
     ),

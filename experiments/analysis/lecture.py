@@ -1,4 +1,4 @@
-"""What experiment=lecture recorded: figures beside the notes', tables, and three training runs."""
+"""What experiment=lecture recorded: numbers beside the notes', tables, and three training runs."""
 
 import csv
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ RUNS = "runs"
 
 @dataclass(frozen=True)
 class Check:
-    """A figure of a step as the notes print it, beside the one computed here, as texts.
+    """A number of a step as the notes print it, beside the one computed here, as texts.
 
     tolerance  the largest difference, `relative` where it is a share
     equal      yes, differs, or empty where the notes print none
-    source     the section of the book, and what the figure depends on
+    source     the section of the book, and what the number depends on
     """
 
     step: str
@@ -33,7 +33,7 @@ class Check:
 
     @classmethod
     def alone(cls, step: str, what: str, here: str) -> "Check":
-        """A figure that the notes do not print."""
+        """A number that the notes do not print."""
         return cls(step, what, "", here, "", "", "")
 
 
@@ -51,17 +51,17 @@ class Lecture:
     arms: list[History] = field(default_factory=list)
 
     def of(self, step: str) -> list[Check]:
-        """The figures of a step."""
+        """The numbers of a step."""
         return [check for check in self.checks if check.step == step]
 
     def here(self, step: str, what: str) -> str:
-        """A figure as it was computed here."""
+        """A number as it was computed here."""
         (check,) = (check for check in self.of(step) if check.what == what)
         return check.here
 
     @property
     def compared(self) -> list[Check]:
-        """The figures that the notes print."""
+        """The numbers that the notes print."""
         return [check for check in self.checks if check.equal]
 
     @property

@@ -37,7 +37,7 @@ def placement_words(name: str) -> str:
 def setting_words(name: str, value: Value) -> str:
     """A setting as it follows the name of a placement: `without warm-up`, `at lr 0.003`."""
     if name == WARMUP:
-        return f"with {value} steps of warm-up" if value else "without warm-up"
+        return f"with {count_words(int(value), 'step')} of warm-up" if value else "without warm-up"
     if name == RATE:
         return f"at lr {format_value(value)}"
     if name == "trainer.clip":

@@ -5,7 +5,12 @@ from pathlib import Path
 
 from hydra import compose
 
-from experiments.analysis.chapter import LATER, arm_label, step_near
+from experiments.analysis.chapter import (
+    arm_label,
+    gradient_ratio,
+    looked_at_steps,
+    loss_words,
+)
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import RUNS, Check
 from experiments.jobs.check import checked_settings
@@ -62,15 +67,12 @@ def train(overrides: Sequence[str], directory: Path) -> None:
 def arm_checks(arms: Sequence[History]) -> Iterator[Check]:
     """What the runs came to."""
     for arm in arms:
-        loss = arm.run.summary.val_loss
-        text = "diverged" if loss is None else f"{loss:.3f}"
-        yield Check.alone("placement", f"validation loss (nats), {arm_label(arm)}", text)
+        what = f"validation loss (nats), {arm_label(arm)}"
+        yield Check.alone("placement", what, loss_words(arm))
     frequencies = arms[0].run.summary.corpus.unigram_validation_loss
     what = "validation loss (nats) of token frequencies alone"
     yield Check.alone("placement", what, f"{frequencies:.3f}")
     for arm in arms:
-        for step in (0, step_near(arm, LATER)):
-            blocks = arm.blocks.loc[step]
-            ratio = blocks.iloc[0] / blocks.iloc[-1]
+        for step in dict.fromkeys(looked_at_steps(arm)):
             what = f"gradient, first block / last block, step {step}, {arm_label(arm)}"
-            yield Check.alone("placement", what, f"{ratio:.3g}")
+            yield Check.alone("placement", what, f"{gradient_ratio(arm, step):.2g}")

@@ -44,7 +44,7 @@ def give_lecture(settings: Settings, recorder: Recorder) -> Outcome:
 
 
 def compute(step: Step, lecture: Lecture, recorder: Recorder) -> None:
-    """Put a step's figures and tables into the lecture, the tables into files, too."""
+    """Put a step's numbers and tables into the lecture, the tables into files, too."""
     tables: Tables = {}
     lecture.checks += COMPUTED[step.name](tables)
     for name, table in tables.items():
@@ -66,13 +66,13 @@ def print_step(number: int, step: Step, lecture: Lecture) -> None:
 
 
 def outcome_of(lecture: Lecture) -> Outcome:
-    """How many of the notes' figures came out, and which did not."""
+    """How many of the notes' numbers came out, and which did not."""
     compared, different = lecture.compared, lecture.different
     equal = f"{len(compared) - len(different)} of {len(compared)}"
-    results = {"equal to the notes": f"{equal} figures"}
+    results = {"equal to the notes": f"{equal} numbers"}
     if different:
         results["differs"] = "; ".join(f"{check.step}: {check.what}" for check in different)
-    return Outcome(results=results, finding=f"{equal} figures come out as the notes print them")
+    return Outcome(results=results, finding=f"{equal} numbers come out as the notes print them")
 
 
 def write_page(directory: Path) -> Path | None:

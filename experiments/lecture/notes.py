@@ -1,4 +1,4 @@
-"""The figures that the notes of a lecture on chapter 4 print, and how near a figure must come.
+"""The numbers that the notes of a lecture on chapter 4 print, and how near a number must come.
 
 Raschka 2024, Build a Large Language Model (From Scratch), chapter 4. The notes printed them with
 PyTorch 2.8; the tolerances are those within which PyTorch versions agree.
@@ -17,15 +17,15 @@ from experiments.analysis.lecture import Check
 BOOK_SEED = 123
 SENTENCES = ("Every effort moves you", "Every day holds a")
 PROMPT = "Hello, I am"
-SEEDED = f"PyTorch 2.8, seed {BOOK_SEED}"
+SEEDED = f"printed with PyTorch 2.8, seed {BOOK_SEED}"
 
 
 @dataclass(frozen=True)
 class Noted:
-    """A figure of the notes.
+    """A number of the notes.
 
     value      a number; a list of numbers; a tuple, which is a shape; or a text
-    source     the section of the book, and what else the figure depends on
+    source     the section of the book, and what else it depends on
     tolerance  the largest difference of a number; 0: none
     relative   whether that is a share of the number
     form       of each number, as the notes print it
@@ -40,7 +40,7 @@ class Noted:
     ends: bool = False
 
     def check(self, step: str, what: str, here: Any) -> Check:
-        """The figure beside the one computed here, of the same kind."""
+        """The number beside the one computed here, of the same kind."""
         share = "relative " if self.relative else ""
         return Check(
             step,
@@ -53,7 +53,7 @@ class Noted:
         )
 
     def agrees(self, here: Any) -> bool:
-        """Whether a figure differs by no more than the tolerance."""
+        """Whether a number differs by no more than the tolerance."""
         if not self.tolerance:
             return bool(self.value == here)
         share, most = (self.tolerance, 0.0) if self.relative else (0.0, self.tolerance)
@@ -73,7 +73,7 @@ class Noted:
 
 
 def as_list(value: Any) -> Sequence[float]:
-    """The numbers of a figure."""
+    """A number, or several, as a list."""
     return value if isinstance(value, list) else [value]
 
 
@@ -86,7 +86,6 @@ LAYER_NORM = (
     Noted([0.5528, 1.0693, -0.0223, 0.2656, -1.8654], f"4.2; {SEEDED}", 1e-4, form=".4f"),
     Noted([0.9087, -1.3767, -0.9564, 1.1304, 0.2940], f"4.2; {SEEDED}", 1e-4, form=".4f"),
 )
-GELU_DIFFERENCE = Noted(0.0, "4.3", 1e-6, form=".1g")
 FEED_FORWARD_SHAPE = Noted((2, 3, 768), "4.3")
 HIDDEN_WIDTH = Noted(3072, "4.3")
 SHORTCUT = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,7 +22,7 @@ from gpt.feedforward import FeedForward
 from gpt.norm import LayerNorm
 
 FLOAT32_BYTES = 4
-# A step gives its figures, and its tables by name.
+# A step gives its numbers, and its tables by name.
 Tables = dict[str, Table]
 Compute = Callable[[Tables], Iterator[Check]]
 
@@ -80,8 +81,8 @@ def layer_norm(tables: Tables) -> Iterator[Check]:
     for row in range(len(before)):
         for when, x in (("before", before[row]), ("after", after[row])):
             variance = x.var(correction=0)
-            text = f"mean {x.mean():z.4f}, variance {variance:.4f}"
-            yield Check.alone("layer_norm", f"row {row + 1} {when} the norm, in short", text)
+            what = f"mean and variance of row {row + 1} {when} the norm"
+            yield Check.alone("layer_norm", what, f"{x.mean():z.4f} and {variance:.4f}")
 
 
 def gelu(tables: Tables) -> Iterator[Check]:
@@ -89,8 +90,9 @@ def gelu(tables: Tables) -> Iterator[Check]:
     tables["activations"] = activation_table()
     x = torch.linspace(-4, 4, 401)
     difference = (ACTIVATIONS["gelu"](x) - notes.gelu_of_the_notes(x)).abs().max().item()
-    what = "GELU less 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), at most"
-    yield notes.GELU_DIFFERENCE.check("gelu", what, difference)
+    formula = "0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))"
+    what = f"largest difference between GELU and the notes' formula, {formula}"
+    yield Check.alone("gelu", what, f"{difference:.1g}")
 
 
 @torch.no_grad()
@@ -149,8 +151,15 @@ def logits(tables: Tables) -> Iterator[Check]:
     yield notes.FIRST_LOGITS.check("logits", first, ends(out[0, 0]))
     last = "logits of the last token of the second sentence"
     yield notes.LAST_LOGITS.check("logits", last, ends(out[1, -1]))
-    highest = float(out.softmax(dim=-1).max())
-    yield Check.alone("logits", "highest probability of a next token", f"{highest:.2%}")
+    log_p = out.log_softmax(dim=-1)
+    highest, size = float(log_p.max().exp()), out.shape[-1]
+    yield Check.alone("logits", "highest probability of a next token", f"{highest:.3%}")
+    uniform = "probability of each token if all were equally likely"
+    yield Check.alone("logits", uniform, f"{1 / size:.3%}")
+    loss = "loss (nats), mean over every token as the next one"
+    yield Check.alone("logits", loss, f"{-log_p.mean():.2f}")
+    uniform = f"loss (nats) if all were equally likely, ln {size:,}"
+    yield Check.alone("logits", uniform, f"{math.log(size):.2f}")
 
 
 def sizes(tables: Tables) -> Iterator[Check]:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from torch import nn
 
 from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
-from experiments.analysis.runs import Run
+from experiments.analysis.runs import STUCK_TOLERANCE, Run
+from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
 from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
-from experiments.report.palette import look_of
-from gpt import GPT, GPTConfig
+from experiments.report.palette import SOLID, beside, look_of
+from gpt import GPT, PLACEMENTS, GPTConfig
 from normscope import Graph, trace
 from normscope.anatomy import BRANCHES
 
@@ -41,6 +42,24 @@ class Drawn:
 
     title: str
     svg: Markup
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """What the board of claims says about a placement.
+
+    when     of a model's life: what was measured, at initialisation or in training
+    distance  where it was measured, beside the paper's setting
+    numbers  that name the placement, or that did not come out as predicted: what, what was
+             predicted, the verdict
+    """
+
+    name: str
+    title: str
+    when: str
+    verdict: str
+    distance: str
+    numbers: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,39 @@ class Placed:
     @cached_property
     def graphs(self) -> list[Graph]:
         """Of each block."""
-        return [trace(block, self.state) for block in self.model.blocks]
+        return [self.traced(block) for block in self.model.blocks]
+
+    @cached_property
+    def after(self) -> Graph:
+        """Of what stands between the last block and the logits."""
+        module = nn.Sequential()
+        module.add_module("final_norm", self.model.final_norm)
+        module.add_module("head", self.model.head)
+        graph = self.traced(module)
+        return Graph(
+            tuple(
+                replace(node, label="logits") if node.kind == "output" else node
+                for node in graph.nodes
+            )
+        )
+
+    def traced(self, module: nn.Module) -> Graph:
+        """The graph of a module, its inputs and outputs under the equation's names.
+
+        Several streams are those of which the equation gives the next, such as p', in its order.
+        """
+        graph = trace(module, self.state)
+        streams = re.findall(r"(\w)' =", self.equation) or ["x"]
+        after = [f"{name}'" for name in streams] if len(streams) > 1 else ["out"]
+        titles = {"input": iter(streams), "output": iter(after)}
+        return Graph(
+            tuple(
+                replace(node, label=next(titles[node.kind], node.label))
+                if node.kind in titles
+                else node
+                for node in graph.nodes
+            )
+        )
 
     @cached_property
     def diagrams(self) -> list[Drawn]:
@@ -106,10 +157,7 @@ class Placed:
             title = blocks_in_words([layer + 1 for layer in layers], len(self.graphs))
             graph = alike([self.graphs[layer] for layer in layers])
             drawn.append(Drawn(title, Diagram(graph).svg(f"{self.title}, {title}")))
-        after = nn.Sequential()
-        after.add_module("final_norm", self.model.final_norm)
-        after.add_module("head", self.model.head)
-        svg = Diagram(trace(after, self.state)).svg(f"{self.title}, after the last block")
+        svg = Diagram(self.after).svg(f"{self.title}, after the last block")
         return [*drawn, Drawn("after the last block", svg)]
 
     # ---- Facts
@@ -122,10 +170,10 @@ class Placed:
         options = asdict(placement.options(config))
         others = {n: v for n, v in fixed.items() if n not in ("final_norm", "qk_norm", *options)}
         facts = {
-            "norm before the head": "yes" if fixed["final_norm"] else "no",
+            "norm before the head": self.norms_before_head,
             "initialisation": tied(placement.init, placement.unfit_inits, config.init.scheme),
-            "norms that a block passes": self.norm_passes,
-            "parameters beside those of the branches": self.own_parameters,
+            "norms in a block": self.norm_passes,
+            "extra parameters": self.own_parameters,
         }
         facts |= {name.replace("_", " "): in_digits(value) for name, value in others.items()}
         names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
@@ -135,6 +183,20 @@ class Placed:
         if used := used_by().get(self.name):
             facts["in use by"] = used
         return facts
+
+    @property
+    def norms_before_head(self) -> str:
+        """Whether there is one, and on which of several streams."""
+        graph = self.after
+        norms = [i for i, node in enumerate(graph.nodes) if node.kind == "norm"]
+        if not norms:
+            return "no"
+        inputs = [i for i, node in enumerate(graph.nodes) if node.kind == "input"]
+        read = {i for i in inputs if any(i in graph.sources(norm) for norm in norms)}
+        alone = [graph.nodes[i].label for i in inputs if i in read]
+        if len(read) < len(inputs):
+            return f"on {join_words(alone)} alone"
+        return "yes" if len(norms) == 1 else f"yes, {len(norms)}: on each stream and on their sum"
 
     @property
     def norm_passes(self) -> str:
@@ -159,26 +221,38 @@ class Placed:
             for model in (self.model, GPT(replace(self.config, norm=bare)))
         ]
         more, blocks = counts[0] - counts[1], len(self.graphs)
-        return f"{more / blocks:,.0f} a block, {more / counts[1]:.2%} of the branches' own"
+        of_blocks = {sum(p.numel() for p in block.parameters()) for block in self.model.blocks}
+        mean = " on average" if len(of_blocks) > 1 else ""
+        return f"{more / blocks:,.0f} a block{mean}, {more / counts[1]:.2%} of the branches' own"
 
     @property
-    def claims(self) -> list[tuple[str, str, str]]:
-        """Name, title and verdict of each claim of the board that has a number of it."""
-        return claims_by_placement().get(self.name, [])
-
-    def learned(self, warmup: int) -> bool:
-        """Whether that run ended below what token frequencies alone give."""
-        run = self.runs[warmup]
-        return run.status == "finished" and not run.is_stuck
+    def claims(self) -> list[Quoted]:
+        """The claims of the board in which it was measured."""
+        return claims_about(self.name)
 
     def data(self) -> dict[str, Any]:
-        """What the script draws."""
+        """What the script draws.
+
+        beside  the colours of the same placement on the right of one that shares its colour
+        """
         look = look_of(self.name)
+        other = beside(look, look)
         runs = {
-            warmup: {"words": setting_words(WARMUP, warmup), **data_of(run)}
+            warmup: {
+                "words": setting_words(WARMUP, warmup),
+                # As everywhere: with warm-up it is dashed.
+                "dash": replace(look, dash=SOLID).varied(bool(warmup)).dash,
+                **data_of(run),
+            }
             for warmup, run in self.runs.items()
         }
-        return {"title": self.title, "light": look.light, "dark": look.dark, "runs": runs}
+        return {
+            "title": self.title,
+            "light": look.light,
+            "dark": look.dark,
+            "beside": {"light": other.light, "dark": other.dark},
+            "runs": runs,
+        }
 
 
 def blocks_in_words(numbers: Sequence[int], total: int) -> str:
@@ -193,9 +267,9 @@ def blocks_in_words(numbers: Sequence[int], total: int) -> str:
 
 
 def tied(init: str | None, unfit: Sequence[str], used: str) -> str:
-    """Which initialisation the paper ties to a placement, in words."""
-    words = f"init={init}, tied by its paper" if init else f"none tied; here init={used}"
-    return words + "".join(f"; the paper advises against init={name}" for name in unfit)
+    """Which initialisation the paper prescribes, in words."""
+    words = f"{init}, prescribed by its paper" if init else f"none prescribed; here {used}"
+    return words + "".join(f"; the paper advises against {name}" for name in unfit)
 
 
 def in_digits(value: object) -> str:
@@ -222,17 +296,40 @@ def used_by() -> dict[str, str]:
     return {name: cell for name, cell in plain.items() if re.search(r"[A-Z]", cell)}
 
 
-def claims_by_placement() -> dict[str, list[tuple[str, str, str]]]:
-    """By placement, the claims of docs/claims.csv with a number of it; nothing where it is not."""
+def claims_about(placement: str) -> list[Quoted]:
+    """The claims of docs/claims.csv with a number of it; none where there is no such file."""
     if not CLAIMS.is_file():
-        return {}
-    found: dict[str, dict[tuple[str, str, str], None]] = {}
+        return []
+    rows: dict[str, list[dict[str, str]]] = {}
     with CLAIMS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            for name in re.findall(r"\w+", row["number"]):
-                of_claim = row["claim"], row["title"], row["claim_verdict"]
-                found.setdefault(name, {})[of_claim] = None
-    return {name: list(claims) for name, claims in found.items()}
+            rows.setdefault(row["claim"], []).append(row)
+    return [quoted(of, placement) for of in rows.values() if any(names(r, placement) for r in of)]
+
+
+def names(row: Mapping[str, str], placement: str) -> bool:
+    """Whether a number of a claim is one of that placement."""
+    return placement in re.findall(r"\w+", row["number"])
+
+
+def quoted(rows: Sequence[Mapping[str, str]], placement: str) -> Quoted:
+    """A claim, of whose numbers are shown those that decide what it says about the placement."""
+    first = rows[0]
+    numbers = [
+        (placements_as_words(row["number"]), row["prediction"], row["verdict"])
+        for row in rows
+        if row["verdict"] and (names(row, placement) or row["verdict"] != HOLDS)
+    ]
+    when = "In training" if first["block"] == TRAINING else "At initialisation"
+    distance = DISTANCES[first["distance"]]
+    return Quoted(first["claim"], first["title"], when, first["claim_verdict"], distance, numbers)
+
+
+def placements_as_words(number: str) -> str:
+    """What a number of the board is of, its placements by their titles."""
+    return re.sub(
+        r"\w+", lambda word: placement_words(word[0]) if word[0] in PLACEMENTS else word[0], number
+    )
 
 
 # ---- What the runs measured
@@ -329,17 +426,36 @@ def finding_of(placed: Sequence[Placed]) -> str:
     """Which placements learned no more than token frequencies, without warm-up and with it."""
     clauses = []
     for warmup in placed[0].runs:
-        failed = [entry.title for entry in placed if not entry.learned(warmup)]
-        words = f"{len(failed)} of {len(placed)}" + (f" ({join_words(failed)})" if failed else "")
-        clauses.append(f"{setting_words(WARMUP, warmup)} {words}")
-    return f"Learned nothing: {'; '.join(clauses)}"
+        failed: dict[str, list[str]] = {}
+        for entry in placed:
+            if (failure := failure_of(entry.runs[warmup])) is not None:
+                failed.setdefault(failure, []).append(entry.title)
+        groups = "; ".join(failure + join_words(of) for failure, of in sorted(failed.items()))
+        words = f"{sum(map(len, failed.values()))} of {len(placed)}"
+        clauses.append(f"{setting_words(WARMUP, warmup)} {words}" + (groups and f" ({groups})"))
+    return f"Learned no more than token frequencies: {'; '.join(clauses)}"
+
+
+def failure_of(run: Run) -> str | None:
+    """How a run failed that did not end below what token frequencies alone give.
+
+    Empty where it ended there; None where it learned more.
+    """
+    if run.status != "finished":
+        return "diverged: " if run.status == "diverged" else "did not finish: "
+    frequencies = run.summary.corpus.unigram_validation_loss
+    if not run.is_stuck or run.summary.val_loss is None or frequencies is None:
+        return None
+    worse = run.summary.val_loss > (1 + STUCK_TOLERANCE) * frequencies
+    return "ended worse than those: " if worse else ""
 
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:
     """What all runs have in common."""
+    tokens = run.setting("tokenizer.name")
     return (
-        f"{config.n_layers} blocks of width {config.emb_dim}, {config.context_length} "
-        f"{run.setting('tokenizer.name')} tokens a window, "
+        f"{config.n_layers} blocks of width {config.emb_dim}, windows of {config.context_length} "
+        f"{'characters' if tokens == 'char' else f'{tokens} tokens'}, "
         f"{run.setting('trainer.batch_size')} windows a step, {run.setting('trainer.steps')} steps "
         f"of {run.setting('optimizer.name')}, learning rate {run.setting('optimizer.lr')}, "
         f"seed {run.seed}"

@@ -16,6 +16,7 @@ ROW, GAP = 30, 20  # heights of a box and of what is left between two
 WIDE, LANE = 92, 52  # widths of a box, and from one column to the next on the left
 STREAM = 78  # from one column to the next on the right
 PART = 80  # width of a box inside a branch
+FRAME = 168  # width of an open branch at the least: its name stands left of what leaves it
 SMALL = 11  # radius of a sum
 LETTER = 6.6  # width
 MARGIN = 12
@@ -24,7 +25,12 @@ WHOLE = ("open", "attention", "feed_forward")
 NAMES = {
     "attention": "Attention",
     "feed_forward": "Feed-forward",
-    "scaled_dot_product_attention": "attend",
+    "scaled_dot_product_attention": "softmax",
+    "qkv": "Q, K, V",
+    "out_proj": "projection",
+    "fc_in": "linear",
+    "fc_out": "linear",
+    "gelu": "GELU",
 }
 
 
@@ -37,8 +43,6 @@ def name_of(node: Node) -> str:
     if node.kind == "norm":
         of = [part for part in node.label.split("_") if part != "norm" and not part.isdigit()]
         return " ".join(["Norm", *of] if node.branch else ["Norm"])
-    if node.kind in ("input", "output"):
-        return node.label.removesuffix(" 1") if node.label.endswith("1") else node.label
     return NAMES.get(node.label, node.label)
 
 
@@ -134,7 +138,7 @@ class Diagram:
             rows[place] = 1 + max(inside, default=-1)
         item.rows = [[p for p in rows if rows[p] == row] for row in range(max(rows.values()) + 1)]
         of_rows = [sum(part_width(self.graph.nodes[p]) + 6 for p in row) for row in item.rows]
-        item.width = max(of_rows) + 14
+        item.width = max(FRAME, max(of_rows) + 14)
         item.height = len(item.rows) * (ROW + GAP) + 24
 
     def set_rows(self) -> None:
@@ -295,8 +299,6 @@ class Diagram:
         points = [self.at(*corner) for corner in path]
         (x0, y0), (x, y) = points[-2:]
         dx, dy = (x > x0) - (x < x0), (y > y0) - (y < y0)
-        if x != x0 and y != y0:
-            dx, dy = 0, -1
         head = f"M{x - 5 * dx - 3 * dy:.1f} {y - 5 * dy - 3 * dx:.1f}L{x:.1f} {y:.1f}"
         head += f"L{x - 5 * dx + 3 * dy:.1f} {y - 5 * dy + 3 * dx:.1f}Z"
         way = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
@@ -320,9 +322,14 @@ class Diagram:
                 shift = (i - (len(places) - 1) / 2) * (PART + 6)
                 at[place] = item.x + shift, item.bottom + 8 + row * (ROW + GAP) + ROW / 2 + 2
         for place, (x, y) in at.items():
-            for source in self.graph.sources(place):
-                if source in at:
-                    yield self.line_of([(at[source][0], at[source][1] + ROW / 2), (x, y - ROW / 2)])
+            sources = self.graph.sources(place)
+            starts = [(at[of][0], at[of][1] + ROW / 2) for of in sources if of in at]
+            if len(starts) < len(sources):
+                starts.append((item.x, item.bottom))
+            for start in starts:
+                yield self.line_of(elbow(start, (x, y - ROW / 2)))
+            if any(reader not in at for of, reader in self.graph.edges() if of == place):
+                yield self.line_of(elbow((x, y + ROW / 2), (item.x, item.top)))
         for place, (x, y) in at.items():
             node = self.graph.nodes[place]
             yield self.box(
@@ -344,6 +351,15 @@ class Diagram:
                 '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}" rx="{}"/>'
             ).format(node.kind, cx - width / 2, cy - tall / 2, width, tall, round_by)
         return shape + Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(cx, cy + 4, name)
+
+
+def elbow(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """The corners of a line upwards that changes its column on half its way."""
+    (x0, y0), (x, y) = start, end
+    if x0 == x:
+        return [start, end]
+    half = (y0 + y) / 2
+    return [start, (x0, half), (x, half), end]
 
 
 def in_words(graph: Graph) -> str:

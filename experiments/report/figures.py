@@ -362,13 +362,14 @@ class Uneven:
             return f"{opening}the first and the last block get gradients within a factor of 2"
         larger, smaller = ("last", "first") if self.ratio > 1 else ("first", "last")
         times = f"{times_text(max(self.ratio, 1 / self.ratio))} the {smaller}'s gradient"
-        return f"{opening}{self.label}: the {larger} block gets {times} at step {self.step}"
+        where = f"{self.label}: " if self.label else ""
+        return f"{opening}{where}the {larger} block gets {times} at step {self.step}"
 
 
 def most_uneven(facets: Sequence[Facet]) -> Uneven:
     """At which arm and step, of all steps, the last and the first block differ most."""
     found = [
-        Uneven(float(ratio), facet.label, int(step))
+        Uneven(float(ratio), facet.label if len(facets) > 1 else "", int(step))
         for facet in facets
         if not (ratios := ratios_of(facet)).empty
         for step, ratio in zip(ratios.index.to_numpy(), ratios.to_numpy(), strict=True)

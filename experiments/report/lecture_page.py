@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.analysis.chapter import STEPS, arm_label
+from experiments.analysis.chapter import (
+    STEPS,
+    arm_label,
+    gradient_ratio,
+    looked_at_steps,
+    loss_words,
+)
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture, read_lecture
 from experiments.analysis.runs import PLACEMENT, Run
@@ -21,7 +27,7 @@ MOST_STEPS = 25  # of the slider
 
 
 def write_lecture_page(directory: Path) -> Path:
-    """Draw the figures and write lecture.html; returns its path.
+    """Draw the charts and write lecture.html; returns its path.
 
     Raises ConfigError for files that are not of a lecture.
     """
@@ -53,8 +59,16 @@ def render_page(
         keys={chart.name: key_of(chart) for chart in charts},
         files=files,
         sizes=lecture.tables["gpt2_sizes"].to_dict("records"),
+        arms=[arm_row(arm) for arm in lecture.arms],
+        frequencies=lecture.arms[0].run.summary.corpus.unigram_validation_loss,
         provenance=provenance([run]),
     )
+
+
+def arm_row(arm: History) -> tuple[str, str, list[tuple[int, str]]]:
+    """A training run: its label, its loss, and at each step looked at the ratio of gradients."""
+    ratios = [(step, f"{gradient_ratio(arm, step):.2g}") for step in looked_at_steps(arm)]
+    return arm_label(arm), loss_words(arm), ratios
 
 
 def key_of(chart: Chart) -> dict[str, Look]:
@@ -153,6 +167,7 @@ def placement(lecture: Lecture) -> Chart:
         for curve in (arm.losses("train_loss"),)
     ]
     frequencies = lecture.arms[0].run.summary.corpus.unigram_validation_loss
+    title = "Training loss; dotted: that of token frequencies alone"  # curves cross words beside it
     steps = [int(step) for step in lecture.arms[0].blocks.index]
 
     def blocks_at(step: int) -> Iterator[Series]:
@@ -169,7 +184,7 @@ def placement(lecture: Lecture) -> Chart:
         "Gradient norms of all parameters of a block, before the step's update.",
         "Training losses of three runs, and their gradient norms by block.",
         [
-            Panel(losses, 0, 0, "Training loss", references=[frequency_line(frequencies)]),
+            Panel(losses, 0, 0, title, references=[Reference("", y=frequencies)]),
             Panel(
                 slide(steps, MOST_STEPS, blocks_at),
                 0,
@@ -183,11 +198,6 @@ def placement(lecture: Lecture) -> Chart:
         Axis("loss (nats per token)"),
         widths=(3, 2),
     )
-
-
-def frequency_line(loss: float | None) -> Reference:
-    """The loss of a model that knows only how often each token occurs."""
-    return Reference("token frequencies alone", y=loss)
 
 
 def slide(steps: Sequence[int], most: int, at: Callable[[int], Iterable[Series]]) -> list[Series]:

@@ -1,4 +1,4 @@
-"""Chapter 4 of the book, step by step: the notes' figures beside those computed here."""
+"""Chapter 4 of the book, step by step: the notes' numbers beside those computed here."""
 
 from experiments.lecture.lecture import give_lecture
 from experiments.records.recorder import Recorder
@@ -7,8 +7,8 @@ from experiments.settings.schema import Settings
 
 
 def run(settings: Settings, recorder: Recorder) -> Outcome:
-    """Compute every step; lecture.csv has a row per figure, lecture.html shows them.
+    """Compute every step; lecture.csv has a row per number, lecture.html shows them.
 
-    A figure that comes out otherwise, as under another PyTorch, is counted and fails nothing.
+    A number that comes out otherwise, as under another PyTorch, is counted and fails nothing.
     """
     return give_lecture(settings, recorder)

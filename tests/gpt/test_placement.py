@@ -342,7 +342,10 @@ def test_a_list_gives_each_block_its_placement() -> None:
     ("changes", "words"),
     [
         ({"norm.options.placements": []}, r"=\[\] is not valid: must name one block's at least"),
-        ({"norm.options.placements": "pre_ln"}, "='pre_ln' is not valid: must be a list such as"),
+        (
+            {"norm.options.placements": "pre_ln"},
+            "='pre_ln' is not valid: must be a list of names, such as",
+        ),
         ({"norm.options.placements": [1]}, "=1 is not valid: Choose from: admin"),
         ({"norm.options.placements": ["preln"]}, "='preln' .* did you mean 'pre_ln'"),
         *(

@@ -390,10 +390,10 @@ function tickWords(axis, value) {
   return index < 0 ? number(value) : axis.words[index];
 }
 function show(chart, one, x, pixel) {
-  const { panel, plot } = one;
+  const { panel, plot } = one, shown = visible(chart, panel);
   chart.tip.textContent = "";
-  chart.tip.append(element("p", "", `${panel.x.label} ${tickWords(panel.x, x)}${chart.frame === null ? "" : `, at step ${chart.frame}`}`));
-  for (const series of visible(chart, panel)) {
+  chart.tip.append(element("p", "", `${panel.x.label} ${tickWords(panel.x, x)}${shown.some(({ frame }) => frame !== null) ? `, at step ${chart.frame}` : ""}`));
+  for (const series of shown) {
     const index = series.x.indexOf(x);
     if (index < 0) continue;
     const line = element("p", "", `${series.label}${series.kind === "dots" && panel.series.some((s) => s.label === series.label && s.kind !== "dots") ? ", dots" : ""}: ${valueOf(series, index)}`);

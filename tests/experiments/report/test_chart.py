@@ -326,6 +326,18 @@ def test_values_are_read_by_pointer_and_by_keyboard(page: Page) -> None:
     assert "block 2" in page.locator("#gradient_maps .tip").inner_text()
 
 
+def test_a_tip_names_the_sliders_step_only_beside_what_the_slider_moves(page: Page) -> None:
+    """As in a chart with both, such as losses beside the gradients of one step."""
+    page.evaluate("for (const chart of normscopeCharts.charts) chart.frame ??= 1")
+    for name, words in (("loss", "step 2"), ("gradients_by_layer", "block 2, at step 2")):
+        plot = page.locator(f"#{name} .plot").first
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        assert box is not None
+        plot.hover(position={"x": box["width"] - 10, "y": 60})
+        assert page.locator(f"#{name} .tip").inner_text().split("\n")[0] == words
+
+
 def test_a_figure_is_zoomed_and_whole_again(page: Page) -> None:
     plot = page.locator("#loss .plot").first
     plot.scroll_into_view_if_needed()
