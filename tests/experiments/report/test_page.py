@@ -485,7 +485,7 @@ def test_the_page_about_a_lecture_on_a_screen_and_on_a_phone(
         assert [badge.split()[1] for badge in badges] == [
             *("equal", "differs", "equal", "equal", "differs")
         ]
-        assert "3 of the 5 figures" in page.locator(".headline").inner_text()
+        assert "3 of the 5 numbers" in page.locator(".headline").inner_text()
         assert page.locator("nav li").count() == page.locator("main section").count() == 12
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.get_by_role("button", name="Copy the command of step 4").click()
