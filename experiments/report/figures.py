@@ -347,7 +347,7 @@ class Uneven:
     """Where the last and the first block's gradients differ most.
 
     ratio  of the last to the first; nan: none was measured
-    step   None: none was measured
+    step   None: none was measured, or nowhere do they differ by more than a factor of two
     """
 
     ratio: float = math.nan
@@ -356,14 +356,16 @@ class Uneven:
 
     def words(self, opening: str = "") -> str:
         """A finding after its opening; empty without a ratio."""
-        if self.step is None:
+        if math.isnan(self.ratio):
             return ""
-        if 0.5 <= self.ratio <= 2:
-            return f"{opening}the first and the last block get gradients within a factor of 2"
-        larger, smaller = ("last", "first") if self.ratio > 1 else ("first", "last")
-        times = f"{times_text(max(self.ratio, 1 / self.ratio))} the {smaller}'s gradient"
-        where = f"{self.label}: " if self.label else ""
-        return f"{opening}{where}the {larger} block gets {times} at step {self.step}"
+        words = f"{self.label}: " if self.label else ""
+        if self.step is None:
+            words = "the first and the last block get gradients within a factor of 2"
+        else:
+            larger, smaller = ("last", "first") if self.ratio > 1 else ("first", "last")
+            words += f"the {larger} block gets {times_text(max(self.ratio, 1 / self.ratio))} "
+            words += f"the {smaller}'s gradient at step {self.step}"
+        return opening + words if opening else words[0].upper() + words[1:]
 
 
 def most_uneven(facets: Sequence[Facet]) -> Uneven:
@@ -374,7 +376,8 @@ def most_uneven(facets: Sequence[Facet]) -> Uneven:
         if not (ratios := ratios_of(facet)).empty
         for step, ratio in zip(ratios.index.to_numpy(), ratios.to_numpy(), strict=True)
     ]
-    return max(found, key=lambda each: abs(math.log(each.ratio)), default=Uneven())
+    most = max(found, key=lambda each: abs(math.log(each.ratio)), default=Uneven())
+    return replace(most, step=None) if 0.5 <= most.ratio <= 2 else most
 
 
 def gradient_maps(layout: Layout) -> Chart | None:

@@ -314,7 +314,7 @@ def test_the_active_parameters_are_those_that_one_token_meets() -> None:
         ({"attention.kv_heads": 2}, "attention.kv_heads=2 is not valid: must divide n_heads=3"),
         ({"n_heads": 5}, "n_heads=5 .*must divide emb_dim=12, or attention.head_dim must be given"),
         ({"attention.windows": []}, "attention.windows=.* must name one layer's at least"),
-        ({"attention.windows": [-1]}, r"windows=\[-1\] .* must be a list of at least 0 such as"),
+        ({"attention.windows": [-1]}, r"windows=\[-1\] .* whole numbers of at least 0, such as"),
         ({"attention.windows": [2], "attention.causal": False}, "a window looks back"),
         ({"position.bases": [0.5]}, "position.bases=.* must have a base above 1 for each layer"),
         ({"position.kind": "rotary", "position.fraction": 0.8}, "must be an even number"),

@@ -35,6 +35,7 @@ from experiments.report.chart import (
     of_runs,
     percentile_limits,
 )
+from experiments.report.figures import answer, gradient_ratio, gradients_by_layer
 from experiments.report.interactive import described, embedded
 from experiments.report.page import render
 from experiments.report.palette import look_of
@@ -234,6 +235,27 @@ def test_no_word_can_leave_the_script_of_a_page() -> None:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
+def test_a_title_its_slider_and_the_chart_of_ratios_name_one_step(tmp_path: Path) -> None:
+    """Of 40 steps a slider shows fewer; the ratios are those of the runs, not of medians."""
+    for seed, peak in ((0, 0.01), (1, 0.02), (2, 0.005)):
+        run = make_run(tmp_path, f"seed{seed}", seed=seed, val_losses=[3.0] * 40)
+        table = pd.read_csv(run / "gradients.csv")
+        is_peak = (table["step"] == 17) & (table["layer"] == 0) & (table["stat"] == "grad_norm")
+        table.loc[is_peak, "value"] = peak * (1 + seed)
+        table.to_csv(run / "gradients.csv", index=False)
+    histories = [read_history(run) for run in find_runs(tmp_path)]
+    layout = Layout(form_arms(histories, []), [])
+    for chart in (answer(layout), gradients_by_layer(layout)):
+        assert chart is not None
+        assert chart.frame == 17
+        assert 17 in chart.frames
+        assert len(chart.frames) < 40
+        assert chart.title.endswith("he last block gets 33 times the first's gradient at step 17")
+    ratios = gradient_ratio(layout)
+    assert ratios is not None
+    assert ratios.title == "The last block gets 33 times the first's gradient at step 17"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
@@ -300,6 +322,7 @@ def test_the_legend_switches_arms_off_in_all_figures(page: Page) -> None:
 
 def test_a_slider_moves_through_steps_by_their_numbers(page: Page) -> None:
     slider = page.locator("#gradients_by_layer input[type=range]")
+    slider.press("End")
     assert slider.get_attribute("aria-valuetext") == "step 2"
     slider.press("Home")
     assert slider.get_attribute("aria-valuetext") == "step 0"
@@ -329,6 +352,7 @@ def test_values_are_read_by_pointer_and_by_keyboard(page: Page) -> None:
 def test_a_tip_names_the_sliders_step_only_beside_what_the_slider_moves(page: Page) -> None:
     """As in a chart with both, such as losses beside the gradients of one step."""
     page.evaluate("for (const chart of normscopeCharts.charts) chart.frame ??= 1")
+    page.locator("#gradients_by_layer input[type=range]").press("End")
     for name, words in (("loss", "step 2"), ("gradients_by_layer", "block 2, at step 2")):
         plot = page.locator(f"#{name} .plot").first
         plot.scroll_into_view_if_needed()

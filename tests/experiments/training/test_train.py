@@ -62,6 +62,7 @@ def test_a_run_leaves_what_it_should(cli: Cli, toy: tuple[str, ...]) -> None:
         "summary.json",
         "checkpoint.pt",
         "sample.txt",
+        "report.html",
         *(f"plots/{name}.png" for name in (*plots, "parameters", "memory")),
     }
     metrics = metrics_of(run)
@@ -289,9 +290,9 @@ def test_mixing_is_measured_before_the_first_step_and_at_the_end(
     start, end, _ = figure.axes
     assert [axis.get_title() for axis in (start, end)] == ["step 0", "step 3"]
     drawn = [label.get_text() for label in start.get_xticklabels()]
-    assert drawn == ["embedding", "shifts", "0 A", "0 F", "1 A", "1 F"]
+    assert drawn == ["embedding", "shifts", "1 A", "1 F", "2 A", "2 F"]
     drawn = [label.get_text() for label in start.get_yticklabels()]
-    assert drawn == ["0 sum 1", "0 sum 2", "1 sum 1", "1 sum 2", "head"]
+    assert drawn == ["1 sum 1", "1 sum 2", "2 sum 1", "2 sum 2", "head"]
     shown = start.images[0].get_array()
     assert shown.mask.sum() == 3 + 2 + 1  # what is not written yet
     assert shown.sum(axis=1).tolist() == pytest.approx([1] * 5, abs=0.05)  # below 0 as 0
