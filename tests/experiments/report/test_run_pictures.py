@@ -120,6 +120,6 @@ def test_runs_look_as_their_placements_and_the_dash_says_the_rest(tmp_path) -> N
     runs = [make_run(tmp_path, f"run{i}", **options) for i, options in enumerate(made)]
     post, pre = LOOKS["post_ln"], LOOKS["pre_ln"]
     read = [Run.read(run) for run in runs]
-    assert looks_of_runs(read) == [post.varied(1), post, pre]
+    assert looks_of_runs(read) == [post, post.varied(1), pre.varied(1)]
     seeds = [make_run(tmp_path, f"seed{i}", seed=i) for i in range(4)]
     assert looks_of_runs([Run.read(run) for run in seeds]) == categories(4)
