@@ -167,13 +167,6 @@ def name_extremes(described: Sequence[tuple[float, str]]) -> str:
     return f"of {len(described)}, the lowest is {measured[0]}; the highest {measured[-1]}"
 
 
-def format_number(value: float) -> str:
-    """A number with three digits, or why there is none."""
-    if math.isnan(value):
-        return "not measured"
-    return "infinite" if math.isinf(value) else f"{value:z.3g}"
-
-
 def plural(count: int, word: str) -> str:
     """A count with its noun."""
     return f"{count} {word}" if count == 1 else f"{'no' if count == 0 else count} {word}s"

@@ -1,9 +1,7 @@
 """Charts: their scales, and that a page and a picture show the same."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import test_page
 from matplotlib.colors import to_hex
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from experiments.analysis.arms import Layout, form_arms
 from experiments.analysis.histories import read_history
@@ -232,7 +231,7 @@ def test_no_word_can_leave_the_script_of_a_page() -> None:
     assert (shown["title"], shown["series"][0]["y"]) == (words, [1, None])
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+browser = test_page.browser
 
 
 def test_a_title_its_slider_and_the_chart_of_ratios_name_one_step(tmp_path: Path) -> None:
@@ -254,18 +253,6 @@ def test_a_title_its_slider_and_the_chart_of_ratios_name_one_step(tmp_path: Path
     ratios = gradient_ratio(layout)
     assert ratios is not None
     assert ratios.title == "The last block gets 33 times the first's gradient at step 17"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("NORMSCOPE_REQUIRE_BROWSER") == "1":
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
