@@ -19,7 +19,6 @@ from experiments.benchmark.results import (
     write_csv,
 )
 from experiments.benchmark.rounds import (
-    WARMUP,
     Measured,
     compare,
     measure_memory,
@@ -28,6 +27,7 @@ from experiments.benchmark.rounds import (
 from experiments.benchmark.shapes import SHAPES, USUAL_SHAPES
 from experiments.machine.console import one_line, print_error, print_line, progress, terminal
 from experiments.machine.device import threads_within_quota, warn_of_many_threads
+from experiments.machine.turns import WARMUP
 from gpt import ConfigError
 from gpt.registry import choice_hint
 

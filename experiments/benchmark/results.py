@@ -1,12 +1,10 @@
 """What a comparison found: rows of benchmark.csv, tables on the terminal, a picture."""
 
 import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -15,7 +13,9 @@ from matplotlib.ticker import LogLocator
 from experiments.benchmark.contenders import REFERENCE, TITLES, Case
 from experiments.benchmark.rounds import Measured
 from experiments.machine.console import megabytes, print_table
+from experiments.machine.device import device_name
 from experiments.machine.files import write_atomically
+from experiments.machine.turns import quartiles, ratios
 from experiments.machine.versions import versions
 from experiments.report.palette import categories
 from experiments.report.style import panels, save
@@ -69,24 +69,6 @@ class Line:
     device_name: str
     threads: int
     versions: str
-
-
-Quartiles = tuple[float | None, float | None, float | None]
-
-
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """The lower quartile, the median and the upper one; None of nothing."""
-    if not values:
-        return None, None, None
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return float(low), float(middle), float(high)
-
-
-def ratios(seconds: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Round by round, so that what slows a whole round down is in both; none without a pair."""
-    if len(seconds) != len(reference):
-        return []
-    return [own / other for own, other in zip(seconds, reference, strict=True)]
 
 
 def lines_of(case: Case, found: Mapping[str, Measured]) -> list[Line]:
@@ -144,18 +126,6 @@ def line_of(case: Case, name: str, measured: Measured, reference: Sequence[float
         threads=torch.get_num_threads(),
         versions=all_versions(),
     )
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's, or the processor's as far as the system says."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def all_versions() -> str:

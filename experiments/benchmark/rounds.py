@@ -2,38 +2,32 @@
 
 import gc
 import multiprocessing
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from experiments.benchmark.contenders import CONTENDERS, Case, Contender
 from experiments.benchmark.shapes import defaults
-from experiments.machine.console import ReportProgress, one_line
+from experiments.machine.console import ReportProgress
 from experiments.machine.memory import PeakMeter
+from experiments.machine.turns import Timed, described, take_turns, wait_for
 
-WARMUP = 5  # rounds that are not counted: of kernels, caches, the optimizer's state, a compiler
 MEMORY_STEPS = 3
 PROGRAMS = 64  # that the compiler keeps of one function, which several contenders share
 
 
 @dataclass
-class Measured:
-    """What was found of one contender.
+class Measured(Timed):
+    """And its size.
 
-    seconds     of its step in each round
     parameters  that it trains
     peak_bytes  above those before its model was made; None where not measured
-    error       why it took no further part
     """
 
-    seconds: list[float] = field(default_factory=list)
     parameters: int | None = None
     peak_bytes: int | None = None
-    error: str | None = None
 
 
 def compare(
@@ -41,12 +35,12 @@ def compare(
 ) -> dict[str, Measured]:
     """Time the contenders against each other, in one process; closes what they opened.
 
-    In each round each takes a step, in an order that is drawn anew. One that cannot be made, or
-    whose step raises, is left out from then on and says why.
+    One that cannot be made is left out and says why.
     """
     found = {name: Measured() for name in names}
     with (own := case.fresh()).closing, torch._dynamo.config.patch(recompile_limit=PROGRAMS):
-        take_turns(made(own, found), found, rounds, own.device, report)
+        steps = {name: contender.step for name, contender in made(own, found).items()}
+        take_turns(steps, found, rounds, own.device, report)
     del own
     torch.compiler.reset()  # or it would keep these models
     gc.collect()
@@ -64,53 +58,6 @@ def made(case: Case, found: Mapping[str, Measured]) -> dict[str, Contender]:
         except Exception as error:  # other people's code, of any version, or none at all
             found[name].error = described(error)
     return contenders
-
-
-def take_turns(
-    contenders: Mapping[str, Contender],
-    found: Mapping[str, Measured],
-    rounds: int,
-    device: torch.device,
-    report: ReportProgress,
-    clock: Callable[[], float] = time.perf_counter,
-) -> None:
-    """Steps in turn, those of the first rounds not counted."""
-    order, shuffle = list(contenders), random.Random(0).shuffle
-    for number in range(WARMUP + rounds):
-        shuffle(order)
-        for name in list(order):
-            try:
-                seconds = timed(contenders[name].step, number, device, clock)
-            except Exception as error:
-                found[name].error = described(error)
-                found[name].seconds.clear()
-                order.remove(name)
-            else:
-                if number >= WARMUP:
-                    found[name].seconds.append(seconds)
-        report(number + 1)
-
-
-def timed(
-    step: Callable[[int], None], number: int, device: torch.device, clock: Callable[[], float]
-) -> float:
-    """Seconds of one step, on a GPU until it has computed all of it."""
-    wait_for(device)
-    started = clock()
-    step(number)
-    wait_for(device)
-    return clock() - started
-
-
-def wait_for(device: torch.device) -> None:
-    """Until everything that was begun is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def described(error: BaseException) -> str:
-    """An error with the name of its type, of a missing package or of anything else."""
-    return f"{type(error).__name__}: {one_line(error)}"[:200]
 
 
 def with_probes_at_interval(records: Sequence[float], probed: Sequence[float]) -> list[float]:
@@ -133,9 +80,9 @@ def with_instrumented(found: Mapping[str, Measured]) -> dict[str, Measured]:
     failed = not (records.seconds and probed.seconds)
     instrumented = Measured(
         [] if failed else with_probes_at_interval(records.seconds, probed.seconds),
+        records.error or probed.error,
         records.parameters,
         max(peaks, default=None),
-        records.error or probed.error,
     )
     return {**found, "instrumented": instrumented}
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,18 @@ def pick_device(wanted: str) -> torch.device:
         valid = f"this machine has none; choose from: {', '.join(usable)}"
         raise ConfigError("device", wanted, valid)
     return torch.device(wanted)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's, or the processor's as far as the system says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def threads_within_quota() -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from experiments.analysis.arms import WARMUP
 from experiments.analysis.histories import by_layer, read_checked_csv, read_gradients
 from experiments.analysis.runs import STUCK_TOLERANCE, Run
+from experiments.analysis.step_times import REFERENCE, StepTime
 from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
 from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
@@ -25,14 +27,16 @@ from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
 from experiments.report.palette import SOLID, beside, look_of
+from experiments.report.tables import Cell, Table, loss_cell, number_cell
 from gpt import GPT, PLACEMENTS, GPTConfig
-from normscope import Graph, trace
+from normscope import Graph, Node, trace
 from normscope.anatomy import BRANCHES
 
 # What is written beside the code, where it is not installed without it.
 ROOT = Path(__file__).parents[2]
 README, CLAIMS = ROOT / "README.md", ROOT / "docs" / "claims.csv"
 TOKENS = 4  # of which blocks are traced
+STEP_TIME = "step time, Pre-LN = 1"
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
@@ -67,11 +71,13 @@ class Placed:
     """A placement of the registry, under the settings of its runs.
 
     runs  by the steps of warm-up
+    time  of its training step beside Pre-LN's; None where it was not measured, and of Pre-LN
     """
 
     name: str
     config: GPTConfig
     runs: Mapping[int, Run]
+    time: StepTime | None = None
 
     @property
     def title(self) -> str:
@@ -175,6 +181,8 @@ class Placed:
             "norms in a block": self.norm_passes,
             "extra parameters": self.own_parameters,
         }
+        if self.time is not None:
+            facts[STEP_TIME] = self.time.text
         facts |= {name.replace("_", " "): in_digits(value) for name, value in others.items()}
         names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
         if names:
@@ -202,8 +210,7 @@ class Placed:
     def norm_passes(self) -> str:
         """Norms that a block computes, by block where they differ."""
         counts: dict[str, list[int]] = {}
-        for number, graph in enumerate(self.graphs, start=1):
-            norms = [node for node in graph.nodes if node.kind == "norm"]
+        for number, norms in enumerate(self.norms, start=1):
             inside = sum(bool(node.branch) for node in norms)
             words = f"{len(norms)}" + (f", {inside} of them inside a branch" if inside else "")
             counts.setdefault(words, []).append(number)
@@ -213,17 +220,27 @@ class Placed:
         return "; ".join(f"{blocks_in_words(of, total)}: {n}" for n, of in counts.items())
 
     @property
-    def own_parameters(self) -> str:
-        """Those of all blocks that no_norm has not, for a block."""
+    def norms(self) -> list[list[Node]]:
+        """Of each block."""
+        return [[node for node in graph.nodes if node.kind == "norm"] for graph in self.graphs]
+
+    @cached_property
+    def parameters(self) -> tuple[int, int]:
+        """Those of all blocks that no_norm has not, and those that it has."""
         bare = replace(self.config.norm, placement="no_norm", options={}, qk=None)
-        counts = [
+        own, branches = (
             sum(p.numel() for block in model.blocks for p in block.parameters())
             for model in (self.model, GPT(replace(self.config, norm=bare)))
-        ]
-        more, blocks = counts[0] - counts[1], len(self.graphs)
+        )
+        return own - branches, branches
+
+    @property
+    def own_parameters(self) -> str:
+        """Those that no_norm has not, for a block."""
+        (more, branches), blocks = self.parameters, len(self.graphs)
         of_blocks = {sum(p.numel() for p in block.parameters()) for block in self.model.blocks}
         mean = " on average" if len(of_blocks) > 1 else ""
-        return f"{more / blocks:,.0f} a block{mean}, {more / counts[1]:.2%} of the branches' own"
+        return f"{more / blocks:,.0f} a block{mean}, {more / branches:.2%} of the branches' own"
 
     @property
     def claims(self) -> list[Quoted]:
@@ -418,8 +435,42 @@ def render_atlas(placed: Sequence[Placed]) -> str:
         finding=finding_of(placed),
         data=Markup(data.replace("<", "\\u003c")),
         setting=setting_in_words(placed[0].config, first),
+        overview=overview(placed),
+        timed=next((entry.time for entry in placed if entry.time), None),
         provenance=provenance(runs),
     )
+
+
+def overview(placed: Sequence[Placed]) -> Table:
+    """A row for each placement: how its runs ended, and what a block of it costs."""
+    losses = [f"loss {setting_words(WARMUP, warmup)}" for warmup in placed[0].runs]
+    is_timed = any(entry.time for entry in placed)
+    columns = ["placement", *losses, "norms in a block", "extra parameters in a block"]
+    rows = [
+        [
+            Cell(entry.title, str(place)),
+            *map(end_cell, entry.runs.values()),
+            number_cell(mean([len(norms) for norms in entry.norms]), ".3g"),
+            number_cell(entry.parameters[0] / len(entry.graphs), ",.0f"),
+            *([time_cell(entry)] if is_timed else []),
+        ]
+        for place, entry in enumerate(placed)
+    ]
+    return Table([*columns, *([STEP_TIME] if is_timed else [])], rows)
+
+
+def end_cell(run: Run) -> Cell:
+    """The last validation loss, or how else the run ended."""
+    if run.status == "finished":
+        return loss_cell(run.summary.val_loss)
+    return Cell(run.outcome, str(math.inf))
+
+
+def time_cell(entry: Placed) -> Cell:
+    """The ratio with its quartiles."""
+    if entry.name == REFERENCE:
+        return Cell("1", "1")
+    return Cell(entry.time.text, repr(entry.time.ratio)) if entry.time else Cell("", "")
 
 
 def finding_of(placed: Sequence[Placed]) -> str:

@@ -6,20 +6,25 @@ from contextlib import ExitStack
 from typing import Any
 
 from hydra import compose
+from hydra.errors import HydraException
 
 from experiments.analysis.runs import Run
+from experiments.analysis.step_times import REFERENCE, StepTime, rows_of
 from experiments.jobs.check import checked_settings
 from experiments.jobs.launch import THREADS_IN_A_SWEEP
 from experiments.jobs.sweep import Job, Sweep, plan_jobs, threads_in_children
 from experiments.jobs.workers import launcher, worker_pool, workers_for
+from experiments.machine.console import progress
 from experiments.machine.files import typed_path
 from experiments.machine.signals import forward_signals
 from experiments.records.recorder import Recorder
 from experiments.report.atlas_page import Placed, finding_of, write_atlas
 from experiments.runner import Outcome
 from experiments.settings.compose import to_values
+from experiments.settings.explain import explain_composition
 from experiments.settings.schema import Settings
 from experiments.settings.typed import for_hydra
+from experiments.training.step_times import step_times
 from gpt import PLACEMENTS, ConfigError
 from gpt.registry import choice_hint
 
@@ -32,7 +37,7 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
     """Train each placement without warm-up and with it, where that was not done, and write the page
 
     Each run has this command's settings. They are stored in atlas.runs, where finished ones are
-    found again. atlas.html shows all.
+    found again. atlas.html shows all, with the time of each placement's step beside Pre-LN's.
     """
     names = chosen(settings.atlas.only)
     typed = recorder.summary.overrides or []
@@ -43,12 +48,17 @@ def run(settings: Settings, recorder: Recorder) -> Outcome:
         for name in names
         for warmup in warmups
     }
+    models = models_to_time(names, every, settings)  # which says before the runs what is not valid
     jobs = dict(zip(grid, train(list(grid.values()), settings), strict=True))
+    times = time_steps(models, settings)
+    if times:
+        recorder.table("step_times", rows_of(times.values()))
     placed = [
         Placed(
             name,
             config_of(jobs[name, 0].values),
             {warmup: Run.read(jobs[name, warmup].directory) for warmup in warmups},
+            times.get(name),
         )
         for name in names
     ]
@@ -97,6 +107,34 @@ def train(grid: Sequence[Sequence[str]], settings: Settings) -> list[Job]:
             pool = within.enter_context(worker_pool(workers))
         sweep.run(launcher(pool))
     return jobs
+
+
+def models_to_time(
+    names: Sequence[str], overrides: Sequence[str], settings: Settings
+) -> dict[str, Settings]:
+    """The settings of each placement, and of Pre-LN, as wide as atlas.timed says; or none.
+
+    Raises ConfigError for what does not fit these sizes.
+    """
+    if not settings.atlas.rounds:
+        return {}
+    timed = [for_hydra(override) for override in settings.atlas.timed]
+    try:
+        return {
+            name: checked_settings(composed((*overrides, f"norm={name}", *timed)))
+            for name in dict.fromkeys((REFERENCE, *names))
+        }
+    except (ConfigError, HydraException) as error:
+        reason = f"with it {explain_composition(error)}; atlas.rounds=0 times no steps"
+        raise ConfigError("atlas.timed", settings.atlas.timed, reason) from None
+
+
+def time_steps(models: Mapping[str, Settings], settings: Settings) -> dict[str, StepTime]:
+    """What each placement's step takes, once no worker computes any more."""
+    folder = typed_path(settings.atlas.runs)
+    with progress("times of a step", len(models)) as report:
+        times = step_times(models, settings.atlas.rounds, folder, report)
+    return {time.placement: time for time in times}
 
 
 @functools.cache

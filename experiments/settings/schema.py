@@ -228,14 +228,19 @@ class ClaimsSettings:
 
 @dataclass(frozen=True)
 class AtlasSettings:
-    """atlas: which placements the atlas shows, and where it keeps their training runs.
+    """atlas: which placements the atlas shows, and where it keeps what it measured.
 
-    only  names with commas between; null: all
-    runs  runs that are there are not repeated the next time
+    only    names with commas between; null: all
+    runs    runs and times that are there are not measured again
+    rounds  in each of which a placement and Pre-LN take a step, to compare their times; 0: none
+    timed   what the models that are timed are given beside the settings of the runs: these are so
+            small that calls take most of a step
     """
 
     only: str | None = setting(None, newer=True)
     runs: str = setting("outputs/atlas", affects_results=False)
+    rounds: int = setting(10, at_least=0, at_most=1000, affects_results=False)
+    timed: list[str] = setting(factory=list, affects_results=False)
 
 
 @dataclass(frozen=True)

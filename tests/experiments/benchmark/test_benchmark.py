@@ -17,13 +17,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import ROOT
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import contenders, results, rounds, shapes
-from experiments.benchmark.contenders import CONTENDERS, TITLES, Case, Contender, mean_cross_entropy
+from experiments.benchmark.contenders import CONTENDERS, TITLES, Case, mean_cross_entropy
 from experiments.benchmark.plain import PlainGPT
 from experiments.benchmark.products import all_products, products_of
 from experiments.benchmark.results import Line, beside_fastest_peer, lines_of
-from experiments.benchmark.rounds import Measured, peak_bytes, take_turns, with_instrumented
+from experiments.benchmark.rounds import Measured, peak_bytes, with_instrumented
 from experiments.benchmark.shapes import COMPACT, SHAPES, Shape, config_of
 from experiments.data.corpus import load_corpus
+from experiments.machine import turns
+from experiments.machine.turns import take_turns
 from experiments.settings.sizes import settings_of_size
 from gpt import GPT
 from gpt.count import flops_per_token
@@ -128,7 +130,7 @@ class Clock:
 
     def step(self, seconds: Callable[[int], float]) -> Callable[[int], None]:
         def take(number: int) -> None:
-            self.now += seconds(number - rounds.WARMUP)
+            self.now += seconds(number - turns.WARMUP)
 
         return take
 
@@ -137,7 +139,7 @@ def timed(*steps: Callable[[int], float]) -> dict[str, Measured]:
     """Four rounds of the reference and of plain, whose steps take so long in each."""
     clock, names = Clock(), ("normscope", "plain")
     found = {name: Measured() for name in names}
-    made = {n: Contender(clock.step(s)) for n, s in zip(names, steps, strict=True)}
+    made = {n: clock.step(s) for n, s in zip(names, steps, strict=True)}
     take_turns(made, found, 4, CPU, lambda done, note="": None, lambda: clock.now)
     return found
 
@@ -184,14 +186,18 @@ def test_a_gpu_has_the_share_of_its_peak(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_default_run_is_put_together_from_its_two_steps() -> None:
-    found = {"records": Measured([1.0, 2.0], 5, 70), "probed": Measured([51.0, 2.0], 5, 90)}
-    assert with_instrumented(found)["instrumented"] == Measured([2.0, 2.0], 5, 90)
+    found = {
+        "records": Measured([1.0, 2.0], parameters=5, peak_bytes=70),
+        "probed": Measured([51.0, 2.0], parameters=5, peak_bytes=90),
+    }
+    expected = Measured([2.0, 2.0], parameters=5, peak_bytes=90)
+    assert with_instrumented(found)["instrumented"] == expected
     assert with_instrumented({}) == {}
 
 
 def test_the_default_run_has_no_figure_where_one_of_its_steps_failed() -> None:
-    found = {"records": Measured([1.0, 2.0], 5), "probed": Measured(error="no memory")}
-    assert with_instrumented(found)["instrumented"] == Measured([], 5, error="no memory")
+    found = {"records": Measured([1.0, 2.0], parameters=5), "probed": Measured(error="no memory")}
+    assert with_instrumented(found)["instrumented"] == Measured([], "no memory", 5)
 
 
 def test_a_step_that_fails_is_left_out_and_says_why() -> None:

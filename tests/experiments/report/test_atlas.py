@@ -4,6 +4,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from playwright.sync_api import Browser, Page
 import run
 from configs import SMALL, changed
 from experiments.analysis.runs import Run
+from experiments.analysis.step_times import read_step_times
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.records.summary import summary_time
 from experiments.report.atlas_page import (
+    STEP_TIME,
     Placed,
     blocks_in_words,
     data_of,
     finding_of,
+    overview,
     used_by,
 )
 from experiments.report.diagram import Diagram, alike, in_words
@@ -250,7 +254,7 @@ TINY = (
     *("experiment=atlas", "wandb.mode=disabled", "model.n_layers=2", "model.emb_dim=8"),
     *("model.context_length=8", "trainer.steps=3", "trainer.batch_size=2", "data=text"),
     *("trainer.probe_every=2", "trainer.mixing_every=2", "trainer.eval_tokens=8"),
-    *("schedule.warmup_steps=2", "model.n_heads=2"),
+    *("schedule.warmup_steps=2", "model.n_heads=2", "atlas.rounds=1", "atlas.timed=[]"),
 )
 PLACES = ("pre_ln", "post_ln", "residual_dual")
 
@@ -338,11 +342,45 @@ def test_what_was_trained_is_not_trained_again(
     assert first_times.items() <= times.items()
 
 
+def test_what_a_step_takes_beside_one_of_pre_ln_is_on_the_page_and_in_a_file(made: Path) -> None:
+    times = {time.placement: time for time in read_step_times(made.parent)}
+    assert list(times) == ["post_ln", "residual_dual"]
+    text = made.read_text()
+    assert text.count(f"<dt>{STEP_TIME}</dt>") == len(times)
+    for time in times.values():
+        assert 0 < time.ratio_low <= time.ratio <= time.ratio_high
+        assert (time.layers, time.width, time.tokens, time.rounds) == (2, 8, 16, 1)
+        assert time.text in text
+    assert f"2 blocks of width 8, 16 tokens a step, float32, on {times['post_ln'].device}" in text
+
+
+def test_all_are_in_one_table(make_atlas: Atlas, made: Path) -> None:
+    runs = make_atlas.folder / "runs"
+    found = {
+        name: {w: Run.read(next(runs.glob(f"{name}-warmup_steps{w}-*"))) for w in (0, 2)}
+        for name in PLACES
+    }
+    table = overview([replace(placed(name), runs=found[name]) for name in PLACES])
+    assert table.columns == [
+        *("placement", "loss without warm-up", "loss with 2 steps of warm-up"),
+        *("norms in a block", "extra parameters in a block"),
+    ]
+    by_name = {row[0].shown: [cell.shown for cell in row[1:]] for row in table.rows}
+    assert list(by_name) == ["Pre-LN", "Post-LN", "ResiDual"]
+    # Of SMALL, whose width is 12: two LayerNorms, each with a scale and a shift for each channel.
+    assert by_name["Pre-LN"][2:] == ["2", "48"]
+    assert [len(losses[0]) for losses in by_name.values()] == [5] * 3  # such as 2.345
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("atlas.only=pre_lm", "atlas.only='pre_lm' is not valid: did you mean 'pre_ln'?"),
         ("norm=post_ln", "norm='post_ln' is not valid: the atlas takes them all; some: atlas.only"),
+        (
+            "atlas.timed=['model.emb_dim=7']",
+            "atlas.timed=['model.emb_dim=7'] is not valid: with it",
+        ),
         ("trainer.mixing=false", "trainer.mixing_every=2 is not valid: has no effect"),
     ],
 )

@@ -258,6 +258,8 @@ def test_what_affects_no_result_has_no_part_in_the_hash() -> None:
         "trainer.keep_best",
         "claims.runs",
         "atlas.runs",
+        "atlas.rounds",
+        "atlas.timed",
     }
     values = values_of()
     dropped = dict(flatten(values)).keys() - dict(flatten(result_settings(values))).keys()
