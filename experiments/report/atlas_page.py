@@ -456,7 +456,8 @@ def overview(placed: Sequence[Placed]) -> Table:
         ]
         for place, entry in enumerate(placed)
     ]
-    return Table([*columns, *([STEP_TIME] if is_timed else [])], rows)
+    looks = tuple(look_of(entry.name) for entry in placed)
+    return Table([*columns, *([STEP_TIME] if is_timed else [])], rows, looks=looks)
 
 
 def end_cell(run: Run) -> Cell:
