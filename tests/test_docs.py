@@ -141,7 +141,10 @@ EXTRA = {  # what makes a runner leave all that it can
     "export": ("export.checkpoint={gpt2}",),
     "init_gradients": ("norm=deepnorm",),
     "parameters": ("norm=mix_ln",),
-    "atlas": ("atlas.only=pre_ln", "atlas.runs={gpt2}/../atlas"),
+    "atlas": (
+        *("atlas.only=pre_ln,post_ln", "atlas.runs={gpt2}/../atlas"),
+        *("atlas.rounds=1", "atlas.timed=[]"),
+    ),
 }
 # A checkpoint to write text from comes first.
 RUNNERS = sorted(runner_names(), key=lambda name: name != "train")
