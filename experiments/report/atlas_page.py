@@ -1,6 +1,5 @@
 """The atlas: one page on which any two placements stand side by side."""
 
-import csv
 import inspect
 import json
 import math
@@ -23,7 +22,7 @@ from experiments.analysis.step_times import REFERENCE, StepTime
 from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
 from experiments.analysis.words import join_words, placement_words, setting_words
 from experiments.machine.files import hide_home, write_atomically
-from experiments.records.sink import MIXING_COLUMNS
+from experiments.records.sink import MIXING_COLUMNS, read_rows
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
 from experiments.report.palette import SOLID, beside, look_of
@@ -319,7 +318,7 @@ def claims_about(placement: str) -> list[Quoted]:
         return []
     rows: dict[str, list[dict[str, str]]] = {}
     with CLAIMS.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in read_rows(file):
             rows.setdefault(row["claim"], []).append(row)
     return [quoted(of, placement) for of in rows.values() if any(names(r, placement) for r in of)]
 

@@ -74,6 +74,8 @@ def test_a_number_that_differs_is_counted_and_fails_nothing(
     table = pd.read_csv(run / "lecture.csv", keep_default_na=False)
     counts = table["equal"].value_counts()
     assert (counts["yes"], counts["differs"]) == (11, 13)
+    row = table[table["what"] == "mean and variance of row 1 before the norm"].iloc[0]
+    assert row["here"] == "'-0.3596 and 0.2015"  # a spreadsheet would compute it
     parameters = table[table["what"] == "parameters"].iloc[0]
     assert (parameters["notes"], parameters["equal"]) == ("163,009,536", "differs")
     printed = capsys.readouterr().out
@@ -83,6 +85,9 @@ def test_a_number_that_differs_is_counted_and_fails_nothing(
     assert [check.step for check in lecture.different].count("logits") == 2
     page = (run / "lecture.html").read_text()
     assert "11 of the 24 numbers" in page
+    assert ">-0.3596 and 0.2015<" in page
+    assert "-0.3596 and 0.2015" in printed
+    assert "'-0" not in printed
     assert "The notes are those of a course, in Portuguese" in page
     assert "tolerance 1e-05 of the number; printed with PyTorch 2.8, seed 123" in page
     assert "tolerance 0.01<" in page  # of the MiB, which no seed decides
