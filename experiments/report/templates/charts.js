@@ -325,11 +325,12 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "600px" });
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    const { view } = charts.flatMap(({ views }) => views).find(({ plot }) => plot === target);
-    const { clientWidth: width, clientHeight: height } = target;
-    if (view && width && (view.width() !== width || view.height() !== height)) view.width(width).height(height).runAsync();
+    fit(charts.flatMap(({ views }) => views).find(({ plot }) => plot === target));
   }
 });
+function fit({ view, plot: { clientWidth: width, clientHeight: height } }) {
+  if (view && width && (view.width() !== width || view.height() !== height)) view.width(width).height(height).runAsync();
+}
 const OPTIONS = { mode: "vega", ast: true, actions: false, defaultStyle: false, tooltip: false };
 function draw(chart) {
   if (!chart || chart.drawn) return chart?.drawn;
@@ -540,6 +541,7 @@ if (library) {
     addEventListener(event, () => {
       isPrinting = value;
       charts.forEach((chart) => value && draw(chart));
+      charts.flatMap(({ views }) => views).forEach(fit); // the observer comes too late for paper
       charts.forEach(setSignals);
     });
   }
