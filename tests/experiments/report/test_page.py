@@ -448,6 +448,8 @@ def test_a_single_run_has_a_page_of_its_own(
         unfold(page)
         assert page.get_by_role("link", name="plots/loss.png").is_visible()
         assert not page.get_by_label("Show runs with").is_visible()  # there is nothing to choose
+        assert page.get_by_text("Click a heading").count() == 0
+        assert page.get_by_text("The name is a link to the folder of the run.").is_visible()
         check_fits(page)
 
 
@@ -503,6 +505,7 @@ def test_on_paper_tables_are_tables_and_there_is_nothing_to_click(page: Page) ->
         "run",
         "status",
     }  # headings alone
+    assert page.locator(".controls").get_by_text("Step").first.is_visible()  # without its slider
     assert not page.get_by_text("repeat", exact=True).first.is_visible()
     assert not page.get_by_text("Files, in the folder").first.is_visible()
     ground, ink = page.evaluate(
