@@ -325,11 +325,14 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "600px" });
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    fit(charts.flatMap(({ views }) => views).find(({ plot }) => plot === target));
+    const chart = charts.find(({ figure }) => figure.contains(target));
+    fit(chart, chart.views.find(({ plot }) => plot === target));
   }
 });
-function fit({ view, plot: { clientWidth: width, clientHeight: height } }) {
-  if (view && width && (view.width() !== width || view.height() !== height)) view.width(width).height(height).runAsync();
+function fit(chart, { view, plot: { clientWidth: width, clientHeight: height } }) {
+  if (!view || !width || (view.width() === width && view.height() === height)) return;
+  view.width(width).height(height);
+  setSignals(chart);
 }
 const OPTIONS = { mode: "vega", ast: true, actions: false, defaultStyle: false, tooltip: false };
 function draw(chart) {
@@ -348,6 +351,7 @@ function draw(chart) {
     const { view } = await vegaEmbed(one.plot, { ...spec, ...size }, { ...OPTIONS, renderer: canvas ? "canvas" : "svg" });
     for (const svg of one.plot.querySelectorAll("svg, canvas")) svg.setAttribute("aria-hidden", "true");
     one.view = view;
+    fit(chart, one); // its place may have changed meanwhile
     listen(chart, one);
     resized.observe(one.plot);
   });
@@ -541,7 +545,7 @@ if (library) {
     addEventListener(event, () => {
       isPrinting = value;
       charts.forEach((chart) => value && draw(chart));
-      charts.flatMap(({ views }) => views).forEach(fit); // the observer comes too late for paper
+      for (const chart of charts) for (const one of chart.views) fit(chart, one); // the observer is too late
       charts.forEach(setSignals);
     });
   }

@@ -473,6 +473,7 @@ def test_it_prints_what_is_folded_and_was_never_in_sight(browser: Browser, repor
         page.evaluate("async () => { await normscopeCharts.draw(); }")
         whole = painted(page.pdf(format="A4"))
     with opened(browser, report) as page:
+        page.locator("figure.chart .plot svg").nth(1).wait_for()  # in sight, and drawn for 1280
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         page.emulate_media(color_scheme="dark")
         folded = painted(page.pdf(format="A4"))
