@@ -609,7 +609,7 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
         f"{name_extremes(ends)}.",
         panels,
         BLOCK,
-        Axis(statistic.words.partition(";")[0], statistic.scale),
+        Axis(statistic.words.partition(";")[0], statistic.scale, shows=statistic.shows),
         grid.rows,
         grid.columns,
     )

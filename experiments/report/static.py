@@ -12,7 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.chart import (
@@ -26,11 +27,13 @@ from experiments.report.chart import (
     Series,
     arrows,
     edges,
+    log_ticks,
     names,
     references,
+    tick_words,
 )
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
-from experiments.report.style import DPI, LEGEND, label_short_log_scale
+from experiments.report.style import DPI, LEGEND
 
 INK, SOFT, EMPTY = "#1b1e23", "#565d66", "#a9adb2"
 MAP = "cividis"
@@ -51,6 +54,9 @@ STYLE: Any = {
     "svg.hashsalt": "normscope",  # the same ids in every run, so that files can be compared
 }
 SIZES = {1: (8.4, 4.2), 2: (5.2, 3.2), 3: (4.2, 2.9)}  # of a panel, by the number of columns
+# Words inside a panel: a curve stops short of them.
+HALO: Any = {"path_effects": [withStroke(linewidth=3, foreground="white")], "zorder": 6}
+MOST_TICKS = 10  # of a log scale
 MOST_MARKED = 16  # points of a line that has marks
 
 
@@ -139,8 +145,10 @@ def set_axis(axis: Axes, way: str, of_axis: Axis) -> None:
         axis.minorticks_off()
     elif of_axis.whole:
         ticker.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
-    elif of_axis.scale == "log" and of_axis.limits and of_axis.limits[1] < 100 * of_axis.limits[0]:
-        label_short_log_scale(ticker)
+    elif of_axis.scale == "log" and of_axis.limits:
+        ticker.set_major_locator(FixedLocator(log_ticks(of_axis.limits, MOST_TICKS)))
+        ticker.set_major_formatter(lambda value, _: tick_words(value))
+        ticker.set_minor_formatter(NullFormatter())
 
 
 def least_tick(axis: Axis) -> float:
@@ -209,7 +217,11 @@ def add_colour_bar(figure: Figure, axes: Sequence[Axes], colours: ColourScale) -
     if colours.low or colours.high:
         label += f": dark {colours.low}, yellow {colours.high}"
     scale = ScalarMappable(norm_of(colours), MAP)
-    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend="both", aspect=30)
+    ticks: Any = {}
+    if colours.scale == "log":
+        ticks["ticks"] = FixedLocator(log_ticks(colours.limits, MOST_TICKS))
+        ticks["format"] = FuncFormatter(lambda value, _: tick_words(value))
+    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend="both", aspect=30, **ticks)
 
 
 def draw_region(axis: Axes, region: Region) -> None:
@@ -218,7 +230,9 @@ def draw_region(axis: Axes, region: Region) -> None:
     x0, x1 = (end if at is None else at for at, end in zip(region.x, (left, right), strict=True))
     y0, y1 = (end if at is None else at for at, end in zip(region.y, (bottom, top), strict=True))
     axis.fill_between([x0, x1], y0, y1, color="#0063b4", alpha=0.12, lw=0)
-    axis.annotate(region.label, (x0, y1), (4, -11), textcoords="offset points", color=SOFT, size=9)
+    axis.annotate(
+        region.label, (x0, y1), (4, -11), textcoords="offset points", color=SOFT, size=9, **HALO
+    )
 
 
 def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
@@ -243,6 +257,7 @@ def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
         ha="right" if reference.points else "left",
         color=SOFT,
         fontsize=9,
+        **HALO,
     )
 
 
@@ -272,6 +287,7 @@ def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> Non
             textcoords="offset points",
             color=colour,
             fontsize=8.5,
+            **HALO,
         )
 
 

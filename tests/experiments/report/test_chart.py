@@ -29,6 +29,7 @@ from experiments.report.chart import (
     Series,
     arrows,
     fitted,
+    log_ticks,
     names,
     number,
     of_runs,
@@ -41,6 +42,7 @@ from experiments.report.palette import look_of
 from experiments.report.picture import Shown
 from experiments.report.static import STYLE, draw
 from made_runs import HOSTILE, make_run
+from normscope.stats import drawn
 
 PRE, POST, NONE = map(look_of, ("pre_ln", "post_ln", "no_norm"))
 
@@ -86,6 +88,101 @@ def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
         (axis,) = draw(chart).axes
     assert axis.get_ylim() == pytest.approx((1.9, 4.1))
     assert {"to 2,243", "to -900"} <= {text.get_text() for text in axis.texts}
+
+
+def ranged(y: list[float], low: list[float], high: list[float]) -> Series:
+    return Series("arm", PRE, range(len(y)), y, low, high, runs=3, keys=("arm",))
+
+
+@pytest.mark.parametrize(
+    ("scale", "series", "limits", "found"),
+    [
+        # A band that leaves its line half of the scale or more is on it.
+        ("linear", ranged([2.0, 4.0], [1.5, 3.0], [2.5, 5.5]), (1.3, 5.7), []),
+        ("log", ranged([1e-3, 1.0], [1e-4, 0.1], [1e-2, 2.0]), (6.1e-5, 3.3), []),
+        # One that would leave it less is cut at that end, and says how far it goes.
+        ("linear", ranged([2.0, 4.0], [1.5, 3.0], [2.5, 900.0]), (1.375, 4.125), ["range to 900"]),
+        ("log", ranged([1.0, 2.0], [1e-4, 1.0], [2.0, 3.0]), (0.947, 3.17), ["range to 1e-4"]),
+        # A line that leaves counts before the range around it.
+        (
+            "linear",
+            ranged([1.0, 9.0], [0.5, 8.0], [1.5, 99.0]),
+            (0.0, 5.0),
+            ["to 9"],
+        ),
+    ],
+)
+def test_a_scale_holds_ranges_unless_they_flatten_lines(
+    scale: Any, series: Series, limits: tuple[float, float], found: list[str]
+) -> None:
+    panel = Panel([series])
+    given = limits if found == ["to 9"] else None
+    x, y = chart_of(panel, y=Axis("value", scale, given)).axes(panel)
+    assert y.limits == pytest.approx(limits, rel=0.02)
+    assert [arrow.text for arrow in arrows(panel, x, y)] == found
+
+
+def test_an_axis_makes_no_mountain_of_a_small_difference() -> None:
+    """A log scale spans a factor of two or more, and a natural 0 or 1 is on its axis."""
+    flat = Panel([Series("arm", PRE, [1, 2, 3], [0.994, 1.02, 1.08])])
+    _, y = chart_of(flat, y=Axis("root mean square", "log")).axes(flat)
+    assert y.limits is not None
+    assert y.limits[0] < 0.75 < 1.4 < y.limits[1]
+    rise = Panel([Series("arm", PRE, [1, 2], [0.045, 0.07])])
+    _, y = chart_of(rise, y=Axis("rise of the loss", shows=(0.0,))).axes(rise)
+    assert y.limits == pytest.approx((-0.0035, 0.0735))
+
+
+def test_statistics_with_a_natural_value_show_it() -> None:
+    shows = {statistic.name: statistic.shows for statistic in drawn()}
+    assert shows["layer_drop"] == shows["angular_distance"] == (0.0,)
+    assert shows["attention_entropy"] == shows["expert_entropy"] == (0.0, 1.0)
+    assert shows["activation_rms"] == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "ticks"),
+    [
+        ((0.08, 2.3), 10, [0.1, 0.2, 0.5, 1, 2]),
+        ((2e-4, 4e-3), 10, [2e-4, 5e-4, 1e-3, 2e-3]),
+        ((0.73, 1.46), 10, [0.8, 1.0, 1.2, 1.4]),
+        ((1e-3, 10), 10, [1e-3, 1e-2, 0.1, 1, 10]),
+        ((1e-3, 10), 13, [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        ((1e-9, 1e13), 8, [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6, 1e9, 1e12]),
+    ],
+)
+def test_no_tick_of_a_log_scale_is_missing(limits: Any, most: int, ticks: list[float]) -> None:
+    assert log_ticks(limits, most) == ticks
+
+
+def test_a_picture_has_these_ticks_also_beside_its_colours() -> None:
+    cells = Cells([0, 1], [1, 2], [[0.1, 2.0], [0.3, 1.0]])
+    chart = chart_of(
+        Panel([Series("arm", PRE, [1, 2], [0.1, 2.0])], y=Axis("norm", "log")),
+        Panel(column=1, cells=cells),
+        colours=ColourScale("norm", (0.1, 2.0), "log"),
+    )
+    with plain_matplotlib(STYLE):
+        figure = draw(chart)
+        figure.draw_without_rendering()
+    words = ["0.1", "0.2", "0.5", "1", "2"]
+    for axis in (figure.axes[0], figure.axes[-1]):
+        labels = [*axis.get_yticklabels(), *axis.get_yticklabels(minor=True)]
+        assert [label.get_text() for label in labels if label.get_text()] == words
+
+
+def test_words_inside_a_panel_are_above_its_curves_and_have_a_halo() -> None:
+    panel = Panel(
+        [Series("arm", PRE, [0, 1, 2], [3.0, 2.0, 9e3], [2.0, 1.0, 1.0], [4.0, 3.0, 9e3])],
+        references=[Reference("level", y=3.0), Reference("slope", points=((0, 1), (1, 2)))],
+        regions=[Region("region", y=(1.0, 2.0))],
+    )
+    with plain_matplotlib(STYLE):
+        (axis,) = draw(chart_of(panel, y=Axis("loss", limits=(0.0, 5.0)))).axes
+    assert {text.get_text() for text in axis.texts} == {"level", "slope", "region", "to 9,000"}
+    for text in axis.texts:
+        assert text.get_path_effects()
+        assert text.zorder > max(line.zorder for line in axis.lines)
 
 
 def test_texts_of_neighbouring_arrows_are_below_each_other() -> None:
@@ -146,6 +243,7 @@ def test_ends_of_a_colour_scale_are_percentiles() -> None:
         (1e13, "1e13"),
         (-0.5, "-0.5"),
         (3e-8, "3e-8"),
+        (1.384e-4, "1.38e-4"),
         (0.0, "0"),
         (2.345, "2.35"),
     ],
