@@ -17,6 +17,8 @@ WORSE = 2.0  # a curve that widens a scale by this factor, against all others, m
 DECADES = 4.0  # up to which a log scale shows everything
 PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
 LEAST_DECADES = math.log10(2)  # of a log scale: less would make a noise look like a law
+# A letter's width, a line's height and its distance to a level, as parts of a small panel.
+WIDE, TALL, ABOVE = 0.021, 0.06, 0.015
 LABEL_GAP = 0.065  # between two labels beside their curves, in heights of a panel
 
 Limits = tuple[float, float]
@@ -78,6 +80,11 @@ class Series:
         return list(self.y) or [
             low if math.isnan(high) else (low + high) / 2 for low, high in pairs
         ]
+
+    @property
+    def drawn(self) -> list[Sequence[float]]:
+        """The heights of its lines: one, or those of two runs."""
+        return [self.y] if self.y else [self.low, self.high]
 
     @property
     def shown(self) -> np.ndarray:
@@ -194,6 +201,16 @@ class Chart:
         """The steps of its slider, in order."""
         of_series = {series.frame for panel in self.panels for series in panel.series}
         return sorted(frame for frame in of_series if frame is not None)
+
+    @property
+    def at(self) -> int | None:
+        """The step at which its slider is at first; None: it has no slider."""
+        return self.frames[-1] if self.frame is None and self.frames else self.frame
+
+    def follows(self, panel: Panel) -> bool:
+        """Whether a panel runs over the steps of the slider, which moves the panels beside it."""
+        is_still = all(series.frame is None for series in panel.series)
+        return bool(self.frames) and is_still and (panel.x or self.x).label == "step"
 
     def title_of(self, panel: Panel) -> str:
         """Its own title and those of its row and column."""
@@ -454,6 +471,42 @@ def names(panel: Panel, y: Axis) -> list[Name]:
         heights[place] = min(heights[place], ceiling)
         ceiling = heights[place] - LABEL_GAP
     return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
+
+
+@dataclass(frozen=True)
+class Corner:
+    """Where the words of a level are: at which end of it, and on which side."""
+
+    is_right: bool = False
+    is_below: bool = False
+
+
+def corner_of(reference: Reference, panel: Panel, x: Axis, y: Axis) -> Corner:
+    """The corner in which the fewest curves cross a level's words; of equal ones the first."""
+    if reference.y is None:
+        return Corner()
+    width, height = min(0.9, WIDE * len(reference.label)), part(reference.y, y)
+    points = [outline(values, s, x, y) for s in panel.series for values in s.drawn]
+
+    def crossed(corner: Corner) -> int:
+        left = 1 - width if corner.is_right else 0.0
+        bottom = height - ABOVE - TALL if corner.is_below else height + ABOVE
+        if not 0 <= bottom <= 1 - TALL:
+            return sum(map(len, points)) + 1
+        inside = ((p >= (left, bottom)) & (p <= (left + width, bottom + TALL)) for p in points)
+        return sum(int(each.all(axis=1).sum()) for each in inside)
+
+    return min(itertools.starmap(Corner, itertools.product((False, True), repeat=2)), key=crossed)
+
+
+def outline(values: Sequence[float], series: Series, x: Axis, y: Axis) -> np.ndarray:
+    """Points of a series, dense along its lines, as parts of both axes, (points, 2)."""
+    places = [(part(a, x), part(b, y)) for a, b in zip(series.x, values, strict=True)]
+    found = np.array([place for place in places if np.isfinite(place).all()]).reshape(-1, 2)
+    if series.kind != "line" or len(found) < 2:
+        return found
+    at = np.linspace(0, len(found) - 1, 20 * len(found))
+    return np.column_stack([np.interp(at, range(len(found)), found[:, i]) for i in (0, 1)])
 
 
 def references(panel: Panel, y: Axis) -> list[Reference]:

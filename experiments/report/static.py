@@ -21,11 +21,13 @@ from experiments.report.chart import (
     Cells,
     Chart,
     ColourScale,
+    Corner,
     Panel,
     Reference,
     Region,
     Series,
     arrows,
+    corner_of,
     edges,
     log_ticks,
     names,
@@ -76,7 +78,7 @@ def save_chart(chart: Chart, folder: Path, formats: Sequence[str]) -> list[Path]
 
 
 def draw(chart: Chart) -> Figure:
-    """A chart as a figure of matplotlib. Of a slider's steps the first and the last are drawn."""
+    """A chart as a figure of matplotlib, at the step of its slider and, thin, at the first one."""
     rows, columns = chart.shape
     width, height = SIZES[min(columns, max(SIZES))]
     figure = Figure(figsize=(width * columns, height * rows + 1.0), facecolor="white")
@@ -105,16 +107,21 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
         draw_region(axis, region)
     has_names = bool(names(panel, y))
     for reference in references(panel, y):
-        draw_reference(axis, reference, "" if has_names and reference.y else reference.label)
+        is_named = has_names and reference.y is not None
+        corner = corner_of(reference, panel, x, y)
+        draw_reference(axis, reference, "" if is_named else reference.label, corner)
     if panel.cells and chart.colours:
         draw_cells(axis, panel.cells, chart.colours)
     else:
         axis.grid(True, alpha=0.25, linewidth=0.6)
-    frames = chart.frames
+    first, at = min(chart.frames, default=None), chart.at
+    if at is not None and chart.follows(panel):
+        axis.axvline(at, color=INK, linewidth=0.8, alpha=0.7)
     for series in panel.series:
-        if series.frame in (None, *frames[:1], *frames[-1:]):
-            is_early = len(frames) > 1 and series.frame == frames[0]
-            draw_series(axis, series, 0.5 if is_early else 1.0)
+        if series.frame in (None, at):
+            draw_series(axis, series, 1.0)
+        elif series.frame == first:
+            draw_series(axis, series, 0.5)
     for name in names(panel, y):
         axis.annotate(
             fold(name.text, 44),
@@ -235,15 +242,16 @@ def draw_region(axis: Axes, region: Region) -> None:
     )
 
 
-def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
+def draw_reference(axis: Axes, reference: Reference, words: str, corner: Corner) -> None:
     """A thin dotted line with its words."""
+    is_right = corner.is_right or reference.points is not None
     style: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.1}
     if reference.points:
         axis.plot(*zip(*reference.points, strict=True), **style)
         at, ends = reference.points[1], axis.transData
     elif reference.y is not None:
         axis.axhline(reference.y, **style)
-        at, ends = (0.0, reference.y), axis.get_yaxis_transform()
+        at, ends = (float(is_right), reference.y), axis.get_yaxis_transform()
     else:
         assert reference.x is not None
         axis.axvline(reference.x, **style)
@@ -251,10 +259,11 @@ def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
     axis.annotate(
         words,
         at,
-        (-3 if reference.points else 4, 3),
+        (-4 if is_right else 4, -3 if corner.is_below else 3),
         xycoords=ends,
         textcoords="offset points",
-        ha="right" if reference.points else "left",
+        ha="right" if is_right else "left",
+        va="top" if corner.is_below else "baseline",
         color=SOFT,
         fontsize=9,
         **HALO,
@@ -263,10 +272,9 @@ def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
 
 def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> None:
     """Arrows where series leave the panel, with how far they go."""
-    drawn = {None, *chart.frames[-1:]}
     for arrow in arrows(panel, x, y):
         series = panel.series[arrow.series]
-        if series.frame not in drawn:
+        if series.frame not in (None, chart.at):
             continue
         colour, edge = series.look.light, 1.0 if arrow.is_up else 0.0
         axis.plot(
@@ -296,11 +304,11 @@ def add_legend(figure: Figure, chart: Chart) -> None:
     by_label = {s.label: s for panel in chart.panels for s in reversed(panel.series)}
     shown = dict.fromkeys(s.label for panel in chart.panels for s in panel.series)
     handles = [legend_key(by_label[label]) for label in shown]
-    if len(chart.frames) > 1:
-        first, last = chart.frames[0], chart.frames[-1]
+    if len(chart.frames) > 1 and chart.at != chart.frames[0]:
+        thin = f"thin: step {chart.frames[0]}"
         handles += [
-            Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label=f"thin: step {first}"),
-            Line2D([], [], color=INK, linewidth=1.6, label=f"thick: step {last}"),
+            Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label=thin),
+            Line2D([], [], color=INK, linewidth=1.6, label=f"thick: step {chart.at}"),
         ]
     if not handles:
         return
