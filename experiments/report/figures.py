@@ -39,6 +39,7 @@ from experiments.report.drawing import (
 )
 from experiments.report.facets import (
     CROWDED,
+    MOST_IN_ANSWER,
     MOST_PANELS,
     Facet,
     Grid,
@@ -51,14 +52,13 @@ from experiments.report.facets import (
 )
 from experiments.report.palette import CATEGORIES, Look
 from experiments.report.paper_pictures import figures_of_papers
-from experiments.report.rates import rate_maps, rate_sensitivity
+from experiments.report.rates import ranking, rate_maps, rate_sensitivity
 from experiments.report.style import loss_limits, on_scale
 from normscope.stats import Statistic, described, drawn
 
 GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
-MOST_IN_ANSWER = 8  # arms in the figure that leads a page
 MOST_POINTS = 150  # of a training curve
 SAME = 0.01  # share by which values at a step may differ that are called the same
 
@@ -609,7 +609,7 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
         f"{name_extremes(ends)}.",
         panels,
         BLOCK,
-        Axis(statistic.words.partition(";")[0], statistic.scale),
+        Axis(statistic.words.partition(";")[0], statistic.scale, shows=statistic.shows),
         grid.rows,
         grid.columns,
     )
@@ -681,6 +681,7 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
     return [
         *figures_of_papers([history.run for arm in arms for history in arm.histories]),
         partial(rate_maps, layout),
+        partial(ranking, layout),
         partial(answer, layout),
         partial(what_each_step_changed, layout, arms),
         partial(loss, layout),

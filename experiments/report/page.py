@@ -93,7 +93,7 @@ class Topic:
     shown: list[Shown]
 
 
-LEADS = ("lr_warmup_maps", "answer", "changes")  # figures that are not folded away
+LEADS = ("lr_warmup_maps", "ranking", "answer", "changes")  # figures that are not folded away
 RATES = ("lr_warmup_maps", "lr_sensitivity")
 TOPICS = {  # by name: the title, and what is in it
     "training": ("Training, step by step", "losses and gradients"),

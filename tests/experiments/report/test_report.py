@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -175,6 +176,38 @@ def test_scaling_finds_the_slope_that_was_put_in(
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_very_many_arms_are_rows_of_a_map_the_best_at_the_top(tmp_path: Path) -> None:
+    """What learned nothing takes no part of the colour scale, whatever its loss is."""
+    ends = {"pre_ln": 2.0, "keel": 2.04, "b2t": 2.06, "span": 2.3, "admin": 2.4, "sub_ln": 2.2}
+    ends["siamese"] = 2.5
+    stuck = {"post_ln": 3.0, "no_norm": 900.0}
+    for norm, loss in (ends | stuck).items():
+        for rate, less in ((1e-3, 0.1), (1e-2, 0.0)):
+            final = loss - less if norm in ends else loss
+            make_run(tmp_path, f"{norm}-{rate}", placement=norm, lr=rate, val_losses=(4.0, final))
+    layout, arms = arms_of(tmp_path)
+    drawn = drawings(layout, arms)
+    chart = drawn["ranking"]
+    assert (
+        chart.title == "2 of 9 end within 0.05 nats of the lowest validation loss, 1.900 (Pre-LN)"
+    )
+    rows = [name for _, name in reversed(chart.y.ticks)]
+    assert rows[-2:] == ["Post-LN", "No norm"]
+    assert rows[:-2] == ["Pre-LN", "Keel", "B2T", "Sub-LN", "SpanNorm", "Admin", "SiameseNorm"]
+    (panel,) = chart.panels
+    assert panel.cells is not None
+    texts = dict(zip(rows, reversed(panel.cells.texts), strict=True))
+    assert texts["Keel"] == ["1.94", "2.04"]
+    assert texts["Post-LN"] == ["3.00, stuck", "3.00, stuck"]
+    assert chart.colours is not None
+    assert chart.colours.limits == (1.9, 2.5)
+    assert chart.colours.high == "worst, or not all runs learned"
+    assert "answer" not in drawn
+    shutil.rmtree(tmp_path / "b2t-0.001")
+    shutil.rmtree(tmp_path / "b2t-0.01")
+    assert "ranking" not in drawings(*arms_of(tmp_path))
+
+
 def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     losses = {(1e-3, 0): 2.0, (1e-3, 10): 1.5, (1e-2, 0): 2.98, (1e-2, 10): 1.0}
     for (rate, warmup), loss in losses.items():
