@@ -20,7 +20,13 @@ from experiments.analysis.histories import by_layer, read_checked_csv, read_grad
 from experiments.analysis.runs import STUCK_TOLERANCE, Run
 from experiments.analysis.step_times import REFERENCE, StepTime
 from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
-from experiments.analysis.words import count_words, join_words, placement_words, setting_words
+from experiments.analysis.words import (
+    count_words,
+    join_words,
+    placement_words,
+    setting_words,
+    value_words,
+)
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
 from experiments.report.board import BoardClaim, Row, read_board
@@ -604,6 +610,7 @@ def setting_in_words(config: GPTConfig, run: Run) -> str:
         f"{config.n_layers} blocks of width {config.emb_dim}, windows of {config.context_length} "
         f"{'characters' if tokens == 'char' else f'{tokens} tokens'}, "
         f"{run.setting('trainer.batch_size')} windows a step, {run.setting('trainer.steps')} steps "
-        f"of {run.setting('optimizer.name')}, learning rate {run.setting('optimizer.lr')}, "
+        f"of {value_words('optimizer.name', run.setting('optimizer.name'))}, "
+        f"learning rate {run.setting('optimizer.lr')}, "
         f"seed {run.seed}"
     )

@@ -48,6 +48,7 @@ function probed(run, name, step) {
   const index = run.steps.findLastIndex((of) => of <= step);
   return index < 0 || !run[name] ? null : run[name][index];
 }
+const frequencies = (of) => of.find(({ run }) => run.frequencies !== null)?.run.frequencies ?? null;
 const lastLoss = (run, step) => run.loss.findLast(([at]) => at <= step) ?? [null, null];
 // A run that ended earlier shows its last numbers, and says so.
 function dated({ run, name }, step) {
@@ -126,7 +127,8 @@ function arrow(side, x, isUp, words) {
 }
 // Whose lines are one, since their numbers are equal.
 function coinciding(series) {
-  const groups = Object.values(Object.groupBy(series, ({ values }) => JSON.stringify(values))).filter((group) => group.length > 1);
+  const measured = series.filter(({ values }) => values.some((value) => value !== null));
+  const groups = Object.values(Object.groupBy(measured, ({ values }) => JSON.stringify(values))).filter((group) => group.length > 1);
   const parts = groups.map((group) => {
     const each = (name) => [...new Set(group.map((of) => of[name]))].join(" and ");
     const are = ["title", "words"].some((name) => group.every((of) => of[name] === group[0][name]));
@@ -175,7 +177,7 @@ function drawLoss(step) {
   if (!of.length) return place("loss", []);
   const last = Math.max(1, ...of.flatMap(({ run }) => run.loss.map(([at]) => at)), ...steps());
   const losses = of.flatMap(({ values }) => values).filter((loss) => loss !== null);
-  const chance = of[0].run.frequencies;
+  const chance = frequencies(of);
   // Up to twice what token frequencies give: one run that explodes does not flatten the others.
   const largest = Math.max(...losses, chance ?? 1), limit = 2 * (chance ?? largest);
   const high = Math.min(largest, limit), low = Math.min(...losses, high - 1);
@@ -287,8 +289,8 @@ function drawNumbers(step) {
     const end = run.status === "finished" ? digits(run.final) : run.status;
     return row([dated(one, step), digits(lastLoss(run, step)[1]), digits(first), digits(last), digits(ratio), digits(rms?.at(-1)), end], "td");
   }));
-  const chance = of.find(({ run }) => run.frequencies !== null)?.run.frequencies;
-  if (chance) table.tBodies[0].append(row(["token frequencies", "", "", "", "", "", digits(chance)], "td"));
+  const chance = frequencies(of);
+  if (chance !== null) table.tBodies[0].append(row(["token frequencies", "", "", "", "", "", digits(chance)], "td"));
 }
 function drawStep() {
   const step = steps()[Number(slider.value)] ?? 0;

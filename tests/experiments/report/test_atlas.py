@@ -351,6 +351,7 @@ def data_in(page: Path) -> dict[str, dict[str, object]]:
 def test_each_placement_is_trained_with_and_without_warm_up(made: Path) -> None:
     data = data_in(made)
     assert list(data) == list(PLACES)
+    assert "3 steps of AdamW, learning rate 0.003" in made.read_text()
     assert (data["pre_ln"]["light"], data["pre_ln"]["title"]) == (look_of("pre_ln").light, "Pre-LN")
     for entry in data.values():
         runs = entry["runs"]
@@ -765,6 +766,21 @@ def test_a_run_that_ended_earlier_says_so(browser: Browser, made: Path, tmp_path
         "Post-LN, without warm-up (step 2, its last)",
         "Post-LN, with 2 steps of warm-up",
     ]
+
+
+def test_runs_that_left_nothing_have_no_lines(browser: Browser, made: Path, tmp_path: Path) -> None:
+    def empty(data: Data) -> None:
+        for measured in data["pre_ln"]["runs"].values():
+            measured |= {"status": "failed", "frequencies": None}
+            for name in ("loss", "steps", "trained", "gradient", "rms", "ratio", "shares"):
+                measured[name] = []
+
+    with opened_with(empty, browser, made, tmp_path) as page:
+        assert page.locator("#gradient path.series").count() == 2
+        assert page.locator(".equal").count() == 0
+        assert page.locator("#loss .chance").count() == 1
+        cells = page.locator("#numbers tbody tr").first.locator("td").all_text_contents()
+    assert cells == ["not measured"] * 5 + ["failed"]
 
 
 def test_lines_that_are_one_are_said_to_be(page: Page) -> None:
