@@ -85,6 +85,6 @@ def number_words(count: int) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """A ratio in two or three digits: 1.1 times, 1,100 times."""
-    digits = float(f"{ratio:.2g}")
-    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"
+    """A ratio in three digits: 1.1 times, 12.5 times, 1,100 times."""
+    digits = float(f"{ratio:.3g}")
+    return f"{digits:,.0f} times" if digits >= 100 else f"{digits:g} times"

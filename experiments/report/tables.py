@@ -339,10 +339,10 @@ def runs_table(
         "directory",
     ]
     runs, looks_of_runs = [], []
-    for arm, look in zip(arms, looks, strict=True):
+    for index, arm in enumerate(arms):
         of_arm = sorted((h.run for h in arm.histories), key=lambda run: sort_key(run.seed))
         runs += of_arm
-        looks_of_runs += [look] * len(of_arm)
+        looks_of_runs += [*looks[index : index + 1]] * len(of_arm)
     cells = [
         [
             Cell(run_label(run, factors), f"{index:06}"),

@@ -272,8 +272,8 @@ def test_sizes_are_counted_and_nothing_is_said_of_training(tmp_path: Path) -> No
     runs = found(tmp_path)
     assert title_of(*runs) == "GPT-2's sizes"
     assert verdict_of(*runs) == (
-        "gpt2_124m has 124,439,808 parameters and gpt2_1558m has 1,557,611,200, 13 times as many; "
-        "nothing was trained."
+        "gpt2_124m has 124,439,808 parameters and gpt2_1558m has 1,557,611,200, 12.5 times as "
+        "many; nothing was trained."
     )
     assert "parameters (124,439,808 to 1,557,611,200)" in held_equal(*runs)
 
