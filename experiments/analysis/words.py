@@ -86,5 +86,10 @@ def number_words(count: int) -> str:
 
 def times_text(ratio: float) -> str:
     """A ratio in three digits: 1.1 times, 12.5 times, 1,100 times."""
-    digits = float(f"{ratio:.3g}")
-    return f"{digits:,.0f} times" if digits >= 100 else f"{digits:g} times"
+    return f"{three_digits(ratio)} times"
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits that count, without an exponent where it is large."""
+    digits = float(f"{value:.3g}")
+    return f"{digits:,.0f}" if digits >= 100 else f"{digits:g}"

@@ -204,9 +204,9 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     assert "warm-up 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
-        "Pre-LN without warm-up learns nothing at lr 0.01 in 3 of 3 runs, at best a median of 2.10 "
-        "nats at lr 0.001, the grid's edge; with 10 steps of warm-up it diverges at lr 0.01 in 1 "
-        "of 3 runs, at best 1.00 and 1.10 nats at lr 0.01, the grid's edge." in words
+        "Pre-LN learns nothing at lr 0.01 without warm-up (3 of 3 runs) and diverges at lr 0.01 "
+        "with 10 steps of warm-up (1 of 3), at best 1.00 and 1.10 nats with 10 steps of warm-up, "
+        "at lr 0.01, the grid's edge." in words
     )
 
 
@@ -429,12 +429,14 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_ratio_of_blocks_is_the_median_of_the_runs_ratios(tmp_path: Path) -> None:
+def test_ratio_of_blocks_is_that_of_the_medians_beside_it(tmp_path: Path) -> None:
     for seed, (first, last) in enumerate(((1.0, 5.0), (10.0, 10.0), (100.0, 200.0))):
         norms = {"first_block": first, "last_block": last}
         make_run(tmp_path, f"r{seed}", seed=seed, grad_norm={"last_step": norms})
     results = listed(write_report([tmp_path], tmp_path, formats=()))
-    assert results["last over first, at the end"] == "2"  # of 5, 1 and 2; medians give 1
+    assert results["first block's gradient norm, at the end"] == "10"
+    assert results["last block's gradient norm, at the end"] == "10"
+    assert results["last over first, at the end"] == "1"  # of 5, 1 and 2 the median is 2
 
 
 def test_a_running_median_keeps_both_ends() -> None:
@@ -487,8 +489,8 @@ def test_a_caption_speaks_of_ranges_only_where_they_are_drawn(tmp_path: Path) ->
         if seed:
             figures = drawings(*arms_of(tmp_path))
             by_layer, maps = figures["gradients_by_layer"].caption, figures["gradient_maps"].caption
-            of_three = "Median and range over 3 runs per arm."
-            assert ("Both runs of each arm." if seed == 1 else of_three) in by_layer
+            of_three = "Median and range over 3 runs."
+            assert ("Both runs." if seed == 1 else of_three) in by_layer
             assert ("Mean of two runs" if seed == 1 else "Median over the runs") in maps
             assert "ange over" not in maps
 
@@ -501,6 +503,9 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
         "Pre-LN without warm-up learned: its validation loss is 2.00 nats, where token frequencies "
         "alone give 3.00." in words
     )
+    assert "learned yes" in words
+    for foreign in ("arm", "arms", "Median", "Medians", "1 of 1"):  # words about several runs
+        assert not re.search(rf"\b{foreign}\b", page.read_text().partition("<script")[0]), foreign
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == {
         "answer",
         "loss",
