@@ -22,7 +22,7 @@ from experiments.analysis.runs import (
     differing_settings,
     sort_key,
 )
-from experiments.analysis.scaling import Scaling, scalings
+from experiments.analysis.scaling import scalings
 from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
@@ -544,20 +544,13 @@ def of_depths(layout: Layout) -> list[str]:
     changes = []
     for scaling in found:
         ends = " to ".join(f"{end:.3g}" for end in scaling.ends())
-        under = f" under {level_label(layout, scaling)}" if len(found) > 1 else ""
+        under = f" under {scaling.label}" if len(found) > 1 else ""
         changes.append(f"from {ends}{under} ({scaling.fit})")
     what = "the last block's gradient at initialisation goes"
     return [f"from {blocks} {what} {join_words(changes)}"]
 
 
 AT_START = "last block, at initialisation"
-
-
-def level_label(layout: Layout, scaling: Scaling) -> str:
-    """Of which arm a power law is."""
-    if layout.colour_factor == PLACEMENT and not scaling.panel:
-        return placement_words(str(scaling.level))
-    return scaling.label
 
 
 def of_gradients(layout: Layout, arms: Sequence[Arm]) -> list[str]:

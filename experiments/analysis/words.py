@@ -65,7 +65,12 @@ def value_words(name: str, value: Value) -> str:
 
 def noun_of(name: str) -> str:
     """A setting's name in words: batch size, init, placements."""
-    nouns = {"model.emb_dim": "width", WARMUP: "warm-up", RATE: "learning rate"}
+    nouns = {
+        "model.emb_dim": "width",
+        "model.n_layers": "number of blocks",
+        WARMUP: "warm-up",
+        RATE: "learning rate",
+    }
     return nouns.get(name) or short_name(name).replace("_", " ")
 
 

@@ -48,6 +48,7 @@ from experiments.report.facets import (
     fit_for_panels,
     frames_of,
     grid_of,
+    words_of,
 )
 from experiments.report.headings import (
     MEDIANS_FROM,
@@ -521,7 +522,7 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         series = [
             one for s in inside for one in scaling_series(s, looks.get(s.level, CATEGORIES[0]))
         ]
-        name = ", ".join(filter(None, [title, inner.panel_title(panel)]))
+        name = ", ".join(filter(None, [title, words_of(inner.panel_factors, panel)]))
         panels.append(
             Panel(
                 series,
@@ -584,8 +585,8 @@ def scaling_title(found: Sequence[Scaling], noun: str) -> str:
     assert steepest.fit is not None
     verb = "grows" if steepest.fit.slope > 0 else "falls"
     return (
-        f"{steepest.label}: the gradient norm of the {steepest.quantity} {verb} as the power "
-        f"{steepest.fit.slope:+z.2f} of {noun}"
+        f"{steepest.label}: the gradient norm of the {steepest.quantity}, {verb} as the power "
+        f"{steepest.fit.slope:+z.2f} of the {noun}"
     )
 
 

@@ -133,8 +133,12 @@ def blocks_text(blocks: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """What a figure shows of an arm in a block: the only value, two values, or median and range."""
+    """What a figure shows of an arm in a block: the only value, two values, or median and range.
 
+    name  of its colour, which other arms may share
+    """
+
+    name: str
     label: str
     block: float
     shown: tuple[float, ...]
@@ -153,7 +157,7 @@ class Value:
         return other.low - self.high > widths * widest
 
 
-def values_of(label: str, series: Series) -> list[Value]:
+def values_of(arm: Facet, series: Series) -> list[Value]:
     """An arm in each block in which it was measured."""
     found = []
     ends = zip(series.low or series.y, series.high or series.y, strict=True)
@@ -161,7 +165,8 @@ def values_of(label: str, series: Series) -> list[Value]:
         high = low if math.isnan(high) else high  # one of two runs has ended
         shown = (series.y[place],) if series.y else (low, high)
         if all(map(math.isfinite, shown)):
-            found.append(Value(label, series.x[place], shown, low, high, series.runs))
+            where = arm.name, arm.label, series.x[place]
+            found.append(Value(*where, shown, low, high, series.runs))
     return found
 
 
@@ -175,7 +180,7 @@ def title_of_statistic(
     """
     words = statistic.words.partition(";")[0]
     words = words[:1].upper() + words[1:]
-    values = [value for facet, series in found for value in values_of(facet.label, series)]
+    values = [value for facet, series in found for value in values_of(facet, series)]
     if not values:
         return f"{words} by block"
     is_log, largest = statistic.scale == "log", max(abs(value.middle) for value in values)
@@ -227,19 +232,28 @@ def between_arms(values: Sequence[Value], apart: Callable[[Value, Value], float]
     block = blocks[pair[0].block]
     sides = [[value for value in block if apart(value, end) <= SMALL] for end in reversed(pair)]
     sides.sort(key=len)
-    are_all = sum(map(len, sides)) == len(block)
-    named = [f"{shown_of(side)} ({arms_text(side, are_all)})" for side in sides]
+    named = [f"{shown_of(side)} ({arms_text(side, block)})" for side in sides]
+    if sum(map(len, sides)) == len(block) > 2:
+        named[1] = f"{shown_of(sides[1])} ({of_the_rest(sides[1], block)})"
     return f"differs most in block {pair[0].block:g}: {' against '.join(named)}"
 
 
-def arms_text(side: Sequence[Value], are_all: bool) -> str:
-    """The names of one arm or two, and of more their number.
+def of_the_rest(side: Sequence[Value], block: Sequence[Value]) -> str:
+    """The names of all arms that were not named yet."""
+    text = arms_text(side, block)
+    is_short = len(side) == 1 or text.startswith("every")
+    return text if is_short else f"the other {len(side)} arms"
 
-    are_all  whether they and the ones named before are all arms
-    """
-    if len(side) == 1 or (len(side) == 2 and not are_all):
+
+def arms_text(side: Sequence[Value], block: Sequence[Value]) -> str:
+    """The names of some of the arms in a block, in one word where they are all of a colour."""
+    if len(side) > 1:
+        alike = [value for value in block if value.name == side[0].name]
+        if len(alike) == len(side) and all(value.name == side[0].name for value in side):
+            return f"every {side[0].name} arm"
+    if len(side) < 3:
         return join_words([value.label for value in side])
-    return f"the other {len(side)} arms" if are_all else f"{len(side)} arms"
+    return f"{len(side)} arms"
 
 
 def shown_of(values: Sequence[Value]) -> str:

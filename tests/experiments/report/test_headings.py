@@ -20,7 +20,7 @@ Runs = Sequence[Sequence[float]]
 
 
 def facet(label: str) -> Facet:
-    return Facet(Arm((), label, []), label, label, LOOK, (label,), 0)
+    return Facet(Arm((), label, []), label.partition(" ")[0], label, LOOK, (label,), 0)
 
 
 def series(runs: Runs) -> Series:
@@ -53,6 +53,22 @@ def test_arms_that_differ_are_named_where_they_differ_most() -> None:
     )
     assert title("activation_rms", {name: arms[name] for name in ("Pre-LN", "Post-LN")}) == (
         "Root mean square at step 120 differs most in block 2: 7.5 (Pre-LN) against 1.03 (Post-LN)"
+    )
+
+
+def test_arms_of_one_placement_are_named_together() -> None:
+    arms = {
+        f"{name} {place}": [[value + place / 100]]
+        for name, value in (("Pre-LN", 0.88), ("Post-LN", 0.66))
+        for place in range(2)
+    }
+    words = "Attention entropy at step 120 differs most in block 1: "
+    assert title("attention_entropy", arms) == (
+        f"{words}0.88 to 0.89 (every Pre-LN arm) against 0.66 to 0.67 (every Post-LN arm)"
+    )
+    arms["Post-LN 2"] = [[0.77]]
+    assert title("attention_entropy", arms) == (
+        f"{words}0.88 to 0.89 (every Pre-LN arm) against 0.66 to 0.67 (Post-LN 0 and Post-LN 1)"
     )
 
 

@@ -171,6 +171,10 @@ def test_scaling_finds_the_slope_that_was_put_in(
         "Post-LN" in words
     )
     assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert (
+        "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
+        "of the number of blocks" in words
+    )
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
