@@ -352,19 +352,19 @@ def ratios_of(facet: Facet) -> pd.DataFrame:
     """Last block's gradient norm over the first's by step.
 
     Columns: `shown`, the ratio of the medians over the runs, which figures by block show; `low` and
-    `high`, the ratios of the runs. Two runs are shown themselves, not their median: of them `shown`
+    `high`, the ratios of the runs; `runs`, how many were measured. Two runs are shown themselves, not their median: of them `shown`
     is the ratio nearer to 1, which both reach, and 1 where they differ in direction.
     """
     tables = of_several_blocks(facet)
     if not tables:
-        return pd.DataFrame(columns=["shown", "low", "high"], dtype=float)
+        return pd.DataFrame(columns=["shown", "low", "high", "runs"], dtype=float)
     last, first = (pd.concat([t.iloc[:, end] for t in tables], axis=1) for end in (-1, 0))
     ratios = pd.concat([t.iloc[:, -1] / t.iloc[:, 0] for t in tables], axis=1).sort_index()
     low, high = ratios.min(axis=1), ratios.max(axis=1)
     shown = last.median(axis=1) / first.median(axis=1)
     if len(tables) == 2:
         shown = low.where(low > 1, high.where(high < 1, 1.0))
-    table = pd.DataFrame({"shown": shown, "low": low, "high": high})
+    table = pd.DataFrame({"shown": shown, "low": low, "high": high, "runs": len(tables)})
     return table.where(np.isfinite(table) & (table > 0)).dropna()
 
 
@@ -382,9 +382,9 @@ def most_uneven(facets: Sequence[Facet]) -> Uneven:
         ratios = ratios_of(facet)
         if not ratios.empty:
             step = np.abs(np.log(ratios["shown"])).idxmax()
-            shown, low, high = ratios.loc[step].tolist()
-            runs, label = len(of_several_blocks(facet)), facet.label if len(facets) > 1 else ""
-            found.append(Uneven(shown, low, high, runs, label, int(step)))
+            shown, low, high, runs = ratios.loc[step].tolist()
+            label = facet.label if len(facets) > 1 else ""
+            found.append(Uneven(shown, low, high, int(runs), label, int(step)))
     most = max(found, key=lambda each: abs(math.log(each.ratio)), default=Uneven())
     return replace(most, step=None) if 0.5 <= most.ratio <= 2 else most
 
