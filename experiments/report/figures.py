@@ -13,8 +13,9 @@ import pandas as pd
 from experiments.analysis.arms import Arm, Layout, numeric
 from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import loss_text, median
-from experiments.analysis.runs import NOT_FINITE
+from experiments.analysis.runs import NOT_FINITE, PLACEMENT
 from experiments.analysis.scaling import SCALED, Scaling, scalings
+from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.analysis.words import noun_of
 from experiments.report.changes import what_each_step_changed
@@ -48,6 +49,8 @@ from experiments.report.facets import (
     fit_for_panels,
     frames_of,
     grid_of,
+    keys_of,
+    looks_of_levels,
     words_of,
 )
 from experiments.report.headings import (
@@ -56,7 +59,7 @@ from experiments.report.headings import (
     title_of_maps,
     title_of_statistic,
 )
-from experiments.report.palette import CATEGORIES, Look
+from experiments.report.palette import CATEGORIES, Look, look_of
 from experiments.report.paper_pictures import figures_of_papers
 from experiments.report.rates import rate_maps, rate_sensitivity
 from experiments.report.style import loss_limits, on_scale
@@ -352,8 +355,9 @@ def ratios_of(facet: Facet) -> pd.DataFrame:
     """Last block's gradient norm over the first's by step.
 
     Columns: `shown`, the ratio of the medians over the runs, which figures by block show; `low` and
-    `high`, the ratios of the runs; `runs`, how many were measured. Two runs are shown themselves, not their median: of them `shown`
-    is the ratio nearer to 1, which both reach, and 1 where they differ in direction.
+    `high`, the ratios of the runs; `runs`, how many were measured. Two runs are shown themselves,
+    not their median: of them `shown` is the ratio nearer to 1, which both reach, and 1 where they
+    differ in direction.
     """
     tables = of_several_blocks(facet)
     if not tables:
@@ -512,7 +516,10 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         return None
     rows = list(dict.fromkeys(s.panel for s in found))
     inner = layout.without(factor)
-    looks = dict(zip(layout.colour_levels, [f.look for f in first_of_each(layout)], strict=False))
+    has_colours = layout.colour_factor != factor
+    looks = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
+    if not has_colours:
+        looks = {None: look_of_all(layout)}
     noun = noun_of(factor)
     ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
     panels = []
@@ -520,14 +527,16 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         inside = [s for s in found if (s.panel, s.quantity) == (panel, title)]
         moment = title.partition(", ")[2]
         series = [
-            one for s in inside for one in scaling_series(s, looks.get(s.level, CATEGORIES[0]))
+            replace(one, keys=keys_of(inner, panel, s.level) if has_colours else ("all",))
+            for s in inside
+            for one in scaling_series(s, looks[s.level])
         ]
         name = ", ".join(filter(None, [title, words_of(inner.panel_factors, panel)]))
         panels.append(
             Panel(
                 series,
                 *(*divmod(row, 2), name),
-                y=Axis(f"gradient norm of a block, {moment}", "log"),
+                y=Axis(f"gradient norm, {moment}", "log"),
             )
         )
     misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
@@ -556,10 +565,10 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
     )
 
 
-def first_of_each(layout: Layout) -> list[Facet]:
-    """The first arm of each colour."""
-    facets = {facet.keys[0]: facet for facet in reversed(facets_of(layout))}
-    return list(reversed(facets.values()))
+def look_of_all(layout: Layout) -> Look:
+    """The look of the placement that all runs share."""
+    placement = shared(runs_of([*layout.by_key.values()]), PLACEMENT)
+    return CATEGORIES[0] if placement is None else look_of(str(placement))
 
 
 def scaling_series(found: Scaling, look: Look) -> list[Series]:
@@ -577,16 +586,15 @@ def scaling_series(found: Scaling, look: Look) -> list[Series]:
 
 
 def scaling_title(found: Sequence[Scaling], noun: str) -> str:
-    """The steepest law."""
-    fits = [(abs(s.fit.slope), s) for s in found if s.fit is not None]
-    if not fits:
-        return f"Gradient norms against {noun}"
-    steepest = max(fits, key=lambda item: item[0])[1]
-    assert steepest.fit is not None
-    verb = "grows" if steepest.fit.slope > 0 else "falls"
+    """The steepest law whose exponent is known to be no 0."""
+    laws = [(s, s.fit) for s in found if s.fit is not None and (s.fit.low > 0 or s.fit.high < 0)]
+    if not laws:
+        return f"Of no gradient norm it is known that it changes with the {noun}"
+    steepest, fit = max(laws, key=lambda law: abs(law[1].slope))
+    verb = "grows" if fit.slope > 0 else "falls"
     return (
         f"{steepest.label}: the gradient norm of the {steepest.quantity}, {verb} as the power "
-        f"{steepest.fit.slope:+z.2f} of the {noun}"
+        f"{fit.slope:+z.2f} of the {noun} (95 % interval {fit.low:+z.2f} to {fit.high:+z.2f})"
     )
 
 

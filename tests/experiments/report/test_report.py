@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ import pytest
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
+from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import Run, find_runs
+from experiments.analysis.scaling import Scaling
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
 from experiments.report import figures, write_report
 from experiments.report.__main__ import main
 from experiments.report.chart import Chart, arrows
-from experiments.report.facets import facets_of
+from experiments.report.facets import facets_of, legend_of
 from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.palette import look_of
@@ -173,9 +176,54 @@ def test_scaling_finds_the_slope_that_was_put_in(
     assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
     assert (
         "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
-        "of the number of blocks" in words
+        "of the number of blocks (95 % interval -0.50 to -0.50)" in words
     )
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    for series in (series for panel in chart.panels for series in panel.series):
+        placement = "pre_ln" if series.label == "Pre-LN" else "post_ln"
+        assert series.look == look_of(placement)
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
+
+
+def test_an_exponent_that_can_be_0_is_no_headline() -> None:
+    points = [1.0, 2.0, 4.0, 8.0]
+    made = partial(Scaling, (), "post_ln", "Post-LN")
+    steep, sure = [1.0, 1e-4, 1.0, 1e-4], [1.0, 0.7, 0.5, 0.36]
+    found = [made(str(y), points, y, fit_power(points, y)) for y in (steep, sure)]
+    title = figures.scaling_title(found, "width")
+    assert title.startswith(f"Post-LN: the gradient norm of the {sure}, falls as the power -0.49 ")
+    assert figures.scaling_title(found[:1], "width") == (
+        "Of no gradient norm it is known that it changes with the width"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("n_layers", (2, 4), "placement", ("pre_ln", "post_ln"), "warmup", (0, 10)),
+        ("lr", (1e-3, 1e-2), "placement", ("pre_ln", "post_ln"), "warmup", (0, 10)),
+        ("init", ("he", "xavier"), "lr", (1e-3, 1e-2)),
+    ],
+    ids=["depth", "rates", "init"],
+)
+def test_every_switch_of_a_legend_hides_something_in_every_figure(
+    tmp_path: Path, settings: Sequence[Any]
+) -> None:
+    """But for what a figure has as its axis, or shows at the best learning rate alone."""
+    names, levels = settings[::2], settings[1::2]
+    for values in itertools.product(*levels):
+        make_run(tmp_path, "-".join(map(str, values)), **dict(zip(names, values, strict=True)))
+    layout, arms = arms_of(tmp_path)
+    groups = [{entry["key"] for entry in group["entries"]} for group in legend_of(layout)]
+    assert len(groups) == len(names)
+    for name, chart in drawings(layout, arms).items():
+        drawn = [item for panel in chart.panels for item in (*panel.series, panel.cells) if item]
+        keys = {key for item in drawn for key in item.keys}
+        found = [group <= keys for group in groups]
+        assert any(found), name
+        assert all(whole or not group & keys for whole, group in zip(found, groups, strict=True))
+        assert keys <= set().union(*groups), name
 
 
 @pytest.mark.usefixtures("unrendered")
