@@ -18,6 +18,7 @@ from normscope.streams import first_input
     title="Loss without a layer",
     axis="rise of the validation loss without the block (nats)",
     scale="linear",
+    shows=(0.0,),
     drawn="block",
 )
 def layer_drop(without: float, whole: float) -> float:

@@ -37,6 +37,7 @@ def attention_max_logit(scores: Scores) -> Tensor | None:
     "attention entropy",
     axis="entropy / ln(visible tokens); 1 is uniform",
     scale="linear",
+    shows=(0.0, 1.0),
     drawn="attention",
 )
 def attention_entropy(scores: Scores) -> Tensor:

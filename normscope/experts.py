@@ -15,6 +15,7 @@ from normscope.stats import EACH_EXPERT, EXPERTS
     "largest load of an expert",
     axis="largest share of an expert x experts; 1 is even",
     scale="linear",
+    shows=(1.0,),
     drawn="feed_forward",
 )
 def expert_max_load(shares: Tensor) -> Tensor:
@@ -28,6 +29,7 @@ def expert_max_load(shares: Tensor) -> Tensor:
     "entropy of the experts' load",
     axis="entropy / ln E; 1 is even",
     scale="linear",
+    shows=(0.0, 1.0),
     drawn="feed_forward",
 )
 def expert_entropy(shares: Tensor) -> Tensor | None:

@@ -57,6 +57,7 @@ class Statistic:
     axis      label of a figure's axis; by default the equation
     title     of a figure; by default the words, by layer
     scale     of a figure's axis; linear where values may be 0, or below
+    shows     values that a figure's axis always has, such as a natural 0
     drawn     the component that a report draws over the blocks; None: no such figure
     live      whether it is followed while a run goes on, as in W&B, or stands in the files alone
     source    where it comes from
@@ -73,6 +74,7 @@ class Statistic:
     axis: str
     title: str
     scale: Literal["log", "linear"] = "log"
+    shows: tuple[float, ...] = ()
     drawn: str | None = None
     live: bool = True
     source: str = ""

@@ -85,6 +85,7 @@ def stream_grad_norm(gradient: Tensor) -> Tensor:
     "angular distance",
     axis="arccos(cosine) / pi between the block's input and output",
     scale="linear",
+    shows=(0.0,),
     drawn="block",
     source="Sun et al. 2025 (The Curse of Depth), arXiv 2502.05795, eq. (1)",
 )
@@ -120,6 +121,7 @@ def stream_cosine(x: Tensor, y: Tensor) -> Tensor:
     title="Likeness of tokens by layer",
     axis="mean cosine between different tokens after the block",
     scale="linear",
+    shows=(0.0, 1.0),
     drawn="output",
     live=False,
     source="Dong et al. 2021, arXiv 2103.03404; Noci et al. 2022, arXiv 2206.03126",
@@ -141,6 +143,7 @@ def token_cosine(x: Tensor) -> Tensor | None:
     "n sum d^4 / (sum d^2)^2, d = x - mean(x), over all elements",
     "kurtosis of the stream; 3 of a normal distribution",
     axis="kurtosis of the stream after the block",
+    shows=(3.0,),
     drawn="output",
     live=False,
 )

@@ -16,6 +16,9 @@ from experiments.report.style import GREATEST, LEAST
 WORSE = 2.0  # a curve that widens a scale by this factor, against all others, may leave it
 DECADES = 4.0  # up to which a log scale shows everything
 PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
+LEAST_DECADES = math.log10(2)  # of a log scale: less would make a noise look like a law
+# A letter's width, a line's height and its distance to a level, as parts of a small panel.
+WIDE, TALL, ABOVE = 0.021, 0.06, 0.015
 LABEL_GAP = 0.065  # between two labels beside their curves, in heights of a panel
 
 Limits = tuple[float, float]
@@ -29,7 +32,8 @@ class Axis:
 
     limits  its ends; None: as the data ask, see `fitted`
     whole   counts steps or blocks: no tick is between two of them
-    ticks   places with their words; empty: as the scale asks
+    ticks   places with their words; empty: as the scale asks, see `log_ticks`
+    shows   values that are always on it, such as a natural 0
     """
 
     label: str
@@ -37,6 +41,7 @@ class Axis:
     limits: Limits | None = None
     whole: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
+    shows: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,19 @@ class Series:
         ]
 
     @property
+    def drawn(self) -> list[Sequence[float]]:
+        """The heights of its lines: one, or those of two runs."""
+        return [self.y] if self.y else [self.low, self.high]
+
+    @property
     def shown(self) -> np.ndarray:
         """All values that count for a scale."""
         return np.array([*(self.y or [*self.low, *self.high])], dtype=float)
+
+    @property
+    def band(self) -> np.ndarray:
+        """The ends of the range around a median."""
+        return np.array([*self.low, *self.high] if self.y else [], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,16 @@ class Chart:
         of_series = {series.frame for panel in self.panels for series in panel.series}
         return sorted(frame for frame in of_series if frame is not None)
 
+    @property
+    def at(self) -> int | None:
+        """The step at which its slider is at first; None: it has no slider."""
+        return self.frames[-1] if self.frame is None and self.frames else self.frame
+
+    def follows(self, panel: Panel) -> bool:
+        """Whether a panel runs over the steps of the slider, which moves the panels beside it."""
+        is_still = all(series.frame is None for series in panel.series)
+        return bool(self.frames) and is_still and (panel.x or self.x).label == "step"
+
     def title_of(self, panel: Panel) -> str:
         """Its own title and those of its row and column."""
         of_row = self.rows[panel.row] if self.rows else ""
@@ -226,9 +251,11 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
         for index, series in enumerate(panel.series):
             name = (panel.row, panel.column, series.keys or index, series.frame)
             curves.setdefault(name, []).append(series.shown)
-    heights = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
+    lines = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
+    heights = widened(lines, [s.band for panel in panels for s in panel.series], axis.scale)
     levels = [r.y for panel in panels for r in panel.references if r.y is not None]
-    return roomy([*heights, *levels, *(y for y, _ in axis.ticks)], axis.scale, 0.05)
+    shown = [*heights, *levels, *axis.shows, *(y for y, _ in axis.ticks)]
+    return roomy(of_least_width(shown, axis.scale), axis.scale, 0.05)
 
 
 def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]:
@@ -246,10 +273,39 @@ def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]
             break
         spans = rest
     ends = [end for span in spans for end in span]
-    if not ends:
-        return []
-    ends = [min(ends), max(ends)]
-    return [10**end for end in ends] if scale == "log" else ends
+    return from_scale([min(ends), max(ends)], scale) if ends else []
+
+
+def widened(lines: Sequence[float], bands: Iterable[np.ndarray], scale: Scale) -> Sequence[float]:
+    """The ends of a scale that holds the lines, moved out to those of the bands around them.
+
+    The nearest ends first, as long as the lines keep their share of the scale: 1 / WORSE.
+    """
+    span = span_of(np.array(lines), scale)
+    if span is None:
+        return lines
+    low, high = span
+    most = WORSE * max(high - low, LEAST_DECADES if scale == "log" else 0.0)
+    spans = [of_band for band in bands if (of_band := span_of(band, scale)) is not None]
+    ends = [end for of_band in spans for end in of_band]
+    for end in sorted(ends, key=lambda end: max(span[0] - end, end - span[1])):
+        if max(high, end) - min(low, end) <= most:
+            low, high = min(low, end), max(high, end)
+    return from_scale([low, high], scale)
+
+
+def of_least_width(values: Sequence[float], scale: Scale) -> list[float]:
+    """The values, on a log scale with ends around them that are LEAST_DECADES apart."""
+    span = span_of(np.array(values), scale)
+    if span is None or scale != "log":
+        return [*values]
+    middle, half = sum(span) / 2, max(span[1] - span[0], LEAST_DECADES) / 2
+    return from_scale([middle - half, middle + half], scale)
+
+
+def from_scale(ends: Sequence[float], scale: Scale) -> list[float]:
+    """Numbers of which a log scale has the logarithms."""
+    return [10**end for end in ends] if scale == "log" else [*ends]
 
 
 def span_of(curve: np.ndarray, scale: Scale) -> Limits | None:
@@ -299,8 +355,9 @@ def edges(places: Sequence[float]) -> list[float]:
 class Arrow:
     """Where a series leaves its panel, and how far it goes: `text` says that number.
 
-    size   its distance from 0, on a log scale from 1
-    level  from 0: arrows beside each other have their texts at different heights
+    size      its distance from 0, on a log scale from 1
+    of_range  its line stays inside: the range around it leaves
+    level     from 0: arrows beside each other have their texts at different heights
     """
 
     series: int
@@ -308,37 +365,50 @@ class Arrow:
     is_up: bool
     text: str
     size: float
+    of_range: bool
     level: int = 0
 
 
 def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
-    """An arrow for each arm that leaves a panel, at the top and at the bottom."""
-    by_arm: dict[object, Arrow] = {}
+    """An arrow for each arm that leaves a panel, at the top and at the bottom.
+
+    A line that leaves counts before a range that does, and the farthest before the others.
+    """
+    by_arm: dict[object, list[Arrow]] = {}
     for index, series in enumerate(panel.series):
         for is_up in (True, False):
-            arrow = arrow_of(index, series, y, is_up)
-            arm = (series.keys or series.label, series.frame, is_up)
-            if arrow and (arm not in by_arm or arrow.size > by_arm[arm].size):
-                by_arm[arm] = arrow
-    return stacked([*by_arm.values()], x)
+            if arrow := arrow_of(index, series, y, is_up):
+                arm = (series.keys or series.label, series.frame, is_up)
+                by_arm.setdefault(arm, []).append(arrow)
+    found = [
+        max(each, key=lambda arrow: (not arrow.of_range, arrow.size)) for each in by_arm.values()
+    ]
+    return stacked(found, x)
 
 
 def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | None:
     """The first place where a series is beyond one end of an axis, and its farthest value."""
     assert axis.limits is not None
-    ends = series.y or (series.high if is_up else series.low)
-    values = np.array(ends, dtype=float)
+    ends = series.high if is_up else series.low
+    for of_range, values in ((False, series.y or ends), (True, ends)):
+        beyond = is_beyond(values, axis, is_up)
+        if not beyond.any():
+            continue
+        left = np.array(values)[beyond]
+        farthest = float(left.max() if is_up else left.min())
+        size = abs(math.log(farthest)) if axis.scale == "log" else abs(farthest)
+        text = f"{'range ' if of_range else ''}to {number(farthest)}"
+        return Arrow(index, float(series.x[int(beyond.argmax())]), is_up, text, size, of_range)
+    return None
+
+
+def is_beyond(values: Sequence[float], axis: Axis, is_up: bool) -> np.ndarray:
+    """Which values are beyond an end of an axis, and could be on it."""
+    assert axis.limits is not None
+    found = np.array(values, dtype=float)
     with np.errstate(invalid="ignore"):
-        beyond = values > axis.limits[1] if is_up else values < axis.limits[0]
-    if axis.scale == "log":
-        beyond &= values > 0
-    beyond &= np.isfinite(values)
-    if not beyond.any():
-        return None
-    farthest = float(values[beyond].max() if is_up else values[beyond].min())
-    size = abs(math.log(farthest)) if axis.scale == "log" else abs(farthest)
-    place = float(series.x[int(beyond.argmax())])
-    return Arrow(index, place, is_up, f"to {number(farthest)}", size)
+        beyond = found > axis.limits[1] if is_up else found < axis.limits[0]
+    return beyond & np.isfinite(found) & (found > 0 if axis.scale == "log" else True)
 
 
 def stacked(found: Sequence[Arrow], axis: Axis) -> list[Arrow]:
@@ -403,6 +473,42 @@ def names(panel: Panel, y: Axis) -> list[Name]:
     return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
 
 
+@dataclass(frozen=True)
+class Corner:
+    """Where the words of a level are: at which end of it, and on which side."""
+
+    is_right: bool = False
+    is_below: bool = False
+
+
+def corner_of(reference: Reference, panel: Panel, x: Axis, y: Axis) -> Corner:
+    """The corner in which the fewest curves cross a level's words; of equal ones the first."""
+    if reference.y is None:
+        return Corner()
+    width, height = min(0.9, WIDE * len(reference.label)), part(reference.y, y)
+    points = [outline(values, s, x, y) for s in panel.series for values in s.drawn]
+
+    def crossed(corner: Corner) -> int:
+        left = 1 - width if corner.is_right else 0.0
+        bottom = height - ABOVE - TALL if corner.is_below else height + ABOVE
+        if not 0 <= bottom <= 1 - TALL:
+            return sum(map(len, points)) + 1
+        inside = ((p >= (left, bottom)) & (p <= (left + width, bottom + TALL)) for p in points)
+        return sum(int(each.all(axis=1).sum()) for each in inside)
+
+    return min(itertools.starmap(Corner, itertools.product((False, True), repeat=2)), key=crossed)
+
+
+def outline(values: Sequence[float], series: Series, x: Axis, y: Axis) -> np.ndarray:
+    """Points of a series, dense along its lines, as parts of both axes, (points, 2)."""
+    places = [(part(a, x), part(b, y)) for a, b in zip(series.x, values, strict=True)]
+    found = np.array([place for place in places if np.isfinite(place).all()]).reshape(-1, 2)
+    if series.kind != "line" or len(found) < 2:
+        return found
+    at = np.linspace(0, len(found) - 1, 20 * len(found))
+    return np.column_stack([np.interp(at, range(len(found)), found[:, i]) for i in (0, 1)])
+
+
 def references(panel: Panel, y: Axis) -> list[Reference]:
     """Those of a panel's references that are inside it."""
     return [r for r in panel.references if r.y is None or 0 <= part(r.y, y) <= 1]
@@ -449,11 +555,44 @@ def of_runs(
     return dataclasses.replace(Series(label, look, places, **values, runs=table.shape[1]), **more)
 
 
+def log_ticks(limits: Limits, most: int) -> list[float]:
+    """The ticks of a logarithmic scale, evenly dense, so that none seems to be missing.
+
+    1, 2 and 5 in every decade. Where these are more than `most`, powers of ten, all or every
+    second, third ...; where they are fewer than three, round numbers at equal distances.
+    """
+    low, high = limits
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [float(f"{digit}e{exponent}") for exponent in exponents for digit in (1, 2, 5)]
+    ticks = [tick for tick in every if low <= tick <= high]
+    if len(ticks) < 3:
+        return round_numbers(low, high)
+    if len(ticks) <= most:
+        return ticks
+    powers = [tick for tick in every[::3] if low <= tick <= high]
+    return powers[:: math.ceil(len(powers) / most)]
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Two to seven multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough)
+    counts = range(math.ceil(low / step), math.floor(high / step) + 1)
+    return [float(f"{count * step:.12g}") for count in counts]
+
+
+def tick_words(value: float) -> str:
+    """The number at a tick of a log scale."""
+    return f"{value:,.12g}" if 1e-4 <= value < 1e5 else number(value)
+
+
 def number(value: float) -> str:
     """A number with three digits, as it is spoken."""
     if not math.isfinite(value):
         return "infinite" if math.isinf(value) else "not measured"
     size = abs(value)
     if size and not 1e-3 <= size < 1e5:
-        return f"{value:.2g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+        digits, exponent = f"{value:.2e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}"
     return f"{value:,.0f}" if size >= 1e3 else f"{value:.3g}"

@@ -17,6 +17,7 @@ from experiments.report.chart import (
     Panel,
     Series,
     arrows,
+    corner_of,
     edges,
     names,
     references,
@@ -48,7 +49,7 @@ def described(chart: Chart) -> dict[str, Any]:
         "shape": chart.shape,
         "widths": list(chart.widths),
         "frames": chart.frames,
-        "frame": chart.frame,
+        "frame": chart.at,
         "colours": chart.colours and asdict(chart.colours),
         "panels": [panel_of(chart, panel) for panel in chart.panels],
     }
@@ -65,10 +66,14 @@ def panel_of(chart: Chart, panel: Panel) -> dict[str, Any]:
         "y": axis_of(y),
         "series": [series_of(series) for series in panel.series],
         "cells": panel.cells and cells_of(panel.cells),
-        "references": [asdict(reference) for reference in references(panel, y)],
+        "references": [
+            asdict(reference) | asdict(corner_of(reference, panel, x, y))
+            for reference in references(panel, y)
+        ],
         "regions": [asdict(region) for region in panel.regions],
         "arrows": [asdict(arrow) for arrow in arrows(panel, x, y)],
         "names": [asdict(name) for name in names(panel, y)],
+        "follows": chart.follows(panel),
     }
 
 

@@ -12,7 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.chart import (
@@ -20,17 +21,21 @@ from experiments.report.chart import (
     Cells,
     Chart,
     ColourScale,
+    Corner,
     Panel,
     Reference,
     Region,
     Series,
     arrows,
+    corner_of,
     edges,
+    log_ticks,
     names,
     references,
+    tick_words,
 )
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
-from experiments.report.style import DPI, LEGEND, label_short_log_scale
+from experiments.report.style import DPI, LEGEND
 
 INK, SOFT, EMPTY = "#1b1e23", "#565d66", "#a9adb2"
 MAP = "cividis"
@@ -51,6 +56,9 @@ STYLE: Any = {
     "svg.hashsalt": "normscope",  # the same ids in every run, so that files can be compared
 }
 SIZES = {1: (8.4, 4.2), 2: (5.2, 3.2), 3: (4.2, 2.9)}  # of a panel, by the number of columns
+# Words inside a panel: a curve stops short of them.
+HALO: Any = {"path_effects": [withStroke(linewidth=3, foreground="white")], "zorder": 6}
+MOST_TICKS = 10  # of a log scale
 MOST_MARKED = 16  # points of a line that has marks
 
 
@@ -70,7 +78,7 @@ def save_chart(chart: Chart, folder: Path, formats: Sequence[str]) -> list[Path]
 
 
 def draw(chart: Chart) -> Figure:
-    """A chart as a figure of matplotlib. Of a slider's steps the first and the last are drawn."""
+    """A chart as a figure of matplotlib, at the step of its slider and, thin, at the first one."""
     rows, columns = chart.shape
     width, height = SIZES[min(columns, max(SIZES))]
     figure = Figure(figsize=(width * columns, height * rows + 1.0), facecolor="white")
@@ -99,16 +107,21 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
         draw_region(axis, region)
     has_names = bool(names(panel, y))
     for reference in references(panel, y):
-        draw_reference(axis, reference, "" if has_names and reference.y else reference.label)
+        is_named = has_names and reference.y is not None
+        corner = corner_of(reference, panel, x, y)
+        draw_reference(axis, reference, "" if is_named else reference.label, corner)
     if panel.cells and chart.colours:
         draw_cells(axis, panel.cells, chart.colours)
     else:
         axis.grid(True, alpha=0.25, linewidth=0.6)
-    frames = chart.frames
+    first, at = min(chart.frames, default=None), chart.at
+    if at is not None and chart.follows(panel):
+        axis.axvline(at, color=INK, linewidth=0.8, alpha=0.7)
     for series in panel.series:
-        if series.frame in (None, *frames[:1], *frames[-1:]):
-            is_early = len(frames) > 1 and series.frame == frames[0]
-            draw_series(axis, series, 0.5 if is_early else 1.0)
+        if series.frame in (None, at):
+            draw_series(axis, series, 1.0)
+        elif series.frame == first:
+            draw_series(axis, series, 0.5)
     for name in names(panel, y):
         axis.annotate(
             fold(name.text, 44),
@@ -139,8 +152,10 @@ def set_axis(axis: Axes, way: str, of_axis: Axis) -> None:
         axis.minorticks_off()
     elif of_axis.whole:
         ticker.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
-    elif of_axis.scale == "log" and of_axis.limits and of_axis.limits[1] < 100 * of_axis.limits[0]:
-        label_short_log_scale(ticker)
+    elif of_axis.scale == "log" and of_axis.limits:
+        ticker.set_major_locator(FixedLocator(log_ticks(of_axis.limits, MOST_TICKS)))
+        ticker.set_major_formatter(lambda value, _: tick_words(value))
+        ticker.set_minor_formatter(NullFormatter())
 
 
 def least_tick(axis: Axis) -> float:
@@ -209,7 +224,11 @@ def add_colour_bar(figure: Figure, axes: Sequence[Axes], colours: ColourScale) -
     if colours.low or colours.high:
         label += f": dark {colours.low}, yellow {colours.high}"
     scale = ScalarMappable(norm_of(colours), MAP)
-    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend="both", aspect=30)
+    ticks: Any = {}
+    if colours.scale == "log":
+        ticks["ticks"] = FixedLocator(log_ticks(colours.limits, MOST_TICKS))
+        ticks["format"] = FuncFormatter(lambda value, _: tick_words(value))
+    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend="both", aspect=30, **ticks)
 
 
 def draw_region(axis: Axes, region: Region) -> None:
@@ -218,18 +237,21 @@ def draw_region(axis: Axes, region: Region) -> None:
     x0, x1 = (end if at is None else at for at, end in zip(region.x, (left, right), strict=True))
     y0, y1 = (end if at is None else at for at, end in zip(region.y, (bottom, top), strict=True))
     axis.fill_between([x0, x1], y0, y1, color="#0063b4", alpha=0.12, lw=0)
-    axis.annotate(region.label, (x0, y1), (4, -11), textcoords="offset points", color=SOFT, size=9)
+    axis.annotate(
+        region.label, (x0, y1), (4, -11), textcoords="offset points", color=SOFT, size=9, **HALO
+    )
 
 
-def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
+def draw_reference(axis: Axes, reference: Reference, words: str, corner: Corner) -> None:
     """A thin dotted line with its words."""
+    is_right = corner.is_right or reference.points is not None
     style: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.1}
     if reference.points:
         axis.plot(*zip(*reference.points, strict=True), **style)
         at, ends = reference.points[1], axis.transData
     elif reference.y is not None:
         axis.axhline(reference.y, **style)
-        at, ends = (0.0, reference.y), axis.get_yaxis_transform()
+        at, ends = (float(is_right), reference.y), axis.get_yaxis_transform()
     else:
         assert reference.x is not None
         axis.axvline(reference.x, **style)
@@ -237,21 +259,22 @@ def draw_reference(axis: Axes, reference: Reference, words: str) -> None:
     axis.annotate(
         words,
         at,
-        (-3 if reference.points else 4, 3),
+        (-4 if is_right else 4, -3 if corner.is_below else 3),
         xycoords=ends,
         textcoords="offset points",
-        ha="right" if reference.points else "left",
+        ha="right" if is_right else "left",
+        va="top" if corner.is_below else "baseline",
         color=SOFT,
         fontsize=9,
+        **HALO,
     )
 
 
 def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> None:
     """Arrows where series leave the panel, with how far they go."""
-    drawn = {None, *chart.frames[-1:]}
     for arrow in arrows(panel, x, y):
         series = panel.series[arrow.series]
-        if series.frame not in drawn:
+        if series.frame not in (None, chart.at):
             continue
         colour, edge = series.look.light, 1.0 if arrow.is_up else 0.0
         axis.plot(
@@ -272,6 +295,7 @@ def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> Non
             textcoords="offset points",
             color=colour,
             fontsize=8.5,
+            **HALO,
         )
 
 
@@ -280,11 +304,11 @@ def add_legend(figure: Figure, chart: Chart) -> None:
     by_label = {s.label: s for panel in chart.panels for s in reversed(panel.series)}
     shown = dict.fromkeys(s.label for panel in chart.panels for s in panel.series)
     handles = [legend_key(by_label[label]) for label in shown]
-    if len(chart.frames) > 1:
-        first, last = chart.frames[0], chart.frames[-1]
+    if len(chart.frames) > 1 and chart.at != chart.frames[0]:
+        thin = f"thin: step {chart.frames[0]}"
         handles += [
-            Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label=f"thin: step {first}"),
-            Line2D([], [], color=INK, linewidth=1.6, label=f"thick: step {last}"),
+            Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label=thin),
+            Line2D([], [], color=INK, linewidth=1.6, label=f"thick: step {chart.at}"),
         ]
     if not handles:
         return

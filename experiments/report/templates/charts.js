@@ -14,13 +14,19 @@ const SHAPES = {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const off = new Set();
 const charts = [];
+const NARROW = 420; // pixels of a panel that has no room for names beside its lines
 let isPrinting = false;
 
-function number(value) {
-  if (value === null || value === undefined) return "not finite";
-  const size = Math.abs(value);
-  if (size && (size < 1e-3 || size >= 1e5)) return value.toExponential(2).replace("e+", "e");
-  return value.toLocaleString("en", { maximumSignificantDigits: 4 });
+// Numbers that are read together: in one notation, each with three digits, unless they are counts.
+function numbers(values, areCounts) {
+  const sizes = values.filter((value) => value).map(Math.abs);
+  const isFar = sizes.some((size) => size < 1e-3 || size >= 1e5);
+  return values.map((value) => {
+    if (value === null || value === undefined) return "not finite";
+    if (isFar && value) return value.toExponential(2).replace("e+", "e");
+    if (areCounts || !value || Math.abs(value) >= 1e3) return Math.round(value).toLocaleString("en");
+    return value.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+  });
 }
 function element(name, classes, text) {
   const made = document.createElement(name);
@@ -42,28 +48,45 @@ function scaleOf(name, axis, range) {
     ...(axis.scale === "symlog" && { constant: Math.min(...axis.ticks.filter((t) => t > 0)) }),
   };
 }
-function powersIn({ scale }, [low, high]) { // ticks of a wide log scale; null: as Vega chooses
-  if (scale !== "log" || high / low < 100) return null;
-  const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
-  const every = Math.ceil((last - first + 1) / 7);
-  return Array.from({ length: Math.floor((last - first) / every) + 1 }, (_, i) => 10 ** (first + i * every));
+function logTicks([low, high], most) { // as `log_ticks` of chart.py
+  const isInside = (tick) => low <= tick && tick <= high, every = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
+    every.push(...[1, 2, 5].map((digit) => Number(`${digit}e${e}`)));
+  }
+  const ticks = every.filter(isInside);
+  if (ticks.length < 3) return roundNumbers(low, high);
+  if (ticks.length <= most) return ticks;
+  const powers = every.filter((tick, i) => i % 3 === 0 && isInside(tick));
+  return powers.filter((_, i) => i % Math.ceil(powers.length / most) === 0);
 }
+function roundNumbers(low, high) {
+  const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((digit) => power * digit).find((size) => size >= rough);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+function ticksIn({ scale, ticks }, domain, most) { // null: as Vega chooses
+  return scale === "log" && !ticks.length ? logTicks(domain, Math.max(4, most)) : null;
+}
+const PLAIN = "datum.value >= 1e-4 && datum.value < 1e5";
+const LOG_WORDS = { labels: { update: { text: { signal: `${PLAIN} ? format(datum.value, ',~r') : replace(format(datum.value, '~e'), '+', '')` } } } };
 function axisOf(scale, axis, orient) {
   const made = {
-    scale, orient, title: axis.label, grid: true, tickCount: { signal: orient === "bottom" ? "max(2, ceil(width / 70))" : "max(2, ceil(height / 45))" },
-    labelOverlap: true, labelFlush: false, titlePadding: 6,
+    scale, orient, title: axis.label, grid: true, labelOverlap: true, labelFlush: false, titlePadding: 6,
   };
+  const isRound = axis.scale === "log" && !axis.ticks.length; // with ticks that fit, and no fewer
+  if (isRound) made.labelOverlap = false;
+  else made.tickCount = { signal: orient === "bottom" ? "max(2, ceil(width / 70))" : "max(2, ceil(height / 45))" };
   if (axis.ticks.length) {
     made.values = axis.ticks;
+    if (orient === "left") Object.assign(made, { labelOverlap: false, labelLimit: 160, tickCount: axis.ticks.length });
     made.encode = { labels: { update: { text: { signal: `${scale}words[indexof(${scale}ticks, datum.value)]` } } } };
     if (axis.words.some((word) => word.length > 6) && axis.ticks.length > 3 && orient === "bottom") {
       Object.assign(made, { labelAngle: -50, labelAlign: "right", labelLimit: 160 });
     }
-  } else if (axis.scale === "log") {
-    const power = "'1e' + format(round(log(datum.value) / LN10), 'd')";
-    const plain = `!${scale}powers || (datum.value >= 0.001 && datum.value < 1e5)`;
-    made.encode = { labels: { update: { text: { signal: `${plain} ? format(datum.value, ',~r') : ${power}` } } } };
-    made.values = { signal: `${scale}powers` };
+  } else if (isRound) {
+    made.encode = LOG_WORDS;
+    made.values = { signal: `${scale}round` };
   } else if (axis.whole) {
     made.tickMinStep = 1;
     made.format = "d";
@@ -96,7 +119,7 @@ const EDGE = { // of a reference or region: null is the edge of the panel
   x: (field, edge) => ({ signal: `datum.${field} === null ? ${edge} : scale('x', datum.${field})` }),
   y: (field, edge) => ({ signal: `datum.${field} === null ? ${edge} : scale('y', datum.${field})` }),
 };
-function marksOf(panel, room) {
+function marksOf(panel) {
   const line = "indexof(['line', 'steps'], kinds[datum.s]) >= 0";
   const thin = "0.55 * widths[datum.s]";
   const positive = "(yscale !== 'log' || datum.low > 0)";
@@ -104,6 +127,9 @@ function marksOf(panel, room) {
     type: "text", interactive: false, ...more,
     encode: { update: { fontSize: { value: 12 }, fill: { signal: "ink" }, ...more.encode } },
   });
+  const haloed = (more) => text({ ...more, encode: { // charts.css paints the halo first
+    stroke: { signal: "paper" }, strokeWidth: { value: 4 }, strokeJoin: { value: "round" }, ...more.encode,
+  } });
   return [
     { type: "group", clip: true, encode: { update: { width: { signal: "width" }, height: { signal: "height" } } }, marks: [
       { type: "rect", from: { data: "cells" }, interactive: false, encode: { update: {
@@ -115,18 +141,14 @@ function marksOf(panel, room) {
         x: EDGE.x("x0", "0"), x2: EDGE.x("x1", "width"), y: EDGE.y("y0", "height"), y2: EDGE.y("y1", "0"),
         fill: { signal: "dark ? '#9fd3f2' : '#0063b4'" }, fillOpacity: { value: 0.13 },
       } } },
-      text({ from: { data: "regions" }, encode: {
-        text: { field: "label" }, x: { value: 6 }, y: { signal: "(datum.y1 === null ? 0 : scale('y', datum.y1)) + 14" }, fill: { signal: "soft" },
-      } }),
       { type: "rule", from: { data: "references" }, interactive: false, encode: { update: {
         x: EDGE.x("x0", "0"), x2: EDGE.x("x1", "width"), y: EDGE.y("y0", "0"), y2: EDGE.y("y1", "height"),
         stroke: { signal: "soft" }, strokeDash: { value: [2, 3] }, strokeWidth: { value: 1.3 },
       } } },
-      text({ from: { data: "references" }, encode: {
-        text: { field: "label" }, align: { signal: "datum.x1 === null || datum.x0 === datum.x1 ? 'left' : 'right'" },
-        x: { signal: "datum.x1 === null ? 5 : scale('x', datum.x1) + (datum.x0 === datum.x1 ? 4 : -4)" },
-        y: { signal: "datum.y1 === null ? 14 : scale('y', datum.y1) - 5" }, fill: { signal: "soft" },
-      } }),
+      { type: "rule", interactive: false, encode: { update: { // the slider's step
+        x: { signal: "follows && frame !== null ? scale('x', frame) : 0" }, y: { value: 0 }, y2: { signal: "height" },
+        stroke: { signal: "ink" }, strokeWidth: { value: 1 }, strokeOpacity: { signal: "follows && frame !== null ? 0.7 : 0" },
+      } } },
       {
         type: "group", from: BY_SERIES, encode: { update: { width: { signal: "width" }, height: { signal: "height" } } },
         data: [{ name: "ranged", source: "one", transform: [{ type: "filter", expr: `${line} && isValid(datum.low) && ${positive}` }] }],
@@ -159,6 +181,14 @@ function marksOf(panel, room) {
         x: { signal: "place === null ? 0 : scale('x', place)" }, y: { value: 0 }, y2: { signal: "height" },
         stroke: { signal: "soft" }, strokeWidth: { value: 1 }, strokeOpacity: { signal: "place === null ? 0 : 0.6" },
       } } },
+      haloed({ from: { data: "regions" }, encode: {
+        text: { field: "label" }, x: { value: 6 }, y: { signal: "(datum.y1 === null ? 0 : scale('y', datum.y1)) + 14" }, fill: { signal: "soft" },
+      } }),
+      haloed({ from: { data: "references" }, encode: {
+        text: { signal: "datum.isNamed && !isNarrow ? '' : datum.label" }, align: { signal: "datum.is_right || (datum.x1 !== null && datum.x0 !== datum.x1) ? 'right' : 'left'" },
+        x: { signal: "datum.x1 === null ? (datum.is_right ? width - 5 : 5) : scale('x', datum.x1) + (datum.x0 === datum.x1 ? 4 : -4)" },
+        y: { signal: "datum.y1 === null ? 14 : scale('y', datum.y1) + (datum.is_below ? 14 : -5)" }, fill: { signal: "soft" },
+      } }),
       text({ from: { data: "cells" }, encode: {
         text: { field: "text" }, x: { signal: "(scale('x', datum.x0) + scale('x', datum.x1)) / 2" },
         y: { signal: "(scale('y', datum.y0) + scale('y', datum.y1)) / 2" }, align: { value: "center" }, baseline: { value: "middle" },
@@ -170,7 +200,7 @@ function marksOf(panel, room) {
       shape: { signal: "datum.is_up ? 'triangle-up' : 'triangle-down'" }, fill: { signal: "colours[datum.series]" },
       opacity: { signal: "isZoomed ? 0 : 1" },
     } } },
-    text({ from: { data: "arrows" }, encode: {
+    haloed({ from: { data: "arrows" }, encode: {
       text: { field: "text" }, x: { signal: "scale('x', datum.x) + (scale('x', datum.x) > 0.75 * width ? -8 : 8)" },
       align: { signal: "scale('x', datum.x) > 0.75 * width ? 'right' : 'left'" },
       y: { signal: "datum.is_up ? 10 + 14 * datum.level : height - 6 - 14 * datum.level" },
@@ -178,7 +208,7 @@ function marksOf(panel, room) {
     } }),
     text({ from: { data: "names" }, encode: {
       text: { field: "text" }, x: { signal: "width + 6" }, y: { signal: "(1 - datum.height) * height" }, baseline: { value: "middle" },
-      fill: { signal: "datum.series === null ? soft : colours[datum.series]" }, fontWeight: { signal: "datum.series === null ? 400 : 600" }, limit: { value: Math.max(90, 0.42 * room) }, opacity: { signal: "isZoomed ? 0 : 1" },
+      fill: { signal: "datum.series === null ? soft : colours[datum.series]" }, fontWeight: { signal: "datum.series === null ? 400 : 600" }, limit: { signal: "0.42 * room" }, opacity: { signal: "isZoomed ? 0 : 1" },
     } }),
   ];
 }
@@ -192,20 +222,21 @@ function cellRows(chart, panel) {
     isLight: v !== null && (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
   })));
 }
-function specOf(chart, panel, room) {
-  const onSeries = (name) => ({ type: "filter", expr: `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)` });
+function specOf(chart, panel) {
+  const isOn = (name) => `indexof(off, datum.${name}) < 0 && (frames[datum.${name}] === null || frames[datum.${name}] === frame)`;
+  const onSeries = (name) => ({ type: "filter", expr: isOn(name) });
   const signal = (name, value) => ({ name, value });
   const { series, x, y } = panel;
-  const named = room < 420 ? [] : panel.names; // on a narrow screen the legend has to do
   const few = (one) => one.kind === "dots" || (one.kind === "line" && one.mark && one.x.length <= 16);
   return {
     $schema: "https://vega.github.io/schema/vega/v6.json",
     padding: 5, autosize: { type: "fit", contains: "padding" }, background: null,
     signals: [
       signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("frame", null),
-      signal("dark", false), signal("place", null), signal("isZoomed", false),
+      signal("dark", false), signal("place", null), signal("isZoomed", false), signal("follows", panel.follows),
+      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW}` },
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
-      signal("xpowers", powersIn(x, x.limits)), signal("ypowers", powersIn(y, y.limits)),
+      signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
       signal("dashes", series.map((s) => s.dash.map((part) => part * s.width))), signal("kinds", series.map((s) => s.kind)),
       signal("widths", series.map((s) => s.width)), signal("frames", series.map((s) => s.frame)),
@@ -219,9 +250,9 @@ function specOf(chart, panel, room) {
       { name: "bars", source: "shown", transform: [{ type: "filter", expr: "kinds[datum.s] === 'bars'" }] },
       { name: "cells", values: cellRows(chart, panel) },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
-      { name: "names", values: named, transform: [onSeries("series")] },
-      { name: "references", values: panel.references.map(({ label, x: at, y: height, points }) => ({
-        label: named.length && height !== null ? "" : label, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
+      { name: "names", values: panel.names, transform: [{ type: "filter", expr: `!isNarrow && (datum.series === null || ${isOn("series")})` }] },
+      { name: "references", values: panel.references.map(({ label, x: at, y: height, points, is_right, is_below }) => ({
+        label, is_right, is_below, isNamed: panel.names.length > 0 && height !== null, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
       })) },
       { name: "regions", values: panel.regions.map((r) => ({ label: r.label, x0: r.x[0], x1: r.x[1], y0: r.y[0], y1: r.y[1] })) },
     ],
@@ -230,7 +261,7 @@ function specOf(chart, panel, room) {
       ...(chart.data.colours ? [fillScale(chart.data.colours)] : []),
     ],
     axes: [axisOf("x", x, "bottom"), axisOf("y", y, "left")],
-    marks: marksOf(panel, room),
+    marks: marksOf(panel),
     config: configOf(),
   };
 }
@@ -254,7 +285,7 @@ function barSpec({ label, limits, scale }, width) {
       { name: "dark", value: false }, { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "ink" },
     ],
     scales: [fillScale({ limits, scale })],
-    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, format: scale === "log" ? ".1~r" : "~g", tickCount: 4 }],
+    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, ...(scale === "log" ? { values: logTicks(limits, width / 40), encode: LOG_WORDS } : { format: "~g", tickCount: 4 }) }],
     config: configOf(),
   };
 }
@@ -271,6 +302,13 @@ function addChart(figure) {
   chart.tip = element("div", "tip");
   chart.tip.setAttribute("role", "status");
   figure.append(chart.tip);
+  const steps = data.frames.filter((frame) => new RegExp(`\\bstep ${frame}\\b`).test(figure.dataset.title));
+  chart.heading = { steps, note: element("p", "heading-note") };
+  chart.heading.note.setAttribute("role", "status");
+  figure.prepend(chart.heading.note);
+  chart.none = element("p", "note", "Nothing is selected. Tick an entry of the legend.");
+  box.before(chart.none);
+  addKey(chart);
   addControls(chart);
   if (data.colours) {
     chart.bar = element("div", "bar");
@@ -290,6 +328,32 @@ function addChart(figure) {
   });
   seen.observe(figure);
 }
+// What a line means, where a narrow panel has no names beside its lines.
+const MARKS = { o: "●", s: "■", D: "◆", d: "◆", "^": "▲", v: "▼", "<": "◀", ">": "▶", P: "✚", X: "✖", "*": "★", h: "⬢", p: "⬟" };
+function addKey(chart) {
+  const all = chart.data.panels.flatMap(({ series }) => series);
+  const labels = [...new Set(all.map(({ label }) => label))];
+  if (labels.length < 2 || !document.querySelector(".legend")) return;
+  chart.key = element("p", "key");
+  for (const label of labels) {
+    const of = all.filter((one) => one.label === label), look = of.find(({ kind }) => kind !== "dots") ?? of[0];
+    const entry = element("span", "entry", label);
+    entry.style.setProperty("--light", look.light);
+    entry.style.setProperty("--dark", look.dark);
+    entry.prepend(look.kind === "dots" ? element("span", "mark", MARKS[look.mark] ?? MARKS.o) : swatch(look));
+    entry.keysOf = of.map(({ keys }) => keys);
+    chart.key.append(entry);
+  }
+  chart.figure.querySelector(".panels").before(chart.key);
+}
+function swatch({ dash, kind }) {
+  const [svg, line] = ["svg", "line"].map((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
+  const set = (made, values) => Object.entries(values).forEach(([name, value]) => made.setAttribute(name, value));
+  set(svg, { class: "swatch", viewBox: "0 0 32 8", "aria-hidden": true });
+  set(line, { x1: 0, x2: 32, y1: 4, y2: 4, stroke: "currentColor", "stroke-width": kind === "bars" ? 8 : 4, "stroke-dasharray": dash.map((part) => 2 * part).join(" ") });
+  svg.append(line);
+  return svg;
+}
 function addControls(chart) {
   const bar = chart.figure.querySelector(".controls");
   const { frames } = chart.data;
@@ -301,11 +365,12 @@ function addControls(chart) {
     const slider = element("input");
     const output = element("span"); // the slider says it itself
     output.ariaHidden = "true";
-    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, step: 1, value: chart.data.frame === null ? frames.length - 1 : frames.indexOf(chart.data.frame) });
+    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, step: 1, value: frames.indexOf(chart.data.frame) });
     const show = () => {
       chart.frame = frames[slider.value];
-      output.textContent = chart.frame;
-      slider.setAttribute("aria-valuetext", `step ${chart.frame}`);
+      const place = `${Number(slider.value) + 1} of ${frames.length}`;
+      output.textContent = `${chart.frame} (${place} steps)`;
+      slider.setAttribute("aria-valuetext", `step ${chart.frame}, ${place}`);
       setSignals(chart);
     };
     slider.addEventListener("input", show);
@@ -317,6 +382,9 @@ function addControls(chart) {
     bar.append(element("span", "", `Step ${frames[0]}`));
   }
   bar.append(chart.reset);
+  if (chart === charts[0]) {
+    bar.append(element("span", "hint fine", "Drag over a figure to zoom in."), element("span", "hint coarse", "Tap a figure to read its values."));
+  }
 }
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
@@ -345,7 +413,7 @@ function draw(chart) {
       if (low || high) chart.bar.append(element("p", "ends", `dark: ${low}; yellow: ${high}`));
     });
   const panels = chart.views.map(async (one) => {
-    const spec = specOf(chart, one.panel, one.plot.clientWidth);
+    const spec = specOf(chart, one.panel);
     const size = { width: one.plot.clientWidth, height: one.plot.clientHeight };
     const canvas = one.panel.cells && one.panel.cells.x.length > 12;
     const { view } = await vegaEmbed(one.plot, { ...spec, ...size }, { ...OPTIONS, renderer: canvas ? "canvas" : "svg" });
@@ -365,43 +433,75 @@ function setSignals(chart) {
   const isDark = dark.matches && !isPrinting;
   chart.barView?.signal("dark", isDark).runAsync();
   const running = [];
+  sayWhatIsShown(chart);
   for (const { panel, plot, view } of chart.views) {
     const hidden = panel.series.flatMap(({ keys }, s) => isOff(keys) ? [s] : []);
-    const empty = panel.cells ? isOff(panel.cells.keys) : panel.series.length && hidden.length === panel.series.length;
-    plot.closest(".panel").hidden = Boolean(empty);
+    plot.closest(".panel").hidden = isEmpty(panel);
     if (!view) continue;
     const xdom = chart.zoom.get(`x${panel.x.label}`) ?? panel.x.limits;
     const ydom = chart.zoom.get(`y${panel.y.label}`) ?? panel.y.limits;
     view.signal("dark", isDark).signal("off", hidden).signal("frame", chart.frame)
-      .signal("xdom", xdom).signal("ydom", ydom).signal("xpowers", powersIn(panel.x, xdom)).signal("ypowers", powersIn(panel.y, ydom)).signal("isZoomed", xdom !== panel.x.limits || ydom !== panel.y.limits);
+      .signal("xdom", xdom).signal("ydom", ydom).signal("isZoomed", xdom !== panel.x.limits || ydom !== panel.y.limits).signal("room", plot.clientWidth)
+      .signal("xround", ticksIn(panel.x, xdom, plot.clientWidth / 55)).signal("yround", ticksIn(panel.y, ydom, plot.clientHeight / 24));
     running.push(view.runAsync());
   }
   chart.reset.hidden = !chart.zoom.size;
   return Promise.all(running);
+}
+function isEmpty({ series, cells }) {
+  return cells ? isOff(cells.keys) : series.length > 0 && series.every(({ keys }) => isOff(keys));
+}
+function sayWhatIsShown(chart) { // beside the figure: what its heading means, what its lines are
+  const { steps, note } = chart.heading, { panels } = chart.data;
+  const keys = panels.flatMap(({ series, cells }) => [...series, ...(cells ? [cells] : [])].map((one) => one.keys));
+  const speaksOf = [
+    ...(steps.length && !steps.includes(chart.frame) ? [`step ${steps.join(" and ")}`] : []), ...(keys.some(isOff) ? ["all arms"] : []),
+  ];
+  const isNothing = panels.every(isEmpty);
+  const text = speaksOf.length && !isNothing ? `The heading speaks of ${speaksOf.join(" and of ")}.` : "";
+  if (note.textContent !== text) note.textContent = text;
+  chart.none.hidden = !isNothing;
+  if (chart.bar) chart.bar.hidden = isNothing;
+  if (!chart.key) return;
+  chart.key.hidden = !chart.views.some(({ plot }) => plot.clientWidth && plot.clientWidth < NARROW);
+  for (const entry of chart.key.children) entry.hidden = entry.keysOf.every(isOff);
 }
 
 // ---- Values, zoom, keyboard ----
 function visible(chart, panel) {
   return panel.series.filter(({ keys, frame }) => !isOff(keys) && (frame === null || frame === chart.frame));
 }
-function valueOf(series, index) {
+function isOfCounts({ series, cells }) {
+  const values = [...series.flatMap(({ y, low, high }) => [y, low, high]), ...(cells?.values ?? [])].flat();
+  return values.every((value) => value === null || Number.isInteger(value));
+}
+function valueOf(panel, series, index) {
+  const words = (...values) => numbers(values, isOfCounts(panel));
   const [y, low, high] = [series.y, series.low, series.high].map((column) => column[index]);
-  if (!series.y.length && high === null) return number(low);
-  if (!series.y.length) return low === high ? `${number(low)} twice` : `${number(low)} and ${number(high)}`;
-  return number(y) + (series.low.length && low !== high ? ` (${number(low)} to ${number(high)})` : "");
+  if (!series.y.length && (high === null || low === high)) return words(low)[0] + (high === null ? "" : " twice");
+  if (!series.y.length) return words(low, high).join(" and ");
+  if (!series.low.length || low === high) return words(y)[0];
+  const [middle, ...ends] = words(y, low, high);
+  return `${middle} (${ends.join(" to ")})`;
 }
 function tickWords(axis, value) {
   const index = axis.ticks.indexOf(value);
-  return index < 0 ? number(value) : axis.words[index];
+  return index >= 0 ? axis.words[index] : axis.whole ? String(value) : numbers([value])[0];
+}
+function isInView(one, series, index) { // what is beyond a zoomed panel is not spoken of
+  if (!one.view.signal("isZoomed")) return true;
+  const [low, high] = one.view.signal("ydom"), values = [series.y, series.low, series.high].map((column) => column[index] ?? null);
+  const shown = values.filter((value) => value !== null);
+  return Math.min(...shown) <= high && Math.max(...shown) >= low;
 }
 function show(chart, one, x, pixel) {
-  const { panel, plot } = one, shown = visible(chart, panel);
+  const { panel, plot } = one, shown = visible(chart, panel).filter((series) => series.x.includes(x) && isInView(one, series, series.x.indexOf(x)));
+  if (!shown.length) return hide(chart, one);
   chart.tip.textContent = "";
   chart.tip.append(element("p", "", `${panel.x.label} ${tickWords(panel.x, x)}${shown.some(({ frame }) => frame !== null) ? `, at step ${chart.frame}` : ""}`));
   for (const series of shown) {
     const index = series.x.indexOf(x);
-    if (index < 0) continue;
-    const line = element("p", "", `${series.label}${series.kind === "dots" && panel.series.some((s) => s.label === series.label && s.kind !== "dots") ? ", dots" : ""}: ${valueOf(series, index)}`);
+    const line = element("p", "", `${series.label}${series.kind === "dots" && panel.series.some((s) => s.label === series.label && s.kind !== "dots") ? ", dots" : ""}: ${valueOf(panel, series, index)}`);
     line.style.setProperty("--light", series.light);
     line.style.setProperty("--dark", series.dark);
     line.classList.add("of");
@@ -415,7 +515,7 @@ function showCell(chart, one, i, j, pixel) {
   chart.tip.textContent = "";
   chart.tip.append(
     element("p", "", `${x.label} ${tickWords(x, cells.x[i])}, ${y.label} ${tickWords(y, cells.y[j])}`),
-    element("p", "", `${chart.data.colours.label}: ${value === null ? "none" : number(value)}`),
+    element("p", "", `${chart.data.colours.label}: ${value === null ? "none" : numbers([value], isOfCounts(one.panel))[0]}`),
   );
   place(chart, plot, pixel);
 }
@@ -433,8 +533,9 @@ function hide(chart, one) {
 function nearest(values, target) {
   return values.reduce((best, value) => Math.abs(value - target) < Math.abs(best - target) ? value : best);
 }
-function placesOf(chart, panel) {
-  return [...new Set(visible(chart, panel).flatMap(({ x }) => x))].sort((a, b) => a - b);
+function placesOf(chart, { panel, view }) {
+  const [low, high] = view.signal("xdom");
+  return [...new Set(visible(chart, panel).flatMap(({ x }) => x))].filter((x) => low <= x && x <= high).sort((a, b) => a - b);
 }
 function pointAt(chart, one, pixel) {
   const { view, panel } = one, origin = view.origin();
@@ -444,7 +545,7 @@ function pointAt(chart, one, pixel) {
     const i = index(panel.cells.x_edges, at.x), j = index(panel.cells.y_edges, at.y);
     return i < 0 || j < 0 ? hide(chart, one) : showCell(chart, one, i, j, pixel);
   }
-  const places = placesOf(chart, panel);
+  const places = placesOf(chart, one);
   if (!places.length) return hide(chart, one);
   const scaled = panel.x.scale === "log" ? places.map(Math.log) : places;
   const x = places[scaled.indexOf(nearest(scaled, panel.x.scale === "log" ? Math.log(at.x) : at.x))];
@@ -477,7 +578,7 @@ function listen(chart, one) {
     const box = plot.getBoundingClientRect();
     return { x: event.clientX - box.left, y: event.clientY - box.top };
   };
-  let start = null, brush = null;
+  let start = null, brush = null, isTouch = false;
   plot.addEventListener("pointermove", (event) => {
     const pixel = pixelOf(event);
     if (start && Math.hypot(pixel.x - start.x, pixel.y - start.y) > 6) {
@@ -490,9 +591,12 @@ function listen(chart, one) {
       pointAt(chart, one, pixel);
     }
   });
-  plot.addEventListener("pointerleave", () => { if (!start) hide(chart, one); });
+  plot.addEventListener("pointerleave", () => { if (!start && !isTouch) hide(chart, one); });
+  plot.addEventListener("pointercancel", () => hide(chart, one)); // the page is scrolled
+  plot.addEventListener("click", (event) => { if (isTouch) pointAt(chart, one, pixelOf(event)); });
   plot.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "touch" || event.button) return pointAt(chart, one, pixelOf(event));
+    isTouch = event.pointerType === "touch";
+    if (isTouch || event.button) return;
     start = pixelOf(event);
     plot.setPointerCapture(event.pointerId);
   });
@@ -515,7 +619,7 @@ function listen(chart, one) {
     const turn = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (turn && panel.cells) return;
     if (turn) {
-      const places = placesOf(chart, panel);
+      const places = placesOf(chart, one);
       const index = places.indexOf(one.cursor) + turn;
       const x = places[Math.max(0, Math.min(places.length - 1, index))];
       if (x !== undefined) setCursor(chart, one, x, { x: view.origin()[0] + view.scale("x")(x), y: 20 });

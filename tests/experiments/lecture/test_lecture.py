@@ -74,7 +74,7 @@ def test_a_whole_lecture(cli: Cli) -> None:
     )
     page = (run / "lecture.html").read_text()
     assert "All 24 numbers that the notes print come out here as printed." in page
-    assert "a probability of only 0.0253%, about 13 times that of a uniform choice" in page
+    assert "a probability of only 0.0253%, about 12.7 times that of a uniform choice" in page
     assert "At step 0 Post-LN with 60 steps of warm-up and Post-LN without warm-up are" in page
 
 
@@ -230,7 +230,7 @@ def test_the_likeliest_token_is_so_many_times_as_likely_as_in_a_uniform_choice()
     ]
     (step,) = (step for step in STEPS if step.name == "logits")
     assert step.title(Lecture(checks)) == (
-        "Before training even the likeliest token has a probability of only 0.0253%, about 13 "
+        "Before training even the likeliest token has a probability of only 0.0253%, about 12.7 "
         "times that of a uniform choice"
     )
 

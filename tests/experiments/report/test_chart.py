@@ -1,8 +1,10 @@
 """Charts: their scales, and that a page and a picture show the same."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from experiments.analysis.arms import Layout, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import find_runs
+from experiments.analysis.runs import PLACEMENT, find_runs
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report import write_report
 from experiments.report.chart import (
@@ -23,17 +25,22 @@ from experiments.report.chart import (
     Cells,
     Chart,
     ColourScale,
+    Corner,
     Panel,
     Reference,
     Region,
     Series,
     arrows,
+    corner_of,
     fitted,
+    log_ticks,
     names,
     number,
     of_runs,
     percentile_limits,
+    tick_words,
 )
+from experiments.report.facets import key_of
 from experiments.report.figures import answer, gradient_ratio, gradients_by_layer
 from experiments.report.interactive import described, embedded
 from experiments.report.page import render
@@ -41,6 +48,7 @@ from experiments.report.palette import look_of
 from experiments.report.picture import Shown
 from experiments.report.static import STYLE, draw
 from made_runs import HOSTILE, make_run
+from normscope.stats import drawn
 
 PRE, POST, NONE = map(look_of, ("pre_ln", "post_ln", "no_norm"))
 
@@ -86,6 +94,101 @@ def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
         (axis,) = draw(chart).axes
     assert axis.get_ylim() == pytest.approx((1.9, 4.1))
     assert {"to 2,243", "to -900"} <= {text.get_text() for text in axis.texts}
+
+
+def ranged(y: list[float], low: list[float], high: list[float]) -> Series:
+    return Series("arm", PRE, range(len(y)), y, low, high, runs=3, keys=("arm",))
+
+
+@pytest.mark.parametrize(
+    ("scale", "series", "limits", "found"),
+    [
+        # A band that leaves its line half of the scale or more is on it.
+        ("linear", ranged([2.0, 4.0], [1.5, 3.0], [2.5, 5.5]), (1.3, 5.7), []),
+        ("log", ranged([1e-3, 1.0], [1e-4, 0.1], [1e-2, 2.0]), (6.1e-5, 3.3), []),
+        # One that would leave it less is cut at that end, and says how far it goes.
+        ("linear", ranged([2.0, 4.0], [1.5, 3.0], [2.5, 900.0]), (1.375, 4.125), ["range to 900"]),
+        ("log", ranged([1.0, 2.0], [1e-4, 1.0], [2.0, 3.0]), (0.947, 3.17), ["range to 1e-4"]),
+        # A line that leaves counts before the range around it.
+        (
+            "linear",
+            ranged([1.0, 9.0], [0.5, 8.0], [1.5, 99.0]),
+            (0.0, 5.0),
+            ["to 9"],
+        ),
+    ],
+)
+def test_a_scale_holds_ranges_unless_they_flatten_lines(
+    scale: Any, series: Series, limits: tuple[float, float], found: list[str]
+) -> None:
+    panel = Panel([series])
+    given = limits if found == ["to 9"] else None
+    x, y = chart_of(panel, y=Axis("value", scale, given)).axes(panel)
+    assert y.limits == pytest.approx(limits, rel=0.02)
+    assert [arrow.text for arrow in arrows(panel, x, y)] == found
+
+
+def test_an_axis_makes_no_mountain_of_a_small_difference() -> None:
+    """A log scale spans a factor of two or more, and a natural 0 or 1 is on its axis."""
+    flat = Panel([Series("arm", PRE, [1, 2, 3], [0.994, 1.02, 1.08])])
+    _, y = chart_of(flat, y=Axis("root mean square", "log")).axes(flat)
+    assert y.limits is not None
+    assert y.limits[0] < 0.75 < 1.4 < y.limits[1]
+    rise = Panel([Series("arm", PRE, [1, 2], [0.045, 0.07])])
+    _, y = chart_of(rise, y=Axis("rise of the loss", shows=(0.0,))).axes(rise)
+    assert y.limits == pytest.approx((-0.0035, 0.0735))
+
+
+def test_statistics_with_a_natural_value_show_it() -> None:
+    shows = {statistic.name: statistic.shows for statistic in drawn()}
+    assert shows["layer_drop"] == shows["angular_distance"] == (0.0,)
+    assert shows["attention_entropy"] == shows["expert_entropy"] == (0.0, 1.0)
+    assert shows["activation_rms"] == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "ticks"),
+    [
+        ((0.08, 2.3), 10, [0.1, 0.2, 0.5, 1, 2]),
+        ((2e-4, 4e-3), 10, [2e-4, 5e-4, 1e-3, 2e-3]),
+        ((0.73, 1.46), 10, [0.8, 1.0, 1.2, 1.4]),
+        ((1e-3, 10), 10, [1e-3, 1e-2, 0.1, 1, 10]),
+        ((1e-3, 10), 13, [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        ((1e-9, 1e13), 8, [1e-9, 1e-6, 1e-3, 1, 1e3, 1e6, 1e9, 1e12]),
+    ],
+)
+def test_no_tick_of_a_log_scale_is_missing(limits: Any, most: int, ticks: list[float]) -> None:
+    assert log_ticks(limits, most) == ticks
+
+
+def test_a_picture_has_these_ticks_also_beside_its_colours() -> None:
+    cells = Cells([0, 1], [1, 2], [[0.1, 2.0], [0.3, 1.0]])
+    chart = chart_of(
+        Panel([Series("arm", PRE, [1, 2], [0.1, 2.0])], y=Axis("norm", "log")),
+        Panel(column=1, cells=cells),
+        colours=ColourScale("norm", (0.1, 2.0), "log"),
+    )
+    with plain_matplotlib(STYLE):
+        figure = draw(chart)
+        figure.draw_without_rendering()
+    words = ["0.1", "0.2", "0.5", "1", "2"]
+    for axis in (figure.axes[0], figure.axes[-1]):
+        labels = [*axis.get_yticklabels(), *axis.get_yticklabels(minor=True)]
+        assert [label.get_text() for label in labels if label.get_text()] == words
+
+
+def test_words_inside_a_panel_are_above_its_curves_and_have_a_halo() -> None:
+    panel = Panel(
+        [Series("arm", PRE, [0, 1, 2], [3.0, 2.0, 9e3], [2.0, 1.0, 1.0], [4.0, 3.0, 9e3])],
+        references=[Reference("level", y=3.0), Reference("slope", points=((0, 1), (1, 2)))],
+        regions=[Region("region", y=(1.0, 2.0))],
+    )
+    with plain_matplotlib(STYLE):
+        (axis,) = draw(chart_of(panel, y=Axis("loss", limits=(0.0, 5.0)))).axes
+    assert {text.get_text() for text in axis.texts} == {"level", "slope", "region", "to 9,000"}
+    for text in axis.texts:
+        assert text.get_path_effects()
+        assert text.zorder > max(line.zorder for line in axis.lines)
 
 
 def test_texts_of_neighbouring_arrows_are_below_each_other() -> None:
@@ -146,6 +249,7 @@ def test_ends_of_a_colour_scale_are_percentiles() -> None:
         (1e13, "1e13"),
         (-0.5, "-0.5"),
         (3e-8, "3e-8"),
+        (1.384e-4, "1.38e-4"),
         (0.0, "0"),
         (2.345, "2.35"),
     ],
@@ -170,14 +274,53 @@ def sliding() -> Chart:
     return chart_of(left, right, widths=(3, 2))
 
 
-def test_a_picture_has_the_first_and_the_last_step_by_their_numbers() -> None:
-    chart = sliding()
-    assert chart.frames == [0, 50, 120]
+@pytest.mark.parametrize(("frame", "thick"), [(None, 120), (50, 50)])
+def test_a_picture_has_the_first_step_and_that_of_its_heading(
+    frame: int | None, thick: int
+) -> None:
+    chart = dataclasses.replace(sliding(), frame=frame)
     with plain_matplotlib(STYLE):
         figure = draw(chart)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert words == ["Pre-LN", "Post-LN", "thin: step 0", "thick: step 120"]
-    assert len([line for line in figure.axes[1].lines if len(np.array(line.get_xdata())) == 4]) == 4
+    assert words == ["Pre-LN", "Post-LN", "thin: step 0", f"thick: step {thick}"]
+    lines = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[1].lines]
+    assert lines == [[1, 2, 3, 4]] * 2 + [[1 + thick, 2, 3, 4 + thick]] * 2
+    steps = [np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].lines]
+    assert [thick, thick] in steps
+
+
+@pytest.mark.parametrize(
+    ("curve", "corner"),
+    [
+        ([9.0, 3.5, 3.2, 3.1, 3.1], Corner(is_below=True)),
+        ([9.0, 1.0, 1.0, 1.0, 1.0], Corner(is_right=True)),
+        ([9.0, 9.0, 9.0, 1.0, 1.0], Corner()),
+        ([2.5, 2.6, 5.0, 3.4, 3.4], Corner(is_right=True, is_below=True)),
+        ([3.3, 2.6, 1.0, 2.9, 2.6], Corner(is_right=True)),
+    ],
+)
+def test_the_words_of_a_level_are_where_the_fewest_curves_run(
+    curve: list[float], corner: Corner
+) -> None:
+    level = Reference("token frequencies", y=3.0)
+    panel = Panel([Series("arm", PRE, range(5), curve)], references=[level])
+    x, y = Axis("step", limits=(0, 4)), Axis("loss", limits=(0, 10))
+    assert corner_of(level, panel, x, y) == corner
+    chart = chart_of(panel, x=x, y=y)
+    (found,) = described(chart)["panels"][0]["references"]
+    assert (found["is_right"], found["is_below"]) == (corner.is_right, corner.is_below)
+    with plain_matplotlib(STYLE):
+        (axis,) = draw(chart).axes
+    (text,) = axis.texts
+    assert text.get_ha() == ("right" if corner.is_right else "left")
+    assert text.get_va() == ("top" if corner.is_below else "baseline")
+
+
+def test_words_of_a_level_stay_inside_the_panel() -> None:
+    level = Reference("equal", y=0.0)
+    panel = Panel([Series("arm", PRE, range(2), [0.1, 0.1])], references=[level])
+    x, y = Axis("step", limits=(0, 1)), Axis("ratio", limits=(-0.01, 1))
+    assert not corner_of(level, panel, x, y).is_below
 
 
 def test_a_page_and_a_picture_have_the_same_data_colours_and_limits() -> None:
@@ -234,25 +377,35 @@ def test_no_word_can_leave_the_script_of_a_page() -> None:
 browser = test_page.browser
 
 
-def test_a_title_its_slider_and_the_chart_of_ratios_name_one_step(tmp_path: Path) -> None:
-    """Of 40 steps a slider shows fewer; the ratios are those of the runs, not of medians."""
-    for seed, peak in ((0, 0.01), (1, 0.02), (2, 0.005)):
-        run = make_run(tmp_path, f"seed{seed}", seed=seed, val_losses=[3.0] * 40)
+def test_a_heading_has_the_ratio_that_its_figure_shows_where_its_slider_opens(
+    tmp_path: Path,
+) -> None:
+    """Of 200 steps a slider and a curve show fewer; the medians are those of different runs."""
+    for seed, (first, last) in enumerate(((0.01, 0.5), (0.04, 0.6), (0.02, 0.1))):
+        run = make_run(tmp_path, f"seed{seed}", seed=seed, val_losses=[3.0] * 200)
         table = pd.read_csv(run / "gradients.csv")
-        is_peak = (table["step"] == 17) & (table["layer"] == 0) & (table["stat"] == "grad_norm")
-        table.loc[is_peak, "value"] = peak * (1 + seed)
+        is_norm = (table["step"] == 117) & (table["stat"] == "grad_norm")
+        table.loc[is_norm & (table["layer"] == 0), "value"] = first
+        table.loc[is_norm & (table["layer"] == 1), "value"] = last
         table.to_csv(run / "gradients.csv", index=False)
     histories = [read_history(run) for run in find_runs(tmp_path)]
     layout = Layout(form_arms(histories, []), [])
-    for chart in (answer(layout), gradients_by_layer(layout)):
+    words = "he last block gets at most 25 times the first's gradient, at step 117"
+    charts = [make(layout) for make in (answer, gradients_by_layer, gradient_ratio)]
+    for chart in charts:
         assert chart is not None
-        assert chart.frame == 17
-        assert 17 in chart.frames
-        assert len(chart.frames) < 40
-        assert chart.title.endswith("he last block gets 33 times the first's gradient at step 17")
-    ratios = gradient_ratio(layout)
-    assert ratios is not None
-    assert ratios.title == "The last block gets 33 times the first's gradient at step 17"
+        assert chart.title.endswith(f"{words} (single runs: 5 to 50)")
+    for chart in charts[:2]:
+        assert chart is not None
+        assert chart.frame == 117
+        assert 117 in chart.frames
+        assert len(chart.frames) == 12
+        (shown,) = (s for panel in chart.panels for s in panel.series if s.frame == 117)
+        assert shown.y[1] / shown.y[0] == pytest.approx(25)
+    assert charts[2] is not None
+    (line,) = charts[2].panels[0].series
+    place = list(line.x).index(117)
+    assert [column[place] for column in (line.y, line.low, line.high)] == pytest.approx([25, 5, 50])
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +463,10 @@ def test_the_legend_switches_arms_off_in_all_figures(page: Page) -> None:
 def test_a_slider_moves_through_steps_by_their_numbers(page: Page) -> None:
     slider = page.locator("#gradients_by_layer input[type=range]")
     slider.press("End")
-    assert slider.get_attribute("aria-valuetext") == "step 2"
+    assert slider.get_attribute("aria-valuetext") == "step 2, 3 of 3"
     slider.press("Home")
-    assert slider.get_attribute("aria-valuetext") == "step 0"
+    assert slider.get_attribute("aria-valuetext") == "step 0, 1 of 3"
+    assert "0 (1 of 3 steps)" in page.locator("#gradients_by_layer .step").inner_text()
     assert signal(page, "gradients_by_layer", 0, "frame") == 0
     slider.press("ArrowRight")
     assert signal(page, "gradients_by_layer", 0, "frame") == 1
@@ -419,3 +573,201 @@ def test_every_part_of_a_chart_is_drawn(browser: Browser, tmp_path: Path) -> Non
     assert "dark: good; yellow: bad" in page.locator("#made").inner_text()
     assert complaints == []
     page.close()
+
+
+@contextmanager
+def shown(browser: Browser, folder: Path, chart: Chart, **settings: Any) -> Iterator[Page]:
+    """A page about a run of each of two placements, with this chart alone."""
+    for placement in ("pre_ln", "post_ln"):
+        make_run(folder, placement, placement=placement)
+    runs = find_runs(folder)
+    arms = form_arms([read_history(run) for run in runs], [PLACEMENT])
+    path = folder / "page.html"
+    path.write_text(render(folder, runs, arms, Layout(arms, [PLACEMENT]), [Shown(chart, [])], []))
+    context = browser.new_context(**settings)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.evaluate("normscopeCharts.draw().then(() => null)")
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def lesson() -> Chart:
+    """Losses beside the gradients at the step of a slider, under a heading about step 50."""
+    keys = {name: (key_of(PLACEMENT, name),) for name in ("pre_ln", "post_ln")}
+    losses = [
+        Series("Pre-LN", PRE, [0, 60, 120], [4, 3, 2], keys=keys["pre_ln"], name="Pre-LN"),
+        Series("Post-LN", POST.varied(1), [0, 60, 120], [4.1, 3.2, 3], keys=keys["post_ln"]),
+    ]
+    norms = {0: 0.2, 50: 3.784e-4, 120: 2.0}
+    series = [
+        Series(label, look, [1, 2], [norm, 1], [norm / 3, 1], [10.54 * norm, 1], **more)
+        for step, norm in norms.items()
+        for label, look, key in (("Pre-LN", PRE, "pre_ln"), ("Post-LN", POST.varied(1), "post_ln"))
+        for more in ({"keys": keys[key], "frame": step, "runs": 3},)
+    ]
+    left = Panel(losses, 0, 0, "Loss", references=[Reference("frequencies", y=3.5)])
+    right = Panel(series, 0, 1, "by block", x=Axis("block", whole=True), y=Axis("norm", "log"))
+    chart = chart_of(left, right, widths=(3, 2), frame=50)
+    return dataclasses.replace(chart, title="Post-LN gets little gradient at step 50")
+
+
+SCREEN: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+
+
+def test_a_heading_says_when_the_figure_shows_something_else(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+        note, slider = page.locator("#made .heading-note"), page.locator("#made input")
+        assert note.inner_text() == ""
+        slider.press("Home")
+        assert note.inner_text() == "The heading speaks of step 50."
+        page.get_by_label("Post-LN", exact=True).uncheck()
+        assert note.inner_text() == "The heading speaks of step 50 and of all arms."
+        slider.press("ArrowRight")
+        assert note.inner_text() == "The heading speaks of all arms."
+        nothing = page.get_by_text("Nothing is selected. Tick an entry of the legend.")
+        assert not nothing.is_visible()
+        page.get_by_label("Pre-LN", exact=True).uncheck()
+        assert nothing.is_visible()
+        assert note.inner_text() == ""
+        assert page.locator("#made .panel:visible").count() == 0
+
+
+def test_a_line_in_the_losses_follows_the_slider(browser: Browser, tmp_path: Path) -> None:
+    chart = lesson()
+    assert [panel["follows"] for panel in described(chart)["panels"]] == [True, False]
+    alone = dataclasses.replace(chart, panels=[chart.panels[0]])
+    assert not described(alone)["panels"][0]["follows"]
+    with shown(browser, tmp_path, chart, **SCREEN) as page:
+        page.locator("#made input").press("End")
+        found = page.evaluate(
+            """async () => {
+              await normscopeCharts.draw();
+              return normscopeCharts.charts[0].views.map(({ plot, view }) => {
+                const lines = [...plot.querySelectorAll('.mark-rule line[stroke-opacity="0.7"]')];
+                const at = (line) => line.transform.baseVal.consolidate().matrix.e;
+                return lines.map((line) => Math.abs(at(line) - view.scale('x')(120)) < 1);
+              });
+            }"""
+        )
+    assert found == [[True], []]
+
+
+def test_names_and_levels_are_in_the_figure_at_every_width(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+        loss, key = page.locator("#made .plot").first, page.locator("#made .key")
+        assert {"Pre-LN", "frequencies"} <= {*loss.locator("svg text").all_text_contents()}
+        assert not key.is_visible()
+        page.set_viewport_size(PHONE["viewport"])
+        key.wait_for()
+        assert key.inner_text().split() == ["Pre-LN", "Post-LN"]
+        dashes = [line.get_attribute("stroke-dasharray") for line in key.locator("line").all()]
+        assert dashes == ["", " ".join(f"{2 * part:g}" for part in POST.varied(1).dash)]
+        loss.get_by_text("frequencies").wait_for(state="attached")
+        assert "Pre-LN" not in loss.locator("svg text").all_text_contents()
+        words = loss.get_by_text("frequencies").evaluate(
+            "(text) => [text.getAttribute('stroke'), getComputedStyle(text).paintOrder]"
+        )
+        assert words == ["#ffffff", "stroke"]
+        page.get_by_label("Post-LN", exact=True).uncheck()
+        assert key.inner_text().split() == ["Pre-LN"]
+        swatch = page.locator(".legend .swatch line").first
+        assert swatch.evaluate("(line) => line.getTotalLength()") == 32
+
+
+def test_a_log_axis_of_a_page_has_the_ticks_of_the_picture(
+    browser: Browser, tmp_path: Path
+) -> None:
+    limits = [(0.08, 2.3), (2e-4, 4e-3), (0.73, 1.46), (1e-9, 1e13)]
+    panels = [
+        Panel([Series("arm", PRE, [0, 1], ends)], index, 0, str(index), y=Axis("v", "log", ends))
+        for index, ends in enumerate(limits)
+    ]
+    cells = Panel(row=4, cells=Cells([0, 1], [1, 2], [[0.1, 2.0], [0.3, 1.0]]))
+    chart = chart_of(*panels, cells, colours=ColourScale("norm", limits[0], "log"))
+    with shown(browser, tmp_path, chart, **SCREEN) as page:
+        ticks = [signal(page, "made", index, "yround") for index in range(4)]
+        most = [
+            page.locator("#made .plot").nth(i).evaluate("(b) => b.clientHeight / 24")
+            for i in range(4)
+        ]
+        assert ticks == [log_ticks(each, most) for each, most in zip(limits, most, strict=True)]
+        for index, each in enumerate(ticks):
+            words = page.locator("#made .plot").nth(index).locator(".role-axis-label text")
+            assert {tick_words(tick) for tick in each} <= {*words.all_text_contents()}
+        colours = page.locator("#made .bar .role-legend-label text").all_text_contents()
+        assert colours == ["0.1", "0.2", "0.5", "1", "2"]
+
+
+def test_a_value_and_its_range_have_three_digits_and_one_notation(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+        tip = page.locator("#made .tip")
+        for step, words in (
+            ("Home", "0.200 (0.0667 to 2.11)"),
+            ("ArrowRight", "3.78e-4 (1.26e-4 to 3.99e-3)"),
+        ):
+            page.locator("#made input").press(step)
+            page.locator("#made .plot").last.press("ArrowLeft")
+            assert f"Pre-LN: {words}" in tip.inner_text().split("\n")
+            page.keyboard.press("Escape")
+        page.locator("#made .plot").first.press("ArrowRight")
+        assert tip.inner_text().split() == ["step", "0", "Pre-LN:", "4.00", "Post-LN:", "4.10"]
+
+
+def test_a_drag_zooms_selects_nothing_and_values_out_of_view_are_silent(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+        assert page.get_by_text("Drag over a figure to zoom in.").is_visible()
+        plot, tip = page.locator("#made .plot").first, page.locator("#made .tip")
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 2, box["y"] + box["height"] - 4)  # from the words of the axes
+        page.mouse.down()
+        page.mouse.move(box["x"] + 120, box["y"] + box["height"] - 120, steps=3)
+        page.mouse.up()
+        assert page.evaluate("getSelection().toString()") == ""
+        plot.press("0")
+        # Between the points at steps 0 and 60, then at step 60 above both curves.
+        for domains in ({"xstep": [10, 50]}, {"xstep": [50, 70], "yloss": [3.4, 4]}):
+            page.evaluate(
+                """async (domains) => {
+                  const [chart] = normscopeCharts.charts;
+                  chart.zoom = new Map(Object.entries(domains));
+                  document.querySelector('.legend input').dispatchEvent(new Event('change'));
+                  await normscopeCharts.draw();
+                }""",
+                domains,
+            )
+            plot.hover(position={"x": 150, "y": 100})
+            assert not tip.is_visible()
+        plot.press("0")
+        plot.hover(position={"x": 151, "y": 100})
+        assert tip.is_visible()
+
+
+def test_a_tap_shows_values_and_a_tap_elsewhere_hides_them(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with shown(browser, tmp_path, lesson(), **PHONE) as page:
+        plot, tip = page.locator("#made .plot").first, page.locator("#made .tip")
+        plot.tap(position={"x": 300, "y": 100})
+        assert tip.inner_text().split("\n")[0] == "step 120"
+        other = page.locator("#made .plot").last
+        other.tap(position={"x": 100, "y": 100})
+        assert tip.inner_text().split("\n")[0] == "block 1, at step 50"
+        page.locator("h1").tap()
+        assert not tip.is_visible()
