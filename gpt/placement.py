@@ -201,7 +201,8 @@ class Reordered(Block):
 class DeepNorm(Block):
     """h = N(a x + A x); out = N(a h + F h), a = (2L)^(1/4); no final norm.
 
-    Ties `init=deepnorm` to it. Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone.
+    Wang et al. 2022 (DeepNet), arXiv 2203.00555, decoder alone. The paper prescribes
+    `init=deepnorm`, which is the default here.
     """
 
     init = "deepnorm"
@@ -230,10 +231,10 @@ class DeepNorm(Block):
 class Keel(Block):
     """h = N(a x + A(N x)); out = N(a h + F(N h)), a = 2L; the first block as pre_ln; no final norm.
 
-    Chen and Wei 2026, arXiv 2601.19895, by way of others' code, since the authors' is not public.
-    All have this equation. They differ in the first block, which some end in a norm, as the option
-    first_out_norm does, and in the final norm, which some have: neither was checked
-    against the paper.
+    Chen and Wei 2026, arXiv 2601.19895, written after code of other people, since that of the
+    authors is not public. All of it has this equation. It differs in the first block, which ends
+    in a norm in some code (the option first_out_norm), and in the final norm, which only some code
+    has. Neither was checked against the paper.
     """
 
     norms = ("norm_1", "norm_2", "out_norm_1", "out_norm_2")
@@ -288,7 +289,8 @@ class FirstOfKeel(Block):
 class SubLN(Block):
     """h = x + W_O N(attend(N x)); out = h + W_2 N(phi(W_1 N h)); a final norm before the head.
 
-    Ties `init=sub_ln` to it. Wang et al. 2022 (Magneto), arXiv 2210.06423.
+    Wang et al. 2022 (Magneto), arXiv 2210.06423. The paper prescribes `init=sub_ln`, which is the
+    default here.
     """
 
     final_norm = True
@@ -438,7 +440,7 @@ class Span(Block):
     """h = N(x + A x); out = N(x + F h): both shortcuts start at x; no final norm.
 
     In the first block A reads N x. Wang et al. 2026 (SpanNorm), arXiv 2601.22580, equations 5 to 8,
-    by way of others' code; the scaling of weights that the paper adds is not in it.
+    written after code of other people, without the scaling of weights that the paper adds.
     """
 
     only_shortcut = "post_ln"
@@ -531,8 +533,9 @@ class MixLN(Mixture):
 class PerBlock(Mixture):
     """Each block of the placement that a list names for it; the list is repeated over the blocks.
 
-    A final norm before the head if the placement of the last block has one. No paper's: a list of
-    one name is that placement, one of post_ln and then pre_ln is a mix_ln.
+    A final norm before the head if the placement of the last block has one. From no paper. A list
+    of one name is that placement; a list of post_ln for the first blocks and pre_ln for the rest is
+    mix_ln.
     """
 
     @dataclass(frozen=True)
@@ -662,9 +665,9 @@ class FirstOfHybridStar(Block):
 class NormFormer(Block):
     """h = x + N(A(N x)), A with a learned scale per head; out = h + W_2 N(phi(W_1 N h)).
 
-    A final norm before the head. Shleifer et al. 2021, arXiv 2110.09456: the scale stands before
-    the output weights, as the paper's equation is quoted (its code has it after them); without the
-    optional scale on the feed-forward shortcut.
+    A final norm before the head. Shleifer et al. 2021, arXiv 2110.09456. The scale is before the
+    output weights, as other sources quote the paper's equation; the authors' code has it after
+    them. Without the optional scale on the feed-forward shortcut.
     """
 
     norms = ("norm_1", "norm_2", "out_norm_1")
@@ -679,10 +682,11 @@ class NormFormer(Block):
 
 @PLACEMENTS("admin")
 class Admin(Block):
-    """h = N(w_1 * x + A x); out = N(w_2 * h + F h), w of (emb_dim,) per sublayer; no final norm.
+    """h = N(w_1 * x + A x); out = N(w_2 * h + F h), w_1 and w_2 learned vectors; no final norm.
 
-    w starts at 1, which is post_ln; `profile` sets it from data, then it is trained. Liu et al.
-    2020, arXiv 2004.08249, as its code has it: the paper's sum leaves out the input's variance.
+    Both have a number for each of the emb_dim channels. They start at 1, which is post_ln; the
+    first batch sets them (`profile`), then they are trained. Liu et al. 2020, arXiv 2004.08249, as
+    in the authors' code: the paper's sum leaves out the input's variance.
     """
 
     only_shortcut = "post_ln"

@@ -260,7 +260,8 @@ def at_toy_size(arguments: list[str], cache: Path) -> list[str]:
     published = any(argument.startswith("model.weights=") for argument in values)
     counted = "experiment=parameters" in values  # costs nothing at its own size
     toy = [o for o in TOY if not ((published or counted) and o.startswith("model."))]
-    toy += ["atlas.only=pre_ln"] if "experiment=atlas" in values else []
+    if "experiment=atlas" in values:
+        toy += ["atlas.only=pre_ln", "atlas.rounds=1", "atlas.timed=[]"]
     return [*flags, *toy, f"data.cache_dir={cache}", *values, *amounts]
 
 

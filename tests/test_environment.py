@@ -73,7 +73,9 @@ def settings_of_matplotlib(folder: Path, content: bytes) -> str:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        pytest.param(
+            "MPLBACKEND", "module://matplotlib_inline.backend_inline", marks=pytest.mark.long
+        ),
         pytest.param("MPLBACKEND", "nonsense", marks=pytest.mark.long),
         pytest.param("MPLCONFIGDIR", "/dev/null/absent", marks=pytest.mark.long),
         ("MATPLOTLIBRC", b"\xff\xfe not UTF-8"),  # in the current folder, too

@@ -255,15 +255,6 @@ class Layout:
             values[self.colour_factor] = level
         return self.by_key.get(tuple(values[name] for name in self.factors))
 
-    def panel_title(self, panel: Key) -> str:
-        labels = zip(self.panel_factors, panel, strict=True)
-        return ", ".join(label_value(name, value) for name, value in labels)
-
-    def colour_label(self, level: Value) -> str:
-        if self.colour_factor:
-            return label_value(self.colour_factor, level)
-        return next(iter(self.by_key.values())).label
-
     def without(self, *names: str) -> "Layout":
         """The layout without `names` as panel factors, for figures that have them as an axis."""
         other = copy(self)

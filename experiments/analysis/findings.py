@@ -22,7 +22,7 @@ from experiments.analysis.runs import (
     differing_settings,
     sort_key,
 )
-from experiments.analysis.scaling import Scaling, scalings
+from experiments.analysis.scaling import scalings
 from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
@@ -54,7 +54,7 @@ def verdict_of(layout: Layout, arms: Sequence[Arm]) -> str:
     if len(runs) == 1 and runs[0].summary.finding:
         return sentence([runs[0].summary.finding.removesuffix(".")])
     if any(arm.final_losses() for arm in arms):
-        parts = of_training(layout, arms)
+        parts = [*of_training(layout, arms), *below_full_rate(layout, runs)]
     else:
         parts = of_gradients(layout, arms) or of_sizes(arms) or ["its files say what was measured"]
     return sentence([*parts, *pooled(arms), *unfinished(arms)])
@@ -65,6 +65,15 @@ def sentence(parts: Sequence[str]) -> str:
     text = "; ".join(parts)
     is_word = text.partition(" ")[0].isalpha()
     return (text[:1].upper() if is_word else text[:1]) + text[1:] + "."
+
+
+def below_full_rate(layout: Layout, runs: Sequence[Run]) -> list[str]:
+    """That all of several runs end inside the warm-up that they share."""
+    steps = steps_within_warmup(runs)
+    if not steps or len(runs) == 1 or WARMUP in layout.factors:
+        return []
+    words = f"all {steps:,} steps are within the {shared(runs, WARMUP):,} of warm-up"
+    return [f"{words}, so no run reached the full learning rate"]
 
 
 def pooled(arms: Sequence[Arm]) -> list[str]:
@@ -189,7 +198,8 @@ def incomparable(groups: Sequence[Group]) -> list[str]:
 def clauses_of(groups: Sequence[Group]) -> list[str]:
     """A clause for each group, those that failed first, of each placement one after the other.
 
-    Groups of a placement none of whose runs failed share a clause where others failed.
+    Groups of a placement share a clause where learning rates vary and runs failed, and where none
+    of their runs failed but others did.
     """
     clauses: list[str] = []
     before, fails = None, has_failed(groups)
@@ -198,6 +208,9 @@ def clauses_of(groups: Sequence[Group]) -> list[str]:
         own.sort(key=lambda group: -group.failed_share)
         if len(groups) > len(own) > 1 and fails and not has_failed(own):
             clauses.append(f"{name_of(own[0])} {together(own)}")
+            continue
+        if len(own) > 1 and own[0].tuned is not None and has_failed(own):
+            clauses.append(f"{name_of(own[0])} {failing_in(own)}")
             continue
         for group in own:
             is_first = not any("token frequencies" in clause for clause in clauses)
@@ -234,7 +247,23 @@ def name_of(group: Group) -> str:
 
 def modifiers_of(group: Group) -> str:
     """The other factors: `with SGD, without clipping`."""
-    return ", ".join(setting_words(n, v) for n, v in group.values.items() if n != PLACEMENT)
+    steps = steps_within_warmup(runs_of([group.all]))
+    words = [
+        f"with all {steps:,} steps within {v:,} of warm-up"
+        if n == WARMUP and steps
+        else setting_words(n, v)
+        for n, v in group.values.items()
+        if n != PLACEMENT
+    ]
+    return ", ".join(words)
+
+
+def steps_within_warmup(runs: Sequence[Run]) -> int:
+    """The steps of runs that end inside their warm-up, below the full rate; 0 of others."""
+    steps, warmup = shared(runs, "trainer.steps"), shared(runs, WARMUP)
+    if isinstance(steps, int) and isinstance(warmup, int) and warmup >= steps:
+        return steps
+    return 0
 
 
 def outcome_of(group: Group, explain: bool, beside_failures: bool) -> str:
@@ -340,17 +369,39 @@ def short_loss(loss: float) -> str:
 
 def over_rates(tuned: TunedArm, group: Group) -> str:
     """At which learning rates runs failed, in how many of them, and the best rate."""
-    failing = [rate for rate, arm in tuned.arms.items() if arm.not_learned]
-    if not failing:
+    if not group.all.not_learned:
         return f"learns at every rate, {best_of([group])}"
-    at = [tuned.arms[rate] for rate in failing]
-    arm = Arm((), "", [history for arm in at for history in arm.histories])
-    places = which_rates(failing, [*tuned.arms])
+    arm, places = failing_of(tuned)
     if arm.stuck == group.ended:
         places = "at any rate"
     text = f"{how_failed(arm, present=True)} {places} in "
     text += share(arm.not_learned, arm.count(*COMPLETED))
     return f"{text}, {best_of([group])}" if math.isfinite(group.loss) else text
+
+
+def failing_in(groups: Sequence[Group]) -> str:
+    """How and at which learning rates runs of a placement failed: once for all its groups."""
+    places: dict[str, dict[str, list[str]]] = {}  # by how and at which rates
+    for group in groups:
+        if group.tuned is not None and group.all.not_learned:
+            arm, rates = failing_of(group.tuned)
+            runs = "" if places else " runs"
+            count = f"{arm.not_learned} of {arm.count(*COMPLETED)}{runs}"
+            of_how = places.setdefault(how_failed(arm, present=True), {})
+            of_how.setdefault(rates, []).append(f"{modifiers_of(group)} ({count})")
+    ways = [
+        f"{how} {join_words([f'{rates} {join_words(each)}' for rates, each in of_how.items()])}"
+        for how, of_how in places.items()
+    ]
+    has_best = any(math.isfinite(group.loss) for group in groups)
+    return join_words(ways) + (f", {best_of(groups)}" if has_best else "")
+
+
+def failing_of(tuned: TunedArm) -> tuple[Arm, str]:
+    """The runs at the learning rates at which some failed, as one arm, and these rates in words."""
+    failing = [rate for rate, arm in tuned.arms.items() if arm.not_learned]
+    histories = [history for rate in failing for history in tuned.arms[rate].histories]
+    return Arm((), "", histories), which_rates(failing, [*tuned.arms])
 
 
 def which_rates(failing: Sequence[float], rates: Sequence[float]) -> str:
@@ -423,9 +474,12 @@ def of_one_run(arm: Arm) -> list[str]:
     (run,) = runs_of([arm])
     summary, steps = run.summary, run.settings.get("trainer.steps")
     name = placement_words(str(run.settings.get(PLACEMENT, "the model")))
-    if WARMUP in run.settings:
-        name += f" {setting_words(WARMUP, run.settings[WARMUP])}"
     within = f" in {count_words(int(steps), 'step')}" if isinstance(steps, int) else ""
+    if steps_within_warmup([run]):
+        name += f", all {steps:,} steps within its {run.settings[WARMUP]:,} of warm-up,"
+        within = ""
+    elif WARMUP in run.settings:
+        name += f" {setting_words(WARMUP, run.settings[WARMUP])}"
     frequencies = summary.corpus.unigram_validation_loss
     if run.divergence:
         return [f"{name} diverged: {run.reason or how_diverged(arm)}"]
@@ -490,20 +544,13 @@ def of_depths(layout: Layout) -> list[str]:
     changes = []
     for scaling in found:
         ends = " to ".join(f"{end:.3g}" for end in scaling.ends())
-        under = f" under {level_label(layout, scaling)}" if len(found) > 1 else ""
+        under = f" under {scaling.label}" if len(found) > 1 else ""
         changes.append(f"from {ends}{under} ({scaling.fit})")
     what = "the last block's gradient at initialisation goes"
     return [f"from {blocks} {what} {join_words(changes)}"]
 
 
 AT_START = "last block, at initialisation"
-
-
-def level_label(layout: Layout, scaling: Scaling) -> str:
-    """Of which arm a power law is."""
-    if layout.colour_factor == PLACEMENT and not scaling.panel:
-        return placement_words(str(scaling.level))
-    return scaling.label
 
 
 def of_gradients(layout: Layout, arms: Sequence[Arm]) -> list[str]:
@@ -524,10 +571,10 @@ def of_gradients(layout: Layout, arms: Sequence[Arm]) -> list[str]:
 
 
 def ratio_of(arm: Arm) -> float:
-    """The last block's gradient norm over the first's, median over runs; 0 where not measured."""
-    norms = [run.summary.grad_norm.first_step for run in runs_of([arm])]
-    ratios = [n.last_block / n.first_block for n in norms if n.last_block and n.first_block]
-    return median(ratios) if ratios else 0.0
+    """The last block's gradient norm over the first's, medians over runs; 0: not measured."""
+    first = arm.median(lambda summary: summary.grad_norm.first_step.first_block)
+    last = arm.median(lambda summary: summary.grad_norm.first_step.last_block)
+    return last / first if first > 0 and last > 0 else 0.0
 
 
 def of_sizes(arms: Sequence[Arm]) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from experiments.analysis.arms import Arm, Key, Layout, numeric
 from experiments.analysis.numbers import Fit, fit_power, median
-from experiments.analysis.runs import Value
+from experiments.analysis.runs import PLACEMENT, Value
+from experiments.analysis.words import setting_words, value_words
 from experiments.records.summary import Summary
 
 MOST_ROWS = 4  # of panels in a scaling figure
@@ -56,10 +57,19 @@ def scalings(layout: Layout, factor: str) -> list[Scaling]:
                 if len({x for x, _ in points}) < 2:
                     continue
                 x, y = (list(values) for values in zip(*points, strict=True))
-                colour = layout.colour_label(level) if has_colours else ""
-                label = ", ".join(filter(None, [colour, inner.panel_title(panel)])) or "all runs"
+                label = label_of(layout if has_colours else None, inner, level, panel)
                 found.append(Scaling(panel, level, label, title, x, y, fit_power(x, y)))
     return found
+
+
+def label_of(coloured: Layout | None, inner: Layout, level: Value, panel: Key) -> str:
+    """A colour, where there are any, and a panel in words: Post-LN with 60 steps of warm-up."""
+    settings = ", ".join(map(setting_words, inner.panel_factors, panel))
+    if coloured is None or coloured.colour_factor is None:
+        return settings or "all runs"
+    colour = value_words(coloured.colour_factor, level)
+    between = " " if coloured.colour_factor == PLACEMENT else ", "
+    return between.join(filter(None, [colour, settings]))
 
 
 def matching(

@@ -48,7 +48,7 @@ class StepTime:
     @property
     def text(self) -> str:
         """The ratio with its quartiles."""
-        return f"{self.ratio:.2f} ({self.ratio_low:.2f} to {self.ratio_high:.2f})"
+        return f"{self.ratio:#.3g} ({self.ratio_low:#.3g} to {self.ratio_high:#.3g})"
 
     @property
     def setting(self) -> str:

@@ -1,16 +1,19 @@
 """Titles of runs and comparisons, in words."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 
-from experiments.analysis.arms import RATE, WARMUP, Arm, Layout, numeric
+from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, numeric
 from experiments.analysis.paper_figures import PAPER_FIGURES
-from experiments.analysis.runs import CHANGE, MODEL, PLACEMENT, Run, Value
+from experiments.analysis.runs import CHANGE, MODEL, PLACEMENT, Run, Value, sort_key
 from experiments.analysis.words import (
     count_words,
     join_words,
     noun_of,
     number_words,
     placement_words,
+    setting_words,
     value_words,
 )
 from gpt import PLACEMENTS
@@ -91,17 +94,61 @@ def warmup_is_unusual(runs: Sequence[Run]) -> bool:
 
 
 def title_of_factors(layout: Layout, arms: Sequence[Arm]) -> str:
-    """The placements, or the one that all share, and what else varies."""
+    """The placements, or the one that all share, and what else varies.
+
+    Where the placements were not all run with the same values, each with its own: `Post-LN with and
+    without warm-up, and Pre-LN without`.
+    """
     runs = runs_of(arms)
-    if PLACEMENT in layout.factors:
-        head = level_words(PLACEMENT, layout.levels[PLACEMENT])
-    else:
+    opening = OPENINGS.get(str(shared(runs, "runner")), "")
+    others = sorted((name for name in layout.factors if name != PLACEMENT), key=title_rank)
+    if PLACEMENT not in layout.factors:
         placement = shared(runs, PLACEMENT)
         head = placement_words(str(placement)) if placement else "All runs"
+        return opening + head + phrases_of(others, layout.levels) + not_all(layout)
+    groups = grids_of(layout)
+    if groups is None or len(groups) == 1:
+        head = level_words(PLACEMENT, layout.levels[PLACEMENT])
+        return opening + head + phrases_of(others, layout.levels) + not_all(layout)
+    same = [name for name in others if len({str(levels[name]) for levels, _ in groups}) == 1]
+    own = [name for name in others if name not in same]
+    parts = [level_words(PLACEMENT, names) + phrases_of(own, of) for of, names in groups]
+    if parts[0].endswith(" with and without warm-up"):
+        parts[1:] = [re.sub(" without warm-up$", " without", part) for part in parts[1:]]
+    return opening + ", and ".join(parts) + ("," if same else "") + phrases_of(same, layout.levels)
+
+
+def grids_of(layout: Layout) -> list[tuple[dict[str, list[Value]], list[Value]]] | None:
+    """Placements by the levels of the other factors with which they were run, the most first.
+
+    None where there are more than two such groups, or one was not run with all combinations.
+    """
+    place = layout.factors.index(PLACEMENT)
+    keys: dict[Value, set[Key]] = {}
+    for key in layout.by_key:
+        keys.setdefault(key[place], set()).add(key[:place] + key[place + 1 :])
+    grids: dict[frozenset[Key], list[Value]] = {}
+    for placement in in_order(PLACEMENT, [*keys]):
+        grids.setdefault(frozenset(keys[placement]), []).append(placement)
     others = [name for name in layout.factors if name != PLACEMENT]
-    phrases = [factor_phrase(name, layout.levels[name]) for name in sorted(others, key=title_rank)]
-    opening = OPENINGS.get(str(shared(runs, "runner")), "")
-    return opening + " ".join([head, *([join_words(phrases)] if phrases else [])])
+    groups = []
+    for of, placements in sorted(grids.items(), key=lambda item: -len(item[0])):
+        levels = {n: sorted({k[i] for k in of}, key=sort_key) for i, n in enumerate(others)}
+        if math.prod(map(len, levels.values())) > len(of):
+            return None
+        groups.append((levels, placements))
+    return groups if len(groups) < 3 else None
+
+
+def not_all(layout: Layout) -> str:
+    """How many combinations were run, where it is not all of them."""
+    every = math.prod(map(len, layout.levels.values()))
+    return f", {len(layout.by_key)} of {every} combinations" if len(layout.by_key) < every else ""
+
+
+def phrases_of(names: Sequence[str], levels: Mapping[str, Sequence[Value]]) -> str:
+    """What varies beside the placement, each factor with its levels; empty without factors."""
+    return " " + join_words([factor_phrase(n, levels[n]) for n in names]) if names else ""
 
 
 def title_rank(name: str) -> tuple[bool, bool]:
@@ -127,6 +174,8 @@ def in_order(name: str, levels: Sequence[Value]) -> list[Value]:
 def factor_phrase(name: str, levels: Sequence[Value]) -> str:
     """A factor after the placements: `with and without warm-up`, `over four learning rates`."""
     numbers = numeric(levels)
+    if len(levels) == 1:
+        return setting_words(name, levels[0])
     if name == WARMUP and len(levels) == 2 and 0 in levels:
         return "with and without warm-up"
     if name == RATE:

@@ -65,7 +65,12 @@ def value_words(name: str, value: Value) -> str:
 
 def noun_of(name: str) -> str:
     """A setting's name in words: batch size, init, placements."""
-    nouns = {"model.emb_dim": "width", WARMUP: "warm-up", RATE: "learning rate"}
+    nouns = {
+        "model.emb_dim": "width",
+        "model.n_layers": "number of blocks",
+        WARMUP: "warm-up",
+        RATE: "learning rate",
+    }
     return nouns.get(name) or short_name(name).replace("_", " ")
 
 
@@ -85,6 +90,11 @@ def number_words(count: int) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """A ratio in two or three digits: 1.1 times, 1,100 times."""
-    digits = float(f"{ratio:.2g}")
-    return f"{digits:,.0f} times" if digits >= 10 else f"{digits:g} times"
+    """A ratio in three digits: 1.1 times, 12.5 times, 1,100 times."""
+    return f"{three_digits(ratio)} times"
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits that count, without an exponent where it is large."""
+    digits = float(f"{value:.3g}")
+    return f"{digits:,.0f}" if digits >= 100 else f"{digits:g}"

@@ -67,7 +67,7 @@ def write_report(
                 shown.append(draw_chart(make, out / "figures", formats))
                 report_progress(done)
         if sizes:
-            make_sizes = partial(sizes_chart, *in_words(layout, arms))
+            make_sizes = partial(sizes_chart, in_words(layout, arms)[0])
             shown.append(draw_chart(make_sizes, out / "figures", formats))
     figures_there = [figure for figure in shown if figure is not None]
     page = render(out, distinct, arms, layout, figures_there, warnings)

@@ -1,13 +1,12 @@
 """The atlas: one page on which any two placements stand side by side."""
 
-import csv
 import inspect
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,13 +20,21 @@ from experiments.analysis.histories import by_layer, read_checked_csv, read_grad
 from experiments.analysis.runs import STUCK_TOLERANCE, Run
 from experiments.analysis.step_times import REFERENCE, StepTime
 from experiments.analysis.verdicts import DISTANCES, HOLDS, TRAINING
-from experiments.analysis.words import join_words, placement_words, setting_words
+from experiments.analysis.words import (
+    count_words,
+    join_words,
+    placement_words,
+    setting_words,
+    value_words,
+)
 from experiments.machine.files import hide_home, write_atomically
 from experiments.records.sink import MIXING_COLUMNS
+from experiments.report.board import BoardClaim, Row, read_board
+from experiments.report.claims_page import MEANINGS
 from experiments.report.diagram import Diagram, alike, shape_of
 from experiments.report.page import provenance, render_template
-from experiments.report.palette import SOLID, beside, look_of
-from experiments.report.tables import Cell, Table, loss_cell, number_cell
+from experiments.report.palette import DOTTED, SOLID, Look, look_of
+from experiments.report.tables import Cell, Table, number_cell
 from gpt import GPT, PLACEMENTS, GPTConfig
 from normscope import Graph, Node, trace
 from normscope.anatomy import BRANCHES
@@ -37,6 +44,10 @@ ROOT = Path(__file__).parents[2]
 README, CLAIMS = ROOT / "README.md", ROOT / "docs" / "claims.csv"
 TOKENS = 4  # of which blocks are traced
 STEP_TIME = "step time, Pre-LN = 1"
+THREE_DIGITS = "#.3g"
+OWN_PARAMETERS = "parameters beyond No norm's"
+FREQUENCIES = "token frequencies"
+DOTS = Look("#565d66", "#a9b0b9", DOTTED)  # of token frequencies, as in the picture of losses
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
@@ -52,18 +63,25 @@ class Drawn:
 class Quoted:
     """What the board of claims says about a placement.
 
-    when     of a model's life: what was measured, at initialisation or in training
-    distance  where it was measured, beside the paper's setting
-    numbers  that name the placement, or that did not come out as predicted: what, what was
-             predicted, the verdict
+    when  of a model's life: what was measured, at initialisation or in training
+    rows  that name the placement, or that did not come out as predicted
     """
 
-    name: str
-    title: str
-    when: str
-    verdict: str
-    distance: str
-    numbers: list[tuple[str, str, str]] = field(default_factory=list)
+    claim: BoardClaim
+    rows: list[Row]
+
+    @property
+    def when(self) -> str:
+        return "In training" if self.claim.block == TRAINING else "At initialisation"
+
+    @property
+    def distance(self) -> str:
+        return DISTANCES[self.claim.distance]
+
+    @property
+    def numbers(self) -> list[tuple[str, ...]]:
+        """Of those rows, in words."""
+        return [number_in_words(row) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -168,9 +186,11 @@ class Placed:
 
     # ---- Facts
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """What it fixes beside the equation, and what it costs, counted from the module."""
+    def facts(self, is_timed: bool = False) -> dict[str, str]:
+        """What it fixes beside the equation, and what it costs, counted from the module.
+
+        is_timed  whether the steps of the page's placements were timed
+        """
         placement, config = self.config.placement, self.config
         fixed = dict(placement.fixes(config))
         options = asdict(placement.options(config))
@@ -179,12 +199,14 @@ class Placed:
             "norm before the head": self.norms_before_head,
             "initialisation": tied(placement.init, placement.unfit_inits, config.init.scheme),
             "norms in a block": self.norm_passes,
-            "extra parameters": self.own_parameters,
+            OWN_PARAMETERS: self.own_parameters,
         }
         if self.time is not None:
             facts[STEP_TIME] = self.time.text
+        elif is_timed and self.name == REFERENCE:
+            facts[STEP_TIME] = "1, the others are compared with it"
         facts |= {name.replace("_", " "): in_digits(value) for name, value in others.items()}
-        names = [f"norm.options.{name}={in_digits(value)}" for name, value in options.items()]
+        names = [f"norm.options.{name}={typed(value)}" for name, value in options.items()]
         if names:
             text = " ".join(inspect.cleandoc(placement.Options.__doc__ or "").split())
             facts["options"] = linked(f"{', '.join(names)}. {text}")
@@ -239,21 +261,25 @@ class Placed:
         """Those that no_norm has not, for a block."""
         (more, branches), blocks = self.parameters, len(self.graphs)
         of_blocks = {sum(p.numel() for p in block.parameters()) for block in self.model.blocks}
-        mean = " on average" if len(of_blocks) > 1 else ""
-        return f"{more / blocks:,.0f} a block{mean}, {more / branches:.2%} of the branches' own"
+        text = f"{more / blocks:,.0f} a block" + (" on average" if len(of_blocks) > 1 else "")
+        return text + (f", {100 * more / branches:.3g} % of its branches' own" if more else "")
 
-    @property
+    @cached_property
     def claims(self) -> list[Quoted]:
         """The claims of the board in which it was measured."""
         return claims_about(self.name)
 
-    def data(self) -> dict[str, Any]:
-        """What the script draws.
+    @property
+    def function(self) -> object:
+        """Equal of two placements that compute the same: graphs of the same shape, equal runs."""
+        graphs = [*self.graphs, self.after]
+        factors = [node.factor for graph in graphs for node in graph.nodes]
+        return [*map(shape_of, graphs)], factors, self.data["runs"]
 
-        beside  the colours of the same placement on the right of one that shares its colour
-        """
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What the script draws."""
         look = look_of(self.name)
-        other = beside(look, look)
         runs = {
             warmup: {
                 "words": setting_words(WARMUP, warmup),
@@ -267,7 +293,6 @@ class Placed:
             "title": self.title,
             "light": look.light,
             "dark": look.dark,
-            "beside": {"light": other.light, "dark": other.dark},
             "runs": runs,
         }
 
@@ -291,11 +316,16 @@ def tied(init: str | None, unfit: Sequence[str], used: str) -> str:
 
 def in_digits(value: object) -> str:
     """A fact's value."""
+    return f"{value:.3g}" if isinstance(value, float) else typed(value)
+
+
+def typed(value: object) -> str:
+    """An option's value as it is typed."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def linked(text: str) -> Markup:
@@ -313,37 +343,60 @@ def used_by() -> dict[str, str]:
     return {name: cell for name, cell in plain.items() if re.search(r"[A-Z]", cell)}
 
 
+@cache
+def board_claims(path: Path) -> tuple[BoardClaim, ...]:
+    """The claims of a claims.csv; none where there is no such file."""
+    return read_board(path.parent).claims if path.is_file() else ()
+
+
 def claims_about(placement: str) -> list[Quoted]:
-    """The claims of docs/claims.csv with a number of it; none where there is no such file."""
-    if not CLAIMS.is_file():
-        return []
-    rows: dict[str, list[dict[str, str]]] = {}
-    with CLAIMS.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            rows.setdefault(row["claim"], []).append(row)
-    return [quoted(of, placement) for of in rows.values() if any(names(r, placement) for r in of)]
-
-
-def names(row: Mapping[str, str], placement: str) -> bool:
-    """Whether a number of a claim is one of that placement."""
-    return placement in re.findall(r"\w+", row["number"])
-
-
-def quoted(rows: Sequence[Mapping[str, str]], placement: str) -> Quoted:
-    """A claim, of whose numbers are shown those that decide what it says about the placement."""
-    first = rows[0]
-    numbers = [
-        (placements_as_words(row["number"]), row["prediction"], row["verdict"])
-        for row in rows
-        if row["verdict"] and (names(row, placement) or row["verdict"] != HOLDS)
+    """The claims of docs/claims.csv with a number of it."""
+    return [
+        Quoted(claim, [row for row in claim.judged if names(row, placement) or is_missed(row)])
+        for claim in board_claims(CLAIMS)
+        if any(names(row, placement) for row in claim.rows)
     ]
-    when = "In training" if first["block"] == TRAINING else "At initialisation"
-    distance = DISTANCES[first["distance"]]
-    return Quoted(first["claim"], first["title"], when, first["claim_verdict"], distance, numbers)
+
+
+def names(row: Row, placement: str) -> bool:
+    """Whether a number of a claim is one of that placement."""
+    return placement in re.findall(r"\w+", row.number)
+
+
+def is_missed(row: Row) -> bool:
+    """Whether a number did not come out as predicted."""
+    return row.verdict not in ("", HOLDS)
+
+
+def number_in_words(row: Row) -> tuple[str, ...]:
+    """What was measured, the value with its interval, what was predicted, and the verdict."""
+    number = placements_as_words(row.number).replace(" less ", " minus ")
+    return number, row.measured, placements_as_words(row.text), row.verdict_text
+
+
+def shared_controls(claims: Sequence[Quoted]) -> dict[tuple[str, ...], list[str]]:
+    """Controls that read the same in several claims, with the claims' names.
+
+    Claims about the same runs have the same control, such as that these runs learned.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for quoted in claims:
+        for row, words in zip(quoted.rows, quoted.numbers, strict=True):
+            if row.role == "control":
+                found.setdefault(words, []).append(quoted.claim.claim)
+    return {words: of for words, of in found.items() if len(of) > 1}
+
+
+def meanings_of(placed: Sequence[Placed]) -> dict[str, str]:
+    """What the verdicts on the page mean, by the word."""
+    claims = [quoted for entry in placed for quoted in entry.claims]
+    used = {quoted.claim.claim_verdict for quoted in claims}
+    used |= {row.verdict for quoted in claims for row in quoted.rows}
+    return {word: meaning for word, meaning in MEANINGS.items() if word in used}
 
 
 def placements_as_words(number: str) -> str:
-    """What a number of the board is of, its placements by their titles."""
+    """A number of the board or what is predicted of it, its placements by their titles."""
     return re.sub(
         r"\w+", lambda word: placement_words(word[0]) if word[0] in PLACEMENTS else word[0], number
     )
@@ -356,7 +409,8 @@ def data_of(run: Run) -> dict[str, Any]:
     """A run's curves, and what was probed, by step.
 
     steps    at which the stream was probed
-    gradient, rms  of each block, by step; the gradient of the step before where there was none
+    trained  by step: that of the gradient, the same or the last one before
+    gradient, rms  of each block, by step
     ratio    of each sublayer, from the first block's attention on, by step
     shares   by step: of each sublayer's sum, the share of the embeddings, of each sublayer so far,
              and of the norms' shifts
@@ -370,6 +424,7 @@ def data_of(run: Run) -> dict[str, Any]:
         "frequencies": number(run.summary.corpus.unigram_validation_loss, 4),
         "loss": [],
         "steps": [],
+        "trained": [],
     }
     if not metrics.empty and "train_loss" in metrics:
         losses = metrics.dropna(subset=["train_loss"])
@@ -379,9 +434,12 @@ def data_of(run: Run) -> dict[str, Any]:
     if gradients.empty:
         return data
     rms = by_layer(gradients, "activation_rms", "output")
-    blocks = by_layer(gradients, "grad_norm", "block").reindex(rms.index, method="ffill")
+    blocks = by_layer(gradients, "grad_norm", "block")
+    trained = blocks.index.to_series().reindex(rms.index, method="ffill")
+    blocks = blocks.reindex(rms.index, method="ffill")
     ratios = [by_layer(gradients, "branch_ratio", branch) for branch in BRANCHES]
     data["steps"] = [int(step) for step in rms.index]
+    data["trained"] = [None if math.isnan(step) else int(step) for step in trained]
     data["rms"] = rms.map(number).to_numpy().tolist()
     data["gradient"] = blocks.map(number).to_numpy().tolist()
     data["ratio"] = [
@@ -426,26 +484,51 @@ def write_atlas(directory: Path, placed: Sequence[Placed]) -> Path:
 def render_atlas(placed: Sequence[Placed]) -> str:
     """The page. The template engine escapes everything that comes from files and docstrings."""
     runs = [run for entry in placed for run in entry.runs.values()]
-    data = json.dumps({entry.name: entry.data() for entry in placed}, separators=(",", ":"))
-    first = runs[0]
+    data = json.dumps({entry.name: entry.data for entry in placed}, separators=(",", ":"))
+    time = next((entry.time for entry in placed if entry.time), None)
     return render_template(
         "atlas.html.jinja",
         own="atlas",
         placed=placed,
+        twins=twins_of(placed),
         finding=finding_of(placed),
         data=Markup(data.replace("<", "\\u003c")),
-        setting=setting_in_words(placed[0].config, first),
+        setting=setting_in_words(placed[0].config, runs[0]),
         overview=overview(placed),
-        timed=next((entry.time for entry in placed if entry.time), None),
+        timed=time,
+        threads=threads_of(runs),
+        meanings=meanings_of(placed),
+        shared_controls=shared_controls,
+        join_words=join_words,
         provenance=provenance(runs),
     )
+
+
+def twins_of(placed: Sequence[Placed]) -> dict[str, str]:
+    """By placement, those that are the same function under these settings, where there are any."""
+    functions = {entry.name: entry.function for entry in placed}
+    twins = {
+        entry.name: [
+            other.title
+            for other in placed
+            if other is not entry and functions[other.name] == functions[entry.name]
+        ]
+        for entry in placed
+    }
+    return {name: join_words(titles) for name, titles in twins.items() if titles}
+
+
+def threads_of(runs: Sequence[Run]) -> str:
+    """How many threads each run had."""
+    counts = dict.fromkeys((run.summary.versions or {}).get("threads") for run in runs)
+    return " or ".join(count_words(int(count), "thread") for count in counts if count)
 
 
 def overview(placed: Sequence[Placed]) -> Table:
     """A row for each placement: how its runs ended, and what a block of it costs."""
     losses = [f"loss {setting_words(WARMUP, warmup)}" for warmup in placed[0].runs]
     is_timed = any(entry.time for entry in placed)
-    columns = ["placement", *losses, "norms in a block", "extra parameters in a block"]
+    columns = ["placement", *losses, "norms in a block", f"{OWN_PARAMETERS}, in a block"]
     rows = [
         [
             Cell(entry.title, str(place)),
@@ -456,50 +539,68 @@ def overview(placed: Sequence[Placed]) -> Table:
         ]
         for place, entry in enumerate(placed)
     ]
-    looks = tuple(look_of(entry.name) for entry in placed)
-    return Table([*columns, *([STEP_TIME] if is_timed else [])], rows, looks=looks)
+    looks = [look_of(entry.name) for entry in placed]
+    columns += [STEP_TIME] if is_timed else []
+    chance = [frequencies_of(run) for run in placed[0].runs.values()]
+    if any(chance):
+        cells = [number_cell(loss, THREE_DIGITS) for loss in chance]
+        blank = [Cell("", "")] * (len(columns) - 1 - len(cells))
+        rows.append([Cell(FREQUENCIES, str(len(placed))), *cells, *blank])
+        looks.append(DOTS)
+    return Table(columns, rows, looks=tuple(looks))
 
 
 def end_cell(run: Run) -> Cell:
     """The last validation loss, or how else the run ended."""
     if run.status == "finished":
-        return loss_cell(run.summary.val_loss)
+        return number_cell(run.summary.val_loss, THREE_DIGITS)
     return Cell(run.outcome, str(math.inf))
 
 
 def time_cell(entry: Placed) -> Cell:
     """The ratio with its quartiles."""
     if entry.name == REFERENCE:
-        return Cell("1", "1")
+        return Cell("1.00", "1")
     return Cell(entry.time.text, repr(entry.time.ratio)) if entry.time else Cell("", "")
 
 
+def frequencies_of(run: Run) -> float | None:
+    """The validation loss that token frequencies alone give."""
+    return run.summary.corpus.unigram_validation_loss
+
+
+# What a run did, after the name of its placement.
+NOTHING, WORSE, LEARNED = "learned nothing", "ended worse than token frequencies", "learned"
+DIVERGED, UNFINISHED = "diverged", "did not finish"
+ENDINGS = (NOTHING, WORSE, DIVERGED, UNFINISHED, LEARNED)
+
+
 def finding_of(placed: Sequence[Placed]) -> str:
-    """Which placements learned no more than token frequencies, without warm-up and with it."""
-    clauses = []
+    """Who learned without warm-up and with it: a sentence for each."""
+    sentences = []
     for warmup in placed[0].runs:
-        failed: dict[str, list[str]] = {}
+        ended: dict[str, list[str]] = {ending: [] for ending in ENDINGS}
         for entry in placed:
-            if (failure := failure_of(entry.runs[warmup])) is not None:
-                failed.setdefault(failure, []).append(entry.title)
-        groups = "; ".join(failure + join_words(of) for failure, of in sorted(failed.items()))
-        words = f"{sum(map(len, failed.values()))} of {len(placed)}"
-        clauses.append(f"{setting_words(WARMUP, warmup)} {words}" + (groups and f" ({groups})"))
-    return f"Learned no more than token frequencies: {'; '.join(clauses)}"
+            ended[ending_of(entry.runs[warmup])].append(entry.title)
+        learned = ended.pop(LEARNED)
+        failed = [f"{join_words(titles)} {ending}" for ending, titles in ended.items() if titles]
+        groups = [join_words(failed)] if failed else []
+        if learned:
+            few = f"{'the other ' if failed else 'all '}{len(learned)}"
+            groups.append(f"{few if len(learned) > 1 else learned[0]} {LEARNED}")
+        when = setting_words(WARMUP, warmup)
+        sentences.append(f"{when[0].upper()}{when[1:]} {'; '.join(groups)}")
+    return ". ".join(sentences)
 
 
-def failure_of(run: Run) -> str | None:
-    """How a run failed that did not end below what token frequencies alone give.
-
-    Empty where it ended there; None where it learned more.
-    """
+def ending_of(run: Run) -> str:
+    """How a run ended beside what token frequencies alone give."""
     if run.status != "finished":
-        return "diverged: " if run.status == "diverged" else "did not finish: "
-    frequencies = run.summary.corpus.unigram_validation_loss
-    if not run.is_stuck or run.summary.val_loss is None or frequencies is None:
-        return None
-    worse = run.summary.val_loss > (1 + STUCK_TOLERANCE) * frequencies
-    return "ended worse than those: " if worse else ""
+        return DIVERGED if run.status == "diverged" else UNFINISHED
+    loss, frequencies = run.summary.val_loss, frequencies_of(run)
+    if loss is None or frequencies is None or not run.is_stuck:
+        return LEARNED
+    return WORSE if loss > (1 + STUCK_TOLERANCE) * frequencies else NOTHING
 
 
 def setting_in_words(config: GPTConfig, run: Run) -> str:
@@ -509,6 +610,7 @@ def setting_in_words(config: GPTConfig, run: Run) -> str:
         f"{config.n_layers} blocks of width {config.emb_dim}, windows of {config.context_length} "
         f"{'characters' if tokens == 'char' else f'{tokens} tokens'}, "
         f"{run.setting('trainer.batch_size')} windows a step, {run.setting('trainer.steps')} steps "
-        f"of {run.setting('optimizer.name')}, learning rate {run.setting('optimizer.lr')}, "
+        f"of {value_words('optimizer.name', run.setting('optimizer.name'))}, "
+        f"learning rate {run.setting('optimizer.lr')}, "
         f"seed {run.seed}"
     )

@@ -1,7 +1,6 @@
 """A board of claims, read from its files: claims.csv, measurements.csv and summary.json."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -330,7 +329,7 @@ def row_of(row: "pd.Series[Any]", numbers: Frame) -> Row:
         or_else(row["predicted_high"], math.inf),
         or_else(row["margin"], 0.0),
         is_paired,
-        share_of_first(values[:seeds]) if is_paired else row["measured"],
+        share_of_first(row["measured"], row["sd"], seeds) if is_paired else row["measured"],
         row["ci_low"],
         row["ci_high"],
         row["verdict"],
@@ -345,7 +344,11 @@ def or_else(value: float, other: float) -> float:
     return other if math.isnan(value) else value
 
 
-def share_of_first(values: Sequence[float]) -> float:
-    """Of the seeds in which one arm alone succeeded, the share in which it is the first."""
-    first, second = (sum(sign * value > 0 for value in values) for sign in (1, -1))
-    return first / (first + second) if first + second else math.nan
+def share_of_first(mean: float, sd: float, seeds: int) -> float:
+    """Of the seeds in which one arm alone succeeded, the share in which it is the first.
+
+    A seed counts 1 or -1 where one arm alone succeeded, else 0: their squares add up to the number
+    of those that differ.
+    """
+    differing = round(sd**2 * (seeds - 1) + seeds * mean**2) if seeds > 1 else 0
+    return round((differing + seeds * mean) / 2) / differing if differing else math.nan

@@ -39,7 +39,8 @@ def name_of(node: Node) -> str:
     if node.kind == "sum":
         return "+"
     if node.kind == "scale":
-        return f"{TIMES} {node.label.rpartition('.')[2] if node.factor is None else node.label}"
+        learned = node.label.rpartition(".")[2].replace("weight_", "w_")  # as in the equations
+        return f"{TIMES} {learned if node.factor is None else node.label}"
     if node.kind == "norm":
         of = [part for part in node.label.split("_") if part != "norm" and not part.isdigit()]
         return " ".join(["Norm", *of] if node.branch else ["Norm"])

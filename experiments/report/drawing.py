@@ -133,15 +133,16 @@ def draw_band(axis: Axes, values: Band, line: Line, most_marks: int = 20, **styl
 
 
 def seeds_note(arms: Sequence[Arm]) -> str:
-    """A sentence about how many runs a line is of."""
+    """A sentence about how many runs a line is of; on a page of one arm without this word."""
     counts = sorted({len(arm.histories) for arm in arms})
+    per_arm, of_each = (" per arm", " of each arm") if len(arms) > 1 else ("", "")
     if counts == [1]:
-        return "One run per arm."
+        return f"One run{per_arm}."
     if counts == [2]:
-        return "Both runs of each arm."
+        return f"Both runs{of_each}."
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     of_two = "; of two runs both" if 2 in counts else ""
-    return f"Median and range over {number} runs per arm{of_two}."
+    return f"Median and range over {number} runs{per_arm}{of_two}."
 
 
 def unit_note(unit: Unit) -> str:

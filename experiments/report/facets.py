@@ -12,7 +12,13 @@ from experiments.analysis.arms import Arm, Key, Layout, format_value
 from experiments.analysis.runs import PLACEMENT, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import noun_of, placement_words, setting_words, value_words
+from experiments.analysis.words import (
+    join_words,
+    noun_of,
+    placement_words,
+    setting_words,
+    value_words,
+)
 from experiments.report.chart import Look, Series, of_runs
 from experiments.report.drawing import left_out_note
 from experiments.report.palette import DASHES, GREY, look_of, looks_of
@@ -22,6 +28,7 @@ MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 24  # of a figure with a panel for each arm
 MOST_COLUMNS = 3
 CROWDED = 6  # arms in one panel; of more only what is most important is drawn
+MOST_IN_ANSWER = 8  # arms whose curves lead a page
 MOST_SERIES = 600  # of a slider's steps together
 
 
@@ -130,6 +137,10 @@ def grid_of(layout: Layout) -> Grid:
     fitting = [i for i, count in enumerate(columns) if 1 < count <= MOST_COLUMNS]
     if len(factors) < 2 or not fitting:
         titles = [words_of(factors, panel) for panel in panels]
+        titles = [
+            ", ".join(filter(None, [title, not_run(layout, panel)]))
+            for title, panel in zip(titles, panels, strict=True)
+        ]
         return wrapped(titles, 2)
     across = min(fitting, key=lambda i: columns[i])
     columns_of = list(dict.fromkeys(panel[across] for panel in panels))
@@ -137,7 +148,7 @@ def grid_of(layout: Layout) -> Grid:
     rows_of = list(dict.fromkeys(rest))
     names = factors[:across] + factors[across + 1 :]
     places = [
-        Place(rows_of.index(row), columns_of.index(panel[across]), "")
+        Place(rows_of.index(row), columns_of.index(panel[across]), not_run(layout, panel))
         for panel, row in zip(panels, rest, strict=True)
     ]
     return Grid(
@@ -145,6 +156,23 @@ def grid_of(layout: Layout) -> Grid:
         tuple(words_of(names, row) for row in rows_of),
         tuple(setting_words(factors[across], level) for level in columns_of),
     )
+
+
+def not_run(layout: Layout, panel: Key) -> str:
+    """Which colours have no run in a panel, where others have: `Pre-LN not run`.
+
+    Empty of a panel that has a factor as its axis, and so several arms of each colour.
+    """
+    factor = layout.colour_factor or ""
+    if {factor, *layout.panel_factors} < {*layout.factors}:
+        return ""
+    levels = in_order(factor, layout.colour_levels)
+    missing = [level for level in levels if layout.arm(panel, level) is None]
+    if not missing:
+        return ""
+    named = [value_words(factor, level) for level in missing]
+    few = join_words(named) if len(named) < 3 else f"{len(named)} of {len(levels)}"
+    return f"{few} not run"
 
 
 def words_of(factors: Sequence[str], panel: Key) -> str:
@@ -169,16 +197,31 @@ def fit_for_panels(layout: Layout) -> tuple[Layout, str]:
         note += f"{len(layout.by_key)}."
         layout = best
     layout = layout.thinned(max(1, MOST_ARMS // len(layout.colour_levels)))
-    return layout, note + left_out_note(layout)
+    return layout, note + left_out_note(layout) + not_run_note(layout)
 
 
 def each_alone(facets: Sequence[Facet], layout: Layout) -> Grid:
-    """A panel for each arm; with few colours these are the columns."""
+    """A panel for each arm; with few colours these are the columns, if each panel has all."""
     colours = list(dict.fromkeys(facet.name for facet in facets))
     panels = list(dict.fromkeys(facet.panel for facet in facets))
-    if len(panels) < 2 or len(colours) > MOST_COLUMNS or len(colours) < 2:
+    has_all = len(facets) == len(colours) * len(panels)
+    if len(panels) < 2 or not 1 < len(colours) <= MOST_COLUMNS or not has_all:
         return wrapped([facet.label for facet in facets], 2 if len(facets) <= 6 else MOST_COLUMNS)
     return Grid([Place(panels.index(f.panel), colours.index(f.name), f.label) for f in facets])
+
+
+def not_run_note(layout: Layout) -> str:
+    """A sentence about the combinations that a figure with a panel for each arm leaves out."""
+    missing = [
+        label_in_words(layout, panel, value_words(layout.colour_factor or "", level))
+        for panel in layout.panels
+        for level in in_order(layout.colour_factor or "", layout.colour_levels)
+        if layout.arm(panel, level) is None
+    ]
+    if not missing:
+        return ""
+    few = join_words(missing) if len(missing) < 3 else f"{len(missing)} combinations"
+    return f" Not run: {few}."
 
 
 def legend_of(layout: Layout) -> list[dict[str, Any]]:
@@ -211,14 +254,17 @@ def level_text(factor: str, level: Value) -> str:
 def frames_of(tables: Sequence[pd.DataFrame], series: int, also: int | None = None) -> list[int]:
     """The steps of a slider: those that most tables have, fewer where there are many series.
 
-    The first and the last are among them, and the step `also`.
+    The first and the last are among them, and the step `also` in place of its neighbour.
     """
     counts = pd.Series([step for table in tables for step in table.index]).value_counts()
     steps = sorted(int(step) for step in counts[counts >= len(tables) / 2].index)
     most = max(2, min(12, MOST_SERIES // max(1, series)))
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
-    shown = {steps[place] for place in places}
-    return sorted(shown if also is None else shown | {also})
+    shown = [steps[place] for place in places]
+    if also is None or also in shown:
+        return shown
+    nearest = min(shown[1:-1], key=lambda step: abs(step - also), default=None)
+    return sorted({*shown, also} - {nearest})
 
 
 def by_block(

@@ -3,18 +3,19 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from experiments.analysis.arms import Arm, Layout, numeric
-from experiments.analysis.findings import times_text
 from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import loss_text, median
-from experiments.analysis.runs import NOT_FINITE
+from experiments.analysis.runs import NOT_FINITE, PLACEMENT
 from experiments.analysis.scaling import SCALED, Scaling, scalings
+from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.analysis.words import noun_of
 from experiments.report.changes import what_each_step_changed
@@ -39,6 +40,7 @@ from experiments.report.drawing import (
 )
 from experiments.report.facets import (
     CROWDED,
+    MOST_IN_ANSWER,
     MOST_PANELS,
     Facet,
     Grid,
@@ -48,18 +50,28 @@ from experiments.report.facets import (
     fit_for_panels,
     frames_of,
     grid_of,
+    keys_of,
+    looks_of_levels,
+    words_of,
 )
-from experiments.report.palette import CATEGORIES, Look
+from experiments.report.headings import (
+    MEDIANS_FROM,
+    Uneven,
+    title_of_maps,
+    title_of_statistic,
+)
+from experiments.report.palette import CATEGORIES, Look, look_of
 from experiments.report.paper_pictures import figures_of_papers
-from experiments.report.rates import rate_maps, rate_sensitivity
+from experiments.report.rates import ranking, rate_maps, rate_sensitivity
 from experiments.report.style import loss_limits, on_scale
 from normscope.stats import Statistic, described, drawn
 
 GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
-MOST_IN_ANSWER = 8  # arms in the figure that leads a page
 MOST_POINTS = 150  # of a training curve
+Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
+
 SAME = 0.01  # share by which values at a step may differ that are called the same
 
 # How to read a statistic over the blocks.
@@ -112,8 +124,8 @@ def answer(layout: Layout) -> Chart | None:
     return Chart(
         "answer",
         f"{title_of_losses(facets, layout)}{most.words('; ')}",
-        "Loss: a lower curve learns faster. Gradient norm: a flat line gives every block the same "
-        "gradient; move the slider to see it change.",
+        "Loss: a lower curve has learned more. Gradient norm: a flat line gives every block the "
+        "same gradient; move the slider to see it change.",
         f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
         f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{note}"
         f"{unit_note(layout.unit)}",
@@ -156,8 +168,8 @@ def loss(layout: Layout) -> Chart | None:
     return Chart(
         "loss",
         title_of_losses(facets, layout),
-        "A lower curve has learned more. An arm at the dotted line knows only how frequent each "
-        "token is.",
+        "A lower curve has learned more. A curve at the dotted line: that model knows only how "
+        "frequent each token is.",
         f"{' '.join(notes)}{unit_note(layout.unit)}{left_out_note(layout)}",
         f"Loss against steps. {ends_of(facets)}",
         panels,
@@ -212,11 +224,16 @@ def smoothed(series: pd.Series) -> pd.Series:
     return smooth
 
 
-def thinned(series: pd.Series) -> pd.Series:
-    """At most MOST_POINTS of a curve, the first and the last among them."""
-    if len(series) <= MOST_POINTS:
-        return series
-    return series.iloc[np.linspace(0, len(series) - 1, MOST_POINTS).round().astype(int)]
+def thinned(table: Table, also: int | None = None) -> Table:
+    """At most MOST_POINTS steps of a curve or a table, the first and the last among them.
+
+    also  a step that stays
+    """
+    if len(table) <= MOST_POINTS:
+        return table
+    places = np.linspace(0, len(table) - 1, MOST_POINTS).round().astype(int)
+    kept = np.isin(np.arange(len(table)), places) | (table.index == also)
+    return table[kept]
 
 
 def at_last(history: History, facet: Facet) -> Series | None:
@@ -247,16 +264,22 @@ def limits_of_losses(facets: Sequence[Facet], layout: Layout) -> tuple[float, fl
 
 
 def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
-    """Which arm ends lowest, and which highest."""
+    """Which arm ends lowest, and which highest, where they differ beyond the range of the runs."""
     ends = [
-        (loss, f"{f.label} ends at {ends_text(f.arm.final_losses())}")
-        for f in facets
-        if not math.isnan(loss := median(f.arm.final_losses()))
+        (end, facet.label, losses)
+        for facet in facets
+        if not math.isnan(end := median(losses := facet.arm.final_losses()))
     ]
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
-    best, worst = min(ends)[1], max(ends)[1].replace(" ends at", " at")
-    return f"{best} {layout.unit.name}" + ("" if len(ends) == 1 else f", {worst}")
+    (_, best, low), (_, worst, high) = min(ends), max(ends)
+    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(low) >= min(high):
+        every = [loss for _, _, losses in ends for loss in losses]
+        spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
+        shown = f"validation losses are {spread} {layout.unit.name}"
+        return f"No arm differs from the others beyond the runs' range: {shown}"
+    words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
+    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}")
 
 
 def ends_text(losses: Sequence[float]) -> str:
@@ -270,7 +293,9 @@ def ends_of(facets: Sequence[Facet]) -> str:
     """The losses at the end, for readers who do not see them."""
     ends = [(median(f.arm.final_losses()), f.label) for f in facets]
     words = [(end, f"{label}: {number(end)}") for end, label in ends]
-    return f"Median validation loss at the end: {name_extremes(words)}."
+    is_median = any(len(f.arm.final_losses()) > 1 for f in facets)
+    of_what = "Median validation loss" if is_median else "Validation loss"
+    return f"{of_what} at the end: {name_extremes(words)}."
 
 
 def with_blocks(arm: Arm) -> list[pd.DataFrame]:
@@ -293,8 +318,8 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
         most.words() or "Gradient norm by block",
         "A flat line: every block gets the same gradient. Move the slider to see how training "
         "changes it.",
-        f"{GRAD_NORM.axis}, before clipping, on one scale. {seeds_note([f.arm for f in facets])}"
-        f"{left_out_note(layout)}",
+        f"{GRAD_NORM.axis.capitalize()}, before clipping, on one scale. "
+        f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
         f"Gradient norm by block. Last block over the first at step {frames[-1]}: "
         f"{name_extremes(ratios_at(facets, frames[-1]))}.",
         blocks_panels(facets, grid, tables, frames),
@@ -323,61 +348,49 @@ def blocks_panels(
     ]
 
 
-def ratios_of(facet: Facet) -> "pd.Series[float]":
-    """Last block's gradient norm over the first's by step: the median of the runs' ratios.
+def of_several_blocks(facet: Facet) -> list[pd.DataFrame]:
+    """Gradient norms by block of the runs whose first block is not the last."""
+    return [table for table in with_blocks(facet.arm) if table.shape[1] > 1]
 
-    Of two runs it is the ratio nearer to 1, which both reach, and 1 where they differ in direction.
+
+def ratios_of(facet: Facet) -> pd.DataFrame:
+    """Last block's gradient norm over the first's by step.
+
+    Columns: `shown`, the ratio of the medians over the runs, which figures by block show; `low` and
+    `high`, the ratios of the runs; `runs`, how many were measured. Two runs are shown themselves,
+    not their median: of them `shown` is the ratio nearer to 1, which both reach, and 1 where they
+    differ in direction.
     """
-    tables = [table for table in with_blocks(facet.arm) if table.shape[1] > 1]
+    tables = of_several_blocks(facet)
     if not tables:
-        return pd.Series(dtype=float)
+        return pd.DataFrame(columns=["shown", "low", "high", "runs"], dtype=float)
+    last, first = (pd.concat([t.iloc[:, end] for t in tables], axis=1) for end in (-1, 0))
     ratios = pd.concat([t.iloc[:, -1] / t.iloc[:, 0] for t in tables], axis=1).sort_index()
-    ratios = ratios.where(np.isfinite(ratios))
     low, high = ratios.min(axis=1), ratios.max(axis=1)
-    reached = low.where(low > 1, high.where(high < 1, 1.0))
-    return reached.where(ratios.notna().sum(axis=1) == 2, ratios.median(axis=1)).dropna()
+    shown = last.median(axis=1) / first.median(axis=1)
+    if len(tables) == 2:
+        shown = low.where(low > 1, high.where(high < 1, 1.0))
+    table = pd.DataFrame({"shown": shown, "low": low, "high": high, "runs": len(tables)})
+    return table.where(np.isfinite(table) & (table > 0)).dropna()
 
 
 def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
     """The ratio of each arm at a step, with words."""
-    ratios = [(float(ratios_of(facet).get(step, math.nan)), facet.label) for facet in facets]
+    shown = [(ratios_of(facet)["shown"], facet.label) for facet in facets]
+    ratios = [(float(each.get(step, math.nan)), label) for each, label in shown]
     return [(ratio, f"{label} {number(ratio)}") for ratio, label in ratios]
-
-
-@dataclass(frozen=True)
-class Uneven:
-    """Where the last and the first block's gradients differ most.
-
-    ratio  of the last to the first; nan: none was measured
-    step   None: none was measured, or nowhere do they differ by more than a factor of two
-    """
-
-    ratio: float = math.nan
-    label: str = ""
-    step: int | None = None
-
-    def words(self, opening: str = "") -> str:
-        """A finding after its opening; empty without a ratio."""
-        if math.isnan(self.ratio):
-            return ""
-        words = f"{self.label}: " if self.label else ""
-        if self.step is None:
-            words = "the first and the last block get gradients within a factor of 2"
-        else:
-            larger, smaller = ("last", "first") if self.ratio > 1 else ("first", "last")
-            words += f"the {larger} block gets {times_text(max(self.ratio, 1 / self.ratio))} "
-            words += f"the {smaller}'s gradient at step {self.step}"
-        return opening + words if opening else words[0].upper() + words[1:]
 
 
 def most_uneven(facets: Sequence[Facet]) -> Uneven:
     """At which arm and step, of all steps, the last and the first block differ most."""
-    found = [
-        Uneven(float(ratio), facet.label if len(facets) > 1 else "", int(step))
-        for facet in facets
-        if not (ratios := ratios_of(facet)).empty
-        for step, ratio in zip(ratios.index.to_numpy(), ratios.to_numpy(), strict=True)
-    ]
+    found = []
+    for facet in facets:
+        ratios = ratios_of(facet)
+        if not ratios.empty:
+            step = np.abs(np.log(ratios["shown"])).idxmax()
+            shown, low, high, runs = ratios.loc[step].tolist()
+            label = facet.label if len(facets) > 1 else ""
+            found.append(Uneven(shown, low, high, int(runs), label, int(step)))
     most = max(found, key=lambda each: abs(math.log(each.ratio)), default=Uneven())
     return replace(most, step=None) if 0.5 <= most.ratio <= 2 else most
 
@@ -392,18 +405,19 @@ def gradient_maps(layout: Layout) -> Chart | None:
     values = np.concatenate([np.ravel(np.array(cells.values)) for cells in maps])
     grid = each_alone(facets, layout)
     limits = percentile_limits(values, "log")
-    highest, where = max(
-        peak_of(cells, facet.label) for cells, facet in zip(maps, facets, strict=True)
-    )
+    of_all, for_arms = "", ""
+    if len(maps) > 1:
+        of_all, for_arms = " of all arms", f" for {plural(len(maps), 'arm')}"
     return Chart(
         "gradient_maps",
-        f"The largest gradient norm of a block is {number(highest)}: {where}",
+        title_of_maps(maps, facets),
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
-        "bright row: that block gets most of the gradient.",
-        "One colour scale for all arms, from the 1st to the 99th percentile; grey: not measured or "
-        f"not finite. {middle_note([f.arm for f in facets])} Before clipping.{note}",
-        f"Heat maps of the gradient norm by block and step for {plural(len(maps), 'arm')}, on one "
-        f"scale from {number(limits[0])} to {number(limits[1])}.",
+        "dark row: that block gets little of the gradient.",
+        f"Colours reach from the 1st to the 99th percentile{of_all}; grey: not measured or not "
+        f"finite. {middle_note([f.arm for f in facets])}Before clipping. A block goes dark that "
+        f"at the last step gets less than a tenth of what the largest one gets.{note}",
+        f"Heat maps of the gradient norm by block and step{for_arms}, on a scale from "
+        f"{number(limits[0])} to {number(limits[1])}.",
         [
             Panel((), place.row, place.column, place.title, cells=cells)
             for place, cells in zip(grid.places, maps, strict=True)
@@ -415,16 +429,17 @@ def gradient_maps(layout: Layout) -> Chart | None:
 
 
 def middle_note(arms: Sequence[Arm]) -> str:
-    """What a cell shows, which has room for one number."""
+    """What a cell shows, which has room for one number; empty of one run."""
     most = max(len(arm.histories) for arm in arms)
     if most == 1:
-        return "One run per arm."
-    return f"{'Mean of two runs' if most == 2 else 'Median over the runs'} of each arm."
+        return "One run per arm. " if len(arms) > 1 else ""
+    of_each = " of each arm" if len(arms) > 1 else ""
+    return f"{'Mean of two runs' if most == 2 else 'Median over the runs'}{of_each}. "
 
 
 def cells_of(facet: Facet) -> Cells:
     """The median gradient norm over runs by step and block."""
-    tables = [thinned_rows(table) for table in with_blocks(facet.arm)]
+    tables = [thinned(table) for table in with_blocks(facet.arm)]
     steps = sorted(set().union(*(table.index for table in tables)))
     layers = sorted(set().union(*(table.columns for table in tables)))
     values = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])
@@ -435,20 +450,6 @@ def cells_of(facet: Facet) -> Cells:
     return Cells([float(step) for step in steps], blocks, medians.T.tolist(), keys=facet.keys)
 
 
-def thinned_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS steps of a table."""
-    places = np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int)
-    return table.iloc[places]
-
-
-def peak_of(cells: Cells, label: str) -> tuple[float, str]:
-    """The greatest value of a map, and where it is."""
-    values = np.nan_to_num(np.array(cells.values), nan=-np.inf)
-    row, column = np.unravel_index(values.argmax(), values.shape)
-    where = f"{label}, block {cells.y[row]:g}, step {cells.x[column]:g}"
-    return float(values[row, column]), where
-
-
 def gradient_ratio(layout: Layout) -> Chart | None:
     """Last block's gradient norm over the first's, through training."""
     layout = layout.thinned(MOST_PANELS)
@@ -457,10 +458,15 @@ def gradient_ratio(layout: Layout) -> Chart | None:
     )
     if not facets:
         return None
-    grid = grid_of(layout)
+    grid, most = grid_of(layout), most_uneven(facets)
     panels = [
         Panel(
-            [s for f in facets if f.panel == index if (s := ratio_series(f)) is not None],
+            [
+                series
+                for facet in facets
+                if facet.panel == index
+                if (series := ratio_series(facet, most.step)) is not None
+            ],
             *(place.row, place.column, place.title),
             references=[Reference("equal", y=1.0)],
         )
@@ -469,9 +475,9 @@ def gradient_ratio(layout: Layout) -> Chart | None:
     steps = sorted({int(step) for f in facets for t in with_blocks(f.arm) for step in t.index})
     return Chart(
         "gradient_ratio",
-        most_uneven(facets).words() or "Last block against the first",
+        most.words() or "Last block against the first",
         "Above 1 the last block gets the larger gradient, below 1 the first.",
-        f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
+        f"{ratio_note([f.arm for f in facets])}{left_out_note(layout)}",
         "Gradient norm of the last block over the first's; at the last step: "
         f"{name_extremes(ratios_at(facets, steps[-1]))}.",
         panels,
@@ -482,12 +488,26 @@ def gradient_ratio(layout: Layout) -> Chart | None:
     )
 
 
-def ratio_series(facet: Facet) -> Series | None:
-    """The ratio of an arm by step."""
-    tables = [t for t in with_blocks(facet.arm) if t.shape[1] > 1]
+def ratio_note(arms: Sequence[Arm]) -> str:
+    """What the lines are of, in a sentence."""
+    if max(len(arm.histories) for arm in arms) < MEDIANS_FROM:
+        return seeds_note(arms)
+    return (
+        "Line: the last block's median over the runs, divided by the first's; band: the range of "
+        f"the ratios of single runs. {seeds_note(arms)}"
+    )
+
+
+def ratio_series(facet: Facet, step: int | None) -> Series | None:
+    """The ratio of an arm by step, that of `step` among them: the one that a heading has."""
+    tables = of_several_blocks(facet)
     ratios = [on_scale(table.iloc[:, -1] / table.iloc[:, 0]) for table in tables]
-    curves = [thinned(ratio[np.isfinite(ratio) & (ratio > 0)]) for ratio in ratios]
-    return of_runs(facet.name, facet.look, curves, keys=facet.keys)
+    curves = [thinned(ratio[np.isfinite(ratio) & (ratio > 0)], step) for ratio in ratios]
+    series = of_runs(facet.name, facet.look, curves, keys=facet.keys)
+    if series is None or series.runs < MEDIANS_FROM:
+        return series
+    shown = on_scale(ratios_of(facet)["shown"])
+    return replace(series, y=shown.reindex([int(x) for x in series.x]).tolist())
 
 
 def scaling(layout: Layout, factor: str) -> Chart | None:
@@ -498,7 +518,10 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         return None
     rows = list(dict.fromkeys(s.panel for s in found))
     inner = layout.without(factor)
-    looks = dict(zip(layout.colour_levels, [f.look for f in first_of_each(layout)], strict=False))
+    has_colours = layout.colour_factor != factor
+    looks = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
+    if not has_colours:
+        looks = {None: look_of_all(layout)}
     noun = noun_of(factor)
     ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
     panels = []
@@ -506,14 +529,16 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         inside = [s for s in found if (s.panel, s.quantity) == (panel, title)]
         moment = title.partition(", ")[2]
         series = [
-            one for s in inside for one in scaling_series(s, looks.get(s.level, CATEGORIES[0]))
+            replace(one, keys=keys_of(inner, panel, s.level) if has_colours else ("all",))
+            for s in inside
+            for one in scaling_series(s, looks[s.level])
         ]
-        name = ", ".join(filter(None, [title, inner.panel_title(panel)]))
+        name = ", ".join(filter(None, [title, words_of(inner.panel_factors, panel)]))
         panels.append(
             Panel(
                 series,
                 *(*divmod(row, 2), name),
-                y=Axis(f"gradient norm of a block, {moment}", "log"),
+                y=Axis(f"gradient norm, {moment}", "log"),
             )
         )
     misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
@@ -542,10 +567,10 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
     )
 
 
-def first_of_each(layout: Layout) -> list[Facet]:
-    """The first arm of each colour."""
-    facets = {facet.keys[0]: facet for facet in reversed(facets_of(layout))}
-    return list(reversed(facets.values()))
+def look_of_all(layout: Layout) -> Look:
+    """The look of the placement that all runs share."""
+    placement = shared(runs_of([*layout.by_key.values()]), PLACEMENT)
+    return CATEGORIES[0] if placement is None else look_of(str(placement))
 
 
 def scaling_series(found: Scaling, look: Look) -> list[Series]:
@@ -563,16 +588,15 @@ def scaling_series(found: Scaling, look: Look) -> list[Series]:
 
 
 def scaling_title(found: Sequence[Scaling], noun: str) -> str:
-    """The steepest law."""
-    fits = [(abs(s.fit.slope), s) for s in found if s.fit is not None]
-    if not fits:
-        return f"Gradient norms against {noun}"
-    steepest = max(fits, key=lambda item: item[0])[1]
-    assert steepest.fit is not None
-    verb = "grows" if steepest.fit.slope > 0 else "falls"
+    """The steepest law whose exponent is known to be no 0."""
+    laws = [(s, s.fit) for s in found if s.fit is not None and (s.fit.low > 0 or s.fit.high < 0)]
+    if not laws:
+        return f"Of no gradient norm it is known that it changes with the {noun}"
+    steepest, fit = max(laws, key=lambda law: abs(law[1].slope))
+    verb = "grows" if fit.slope > 0 else "falls"
     return (
-        f"{steepest.label}: the gradient norm of the {steepest.quantity} {verb} as the power "
-        f"{steepest.fit.slope:+z.2f} of {noun}"
+        f"{steepest.label}: the gradient norm of the {steepest.quantity}, {verb} as the power "
+        f"{fit.slope:+z.2f} of the {noun} (95 % interval {fit.low:+z.2f} to {fit.high:+z.2f})"
     )
 
 
@@ -604,7 +628,7 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     ends = ends_by_block(panels, facets, frames[-1])
     return Chart(
         statistic.name,
-        title_of_statistic(statistic, panels, facets, frames[-1]),
+        title_of_statistic(statistic, last_series(panels, facets, frames[-1]), frames[-1]),
         READ.get(statistic.name, "One point for each block; the first block is on the left."),
         f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{left_out_note(layout)}{note}",
         f"{statistic.title}. First to last block at step {frames[-1]}, {statistic.words}: "
@@ -646,27 +670,6 @@ def ends_by_block(
     ]
 
 
-def title_of_statistic(
-    statistic: Statistic, panels: Sequence[Panel], facets: Sequence[Facet], frame: int
-) -> str:
-    """Where the statistic is greatest and least at the last probe."""
-    values = [
-        (value, f"{facet.label}, block {block:g}")
-        for facet, series in last_series(panels, facets, frame)
-        for block, value in zip(series.x, series.middle, strict=True)
-        if math.isfinite(value)
-    ]
-    words = statistic.words.partition(";")[0]
-    words = words[:1].upper() + words[1:]
-    if not values:
-        return f"{words} by block"
-    (low, where_low), (high, where_high) = min(values), max(values)
-    return (
-        f"{words} at step {frame}: highest {number(high)} ({where_high}), lowest {number(low)} "
-        f"({where_low})"
-    )
-
-
 Maker = Callable[[], Chart | None]
 
 
@@ -683,6 +686,7 @@ def makers(layout: Layout, arms: Sequence[Arm]) -> list[Maker]:
     return [
         *figures_of_papers([history.run for arm in arms for history in arm.histories]),
         partial(rate_maps, layout),
+        partial(ranking, layout),
         partial(answer, layout),
         partial(what_each_step_changed, layout, arms),
         partial(loss, layout),

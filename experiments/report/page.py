@@ -35,7 +35,7 @@ from experiments.report.interactive import embedded, library
 from experiments.report.palette import Look, look_of, looks_of
 from experiments.report.paper_pictures import legends_of_papers
 from experiments.report.picture import Shown
-from experiments.report.sizes import are_sizes, sizes_table
+from experiments.report.sizes import are_sizes, legend_of_sizes, sizes_table
 from experiments.report.tables import (
     arm_words,
     best_table,
@@ -93,7 +93,7 @@ class Topic:
     shown: list[Shown]
 
 
-LEADS = ("lr_warmup_maps", "answer", "changes")  # figures that are not folded away
+LEADS = ("lr_warmup_maps", "ranking", "answer", "changes")  # figures that are not folded away
 RATES = ("lr_warmup_maps", "lr_sensitivity")
 TOPICS = {  # by name: the title, and what is in it
     "training": ("Training, step by step", "losses and gradients"),
@@ -123,14 +123,18 @@ def render(
     """The page. The template engine escapes everything that comes from a run."""
     tuned, sizes = tuned_in_words(layout), are_sizes(arms)
     named, looks = in_words(layout, arms)
-    results = sizes_table(named, looks) if sizes else results_table(named, looks)
+    if sizes:
+        looks = []  # models are named where they are drawn
+    results = sizes_table(named) if sizes else results_table(named, looks)
+    charts = [item.chart for item in shown]
+    legend = legend_of_sizes(charts) if sizes else legend_of(layout) + legends_of_papers(charts)
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
     leads = [item for item in shown if item.name in LEADS] or shown[:1]
     unfinished = sum(run.status in ("running", "interrupted") for run in runs)
     return render_template(
         "page.html.jinja",
-        [item.chart for item in shown],
-        legend=[*legend_of(layout), *legends_of_papers([item.chart for item in shown])],
+        charts,
+        legend=legend,
         title=title_of(layout, arms),
         verdict=verdict_of(layout, arms),
         held_equal="" if sizes else held_equal(layout, arms),

@@ -103,17 +103,6 @@ def look_of(placement: str) -> Look:
     return LOOKS.get(placement) or look_by_name(placement)
 
 
-def beside(other: Look, look: Look) -> Look:
-    """A look that is told from the other by its colour: the same one unless they share it.
-
-    Then vermilion, or blue where the other's hue is a warm one.
-    """
-    if other.light != look.light:
-        return look
-    light, dark = BLUE if (other.light, other.dark) in (VERMILION, OCHRE, ROSE) else VERMILION
-    return dataclasses.replace(look, light=light, dark=dark)
-
-
 def look_by_name(name: str) -> Look:
     """One of 30 looks, which depends on nothing but the name."""
     drawn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -1,7 +1,7 @@
-"""The report's figures over learning rates."""
+"""The report's figures over learning rates, and the map of all arms' losses."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,11 @@ from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.analysis.words import setting_words, value_words
 from experiments.report.chart import Axis, Cells, Chart, ColourScale, Limits, Panel, Series
-from experiments.report.drawing import left_out_note, name_extremes, unit_note
+from experiments.report.drawing import left_out_note, name_extremes, seeds_note, unit_note
 from experiments.report.facets import (
     CROWDED,
     MOST_COLUMNS,
+    MOST_IN_ANSWER,
     MOST_PANELS,
     grid_of,
     key_of,
@@ -28,6 +29,8 @@ from experiments.report.palette import CATEGORIES, Look
 from experiments.report.style import loss_limits
 
 MOST_MAPS = 15
+MOST_ROWS = 24  # arms in a map whose rows they are
+CLOSE = 0.05  # nats within which losses of one seed each are hardly told apart
 MOST_IN_TITLE = 5  # arms
 
 
@@ -93,6 +96,99 @@ def rate_maps(layout: Layout) -> Chart | None:
             low="best",
             high=f"worst{', or above the scale' if is_cut else ''}",
         ),
+    )
+
+
+def ranking(layout: Layout) -> Chart | None:
+    """Final validation loss of very many arms: a row for each, the best at the top.
+
+    None where curves tell them apart, or `rate_maps` shows them.
+    """
+    if len(layout.colour_levels) <= MOST_IN_ANSWER or rate_maps(layout) is not None:
+        return None
+    layout = layout.thinned(MOST_PANELS)
+    arms = {
+        level: [layout.arm(panel, level) for panel in layout.panels]
+        for level in layout.colour_levels
+    }
+    best = {
+        level: min(map(loss_of, filter(None, own)), default=math.inf) for level, own in arms.items()
+    }
+    levels = sorted((level for level in arms if best[level] < math.inf), key=best.__getitem__)
+    if not levels:
+        return None
+    shown = levels[:MOST_ROWS][::-1]  # the best one is the last row, at the top
+    table = [[loss_of(arm) if arm else math.nan for arm in arms[level]] for level in shown]
+    limits, is_cut = limits_of_learned([arm for level in shown for arm in arms[level] if arm])
+    names = [value_words(str(layout.colour_factor), level) for level in levels]
+    losses = [best[level] for level in levels]
+    cells = Cells(
+        [*range(len(layout.panels))],
+        [*range(len(shown))],
+        table,
+        [[in_a_row(arm) if arm else "" for arm in arms[level]] for level in shown],
+        ("all",),
+    )
+    described = [
+        (loss, f"{name} {loss_text(loss)}") for loss, name in zip(losses, names, strict=True)
+    ]
+    more = f" The last {len(levels) - len(shown)} of {len(levels)} are not shown."
+    return Chart(
+        "ranking",
+        title_of_ranking(losses, names[0], layout.unit.name),
+        "A row is an arm, the lowest loss at the top. Dark cells learn best, yellow ones worst.",
+        f"{seeds_note([arm for own in arms.values() for arm in own if arm])} min(final, initial) "
+        "validation loss, of several seeds the median; a run that diverged counts with its initial "
+        "loss. Beside it the shares of runs that diverged (not finite, or the loss rose), failed "
+        "or are stuck (no better than token frequencies)."
+        f"{more if len(levels) > len(shown) else ''}{unit_note(layout.unit)}"
+        f"{left_out_note(layout)}",
+        f"Map of the final validation loss of each arm: {name_extremes(described)}.",
+        [Panel(cells=cells)],
+        Axis("", ticks=ticks_in_words(map(layout.panel_title, layout.panels))),
+        Axis("", ticks=ticks_in_words(names[: len(shown)][::-1])),
+        colours=ColourScale(
+            f"final validation loss ({layout.unit.name})",
+            limits,
+            low="best",
+            high=f"worst{', or not all runs learned' if is_cut else ''}",
+        ),
+    )
+
+
+def in_a_row(arm: Arm) -> str:
+    """A cell's words in one line, of one run without its share."""
+    words = ", ".join(cell_text(arm, median(arm.capped_losses())).split("\n"))
+    return words.replace("1 of 1 ", "")
+
+
+def ticks_in_words(words: Iterable[str]) -> tuple[tuple[float, str], ...]:
+    """Words at even distances."""
+    return tuple((float(index), word) for index, word in enumerate(words))
+
+
+def loss_of(arm: Arm) -> float:
+    """The median loss; infinite where no run has one."""
+    loss = median(arm.capped_losses())
+    return math.inf if math.isnan(loss) else loss
+
+
+def limits_of_learned(arms: Sequence[Arm]) -> tuple[Limits, bool]:
+    """The ends of the losses of arms of which each run learned, and whether others are above.
+
+    All that learned nothing may have one colour: nothing is to be told apart there.
+    """
+    learned = [loss_of(arm) for arm in arms if not arm.not_learned] or [*map(loss_of, arms)]
+    low, high = min(learned), max(filter(math.isfinite, learned), default=min(learned))
+    return (low, high if high > low else low + 1), any(loss_of(arm) > high for arm in arms)
+
+
+def title_of_ranking(best: Sequence[float], name: str, unit: str) -> str:
+    """How many arms end close to the best."""
+    close = sum(loss <= best[0] + CLOSE for loss in best)
+    return (
+        f"{close} of {len(best)} end within {CLOSE:g} {unit} of the lowest validation loss, "
+        f"{loss_text(best[0])} ({name})"
     )
 
 

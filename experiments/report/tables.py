@@ -125,11 +125,13 @@ NORMS_AT_START = (
 BAD_ENDS = (NOT_FINITE, LOSS_ROSE, "failed", "stuck")  # columns of counts
 
 
-def learned_cell(arm: Arm) -> Cell:
-    """How many of an arm's runs learned; empty where none has a loss."""
+def learned_cell(arm: Arm, is_alone: bool = False) -> Cell:
+    """How many of an arm's runs learned, of the only run whether; empty where none has a loss."""
     if not arm.final_losses():
         return Cell("", "")
-    return Cell(f"{arm.learned} of {len(arm.histories)}", repr(arm.learned / len(arm.histories)))
+    share = arm.learned / len(arm.histories)
+    text = f"{arm.learned} of {len(arm.histories)}"
+    return Cell(("yes" if arm.learned else "no") if is_alone else text, repr(share))
 
 
 def bad_ends(arm: Arm) -> list[Cell]:
@@ -201,6 +203,7 @@ def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
         *FIXED,
     ]
     has_bits = any(h.run.summary.val_bits_per_byte is not None for a in arms for h in a.histories)
+    is_alone = sum(len(arm.histories) for arm in arms) == 1
     rows = []
     for arm in arms:
         train = [h.run.summary.train_loss for h in arm.histories if h.run.status == "finished"]
@@ -209,7 +212,7 @@ def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
                 Cell(arm.label, arm.label),
                 spread_cell(arm.final_losses(NATS)),
                 spread_cell(arm.final_losses(BITS) if has_bits else []),
-                learned_cell(arm),
+                learned_cell(arm, is_alone),
                 *bad_ends(arm),
                 spread_cell([loss for loss in train if loss is not None]),
                 number_cell(arm.median(lambda s: s.spikes), "g"),
@@ -218,7 +221,7 @@ def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
                 number_cell(arm.median(lambda s: s.grad_norm.first_step.last_block)),
                 number_cell(arm.median(lambda s: s.grad_norm.last_step.first_block)),
                 number_cell(arm.median(lambda s: s.grad_norm.last_step.last_block)),
-                number_cell(median(final_ratios(arm))),
+                number_cell(final_ratio(arm)),
                 *fixed_cells(arm),
             ]
         )
@@ -226,14 +229,10 @@ def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
     return compact(Table(columns, rows, frozenset(main), looks=tuple(looks)))
 
 
-def final_ratios(arm: Arm) -> list[float]:
-    """Last block's gradient norm over the first's, at the last logged step of each run."""
-    ends = [history.run.summary.grad_norm.last_step for history in arm.histories]
-    return [
-        end.last_block / end.first_block
-        for end in ends
-        if end.last_block is not None and end.first_block
-    ]
+def final_ratio(arm: Arm) -> float | None:
+    """Last block's gradient norm over the first's, of the medians that the table shows."""
+    first = arm.median(lambda s: s.grad_norm.last_step.first_block)
+    return arm.median(lambda s: s.grad_norm.last_step.last_block) / first if first else None
 
 
 def costs_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
@@ -339,10 +338,10 @@ def runs_table(
         "directory",
     ]
     runs, looks_of_runs = [], []
-    for arm, look in zip(arms, looks, strict=True):
+    for index, arm in enumerate(arms):
         of_arm = sorted((h.run for h in arm.histories), key=lambda run: sort_key(run.seed))
         runs += of_arm
-        looks_of_runs += [look] * len(of_arm)
+        looks_of_runs += [*looks[index : index + 1]] * len(of_arm)
     cells = [
         [
             Cell(run_label(run, factors), f"{index:06}"),

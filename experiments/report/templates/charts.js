@@ -79,6 +79,7 @@ function axisOf(scale, axis, orient) {
   else made.tickCount = { signal: orient === "bottom" ? "max(2, ceil(width / 70))" : "max(2, ceil(height / 45))" };
   if (axis.ticks.length) {
     made.values = axis.ticks;
+    if (orient === "left") Object.assign(made, { labelOverlap: false, labelLimit: 160, tickCount: axis.ticks.length });
     made.encode = { labels: { update: { text: { signal: `${scale}words[indexof(${scale}ticks, datum.value)]` } } } };
     if (axis.words.some((word) => word.length > 6) && axis.ticks.length > 3 && orient === "bottom") {
       Object.assign(made, { labelAngle: -50, labelAlign: "right", labelLimit: 160 });

@@ -1,5 +1,6 @@
 """What runs say in words: titles, one sentence, what was held equal, the next command."""
 
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,13 @@ from experiments.analysis.findings import held_equal, next_command, title_of, ve
 from experiments.analysis.histories import History
 from experiments.analysis.next_steps import AFTER
 from experiments.analysis.runs import find_runs, name_models
-from experiments.analysis.words import count_words, number_words, placement_words, setting_words
+from experiments.analysis.words import (
+    count_words,
+    number_words,
+    placement_words,
+    setting_words,
+    times_text,
+)
 from experiments.records.summary import Summary
 from experiments.settings.explain import options_of
 from gpt import PLACEMENTS
@@ -66,7 +73,7 @@ LESSON = (
 def test_the_arm_that_learned_nothing_comes_first(tmp_path: Path) -> None:
     lesson(tmp_path)
     runs = found(tmp_path)
-    assert title_of(*runs) == "Pre-LN and Post-LN with and without warm-up"
+    assert title_of(*runs) == "Post-LN with and without warm-up, and Pre-LN without"
     assert verdict_of(*runs) == f"{LESSON}."
     assert held_equal(*runs) == (
         "Equal in all arms: seeds 0, 1 and 2 with the batches that they draw, initialisation "
@@ -88,11 +95,10 @@ def test_no_failure_hides_behind_a_good_learning_rate(tmp_path: Path) -> None:
         "Pre-LN and Post-LN from 0 to 100 steps of warm-up and over four learning rates"
     )
     assert verdict_of(*runs) == (
-        "Post-LN without warm-up learns nothing at lr 0.003 and above in 5 of 6 runs, at best a "
-        "median of 2.45 nats at lr 0.001; with 30 steps of warm-up it learns nothing at lr 0.01 in "
-        "3 of 3 runs, at best a median of 2.40 nats at lr 0.003; with 100 steps of warm-up it "
-        "learns at every rate, at best a median of 2.40 nats at lr 0.003; Pre-LN learned in all 36 "
-        "runs, at best a median of 2.40 nats without warm-up, at lr 0.003."
+        "Post-LN learns nothing at lr 0.003 and above without warm-up (5 of 6 runs) and at lr 0.01 "
+        "with 30 steps of warm-up (3 of 3), at best a median of 2.40 nats with 30 steps of "
+        "warm-up, at lr 0.003; Pre-LN learned in all 36 runs, at best a median of 2.40 nats "
+        "without warm-up, at lr 0.003."
     )
 
 
@@ -209,10 +215,102 @@ def test_a_run_too_short_for_token_frequencies_is_given_more_steps(tmp_path: Pat
     arm(tmp_path, [3.9], **PRE)
     change_settings(tmp_path, trainer={"steps": 20}, schedule={"warmup_steps": 200})
     assert verdict_of(*found(tmp_path)) == (
-        "Pre-LN with 200 steps of warm-up did not get as far as token frequencies in 20 steps: its "
-        "validation loss is 3.90 nats, and token frequencies alone give 3.02."
+        "Pre-LN, all 20 steps within its 200 of warm-up, did not get as far as token frequencies: "
+        "its validation loss is 3.90 nats, and token frequencies alone give 3.02."
     )
     assert next_command(*found(tmp_path)) == "python run.py norm=pre_ln seed=0 trainer.steps=80"
+
+
+def test_a_run_that_ends_inside_its_warm_up_says_so(tmp_path: Path) -> None:
+    arm(tmp_path, [2.4], **POST)
+    change_settings(tmp_path, trainer={"steps": 150}, schedule={"warmup_steps": 200})
+    assert verdict_of(*found(tmp_path)) == (
+        "Post-LN, all 150 steps within its 200 of warm-up, learned: its validation loss is 2.40 "
+        "nats, where token frequencies alone give 3.02."
+    )
+    change_settings(tmp_path, trainer={"steps": 201})
+    assert verdict_of(*found(tmp_path)).startswith(
+        "Post-LN with 200 steps of warm-up learned in 201 steps: "
+    )
+
+
+def test_arms_that_end_inside_their_warm_up_are_named_so(tmp_path: Path) -> None:
+    for warmup in (0, 200):
+        arm(tmp_path, [2.4], **POST, warmup=warmup)
+        change_settings(tmp_path, trainer={"steps": 150})
+    assert verdict_of(*found(tmp_path)) == (
+        "Both runs learned: Post-LN without warm-up reached 2.40 nats; with all 150 steps within "
+        "200 of warm-up it reached 2.40 nats; with one run for each the range over seeds is not "
+        "known."
+    )
+
+
+def test_a_warm_up_that_no_run_leaves_is_said_once(tmp_path: Path) -> None:
+    for options in (PRE, POST):
+        arm(tmp_path, [2.4], **options, warmup=200)
+        change_settings(tmp_path, trainer={"steps": 150})
+    verdict = verdict_of(*found(tmp_path))
+    assert verdict.endswith(
+        "; all 150 steps are within the 200 of warm-up, so no run reached the full learning rate."
+    )
+
+
+def test_no_clause_hides_one_of_the_rates_at_which_arms_fail(tmp_path: Path) -> None:
+    """Of a placement whose runs fail in two ways, at every rate, and at the same rate twice."""
+    for warmup, failing in ((0, (1e-3, 1e-2)), (30, (1e-2,)), (60, (1e-2,)), (90, ())):
+        for rate in (1e-3, 1e-2):
+            losses = (3.03, 3.03) if rate in failing else (2.4, 2.5)
+            arm(tmp_path, losses, **POST, warmup=warmup, lr=rate)
+    arm(tmp_path, (2.4, 9.0), **POST, warmup=90, lr=3e-2, seed=7)
+    assert verdict_of(*found(tmp_path)) == (
+        "Post-LN learns nothing at every rate without warm-up (4 of 4 runs) and at lr 0.01 with 30 "
+        "steps of warm-up (2 of 2) and with 60 steps of warm-up (2 of 2) and diverges at lr 0.03 "
+        "with 90 steps of warm-up (1 of 2), at best 2.40 and 2.50 nats with 30 steps of warm-up, "
+        "at lr 0.001, the grid's edge."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ran", "title"),
+    [
+        (
+            {"pre_ln": [(0, 1e-3)], "post_ln": [(0, 1e-3), (60, 1e-3)], "b2t": [(0, 1e-3)]},
+            "Post-LN with and without warm-up, and Pre-LN and B2T without",
+        ),
+        (
+            {"pre_ln": [(60, 1e-3)], "post_ln": [(0, 1e-3), (60, 1e-3)]},
+            "Post-LN with and without warm-up, and Pre-LN with 60 steps of warm-up",
+        ),
+        (
+            {
+                "pre_ln": list(itertools.product([0], [1e-3, 3e-3])),
+                "post_ln": list(itertools.product([0, 30, 60], [1e-3, 3e-3])),
+            },
+            "Post-LN from 0 to 60 steps of warm-up, and Pre-LN without warm-up, over two learning "
+            "rates",
+        ),
+        (
+            {"pre_ln": [(0, 1e-3)], "post_ln": [(0, 1e-3), (60, 3e-3)]},
+            "Pre-LN and Post-LN with and without warm-up and over two learning rates, 3 of 8 "
+            "combinations",
+        ),
+        (
+            {"pre_ln": [(0, 1e-3), (60, 3e-3)]},
+            "Pre-LN with and without warm-up and over two learning rates, 2 of 4 combinations",
+        ),
+        (
+            {name: list(itertools.product([0, 60], [1e-3])) for name in ("pre_ln", "post_ln")},
+            "Pre-LN and Post-LN with and without warm-up",
+        ),
+    ],
+)
+def test_a_title_promises_nothing_that_was_not_run(
+    tmp_path: Path, ran: dict[str, list[tuple[int, float]]], title: str
+) -> None:
+    for placement, settings in ran.items():
+        for warmup, rate in settings:
+            arm(tmp_path, [2.4], placement=placement, warmup=warmup, lr=rate)
+    assert title_of(*found(tmp_path)) == title
 
 
 def test_runs_without_a_result_are_counted_after_the_others(tmp_path: Path) -> None:
@@ -272,8 +370,8 @@ def test_sizes_are_counted_and_nothing_is_said_of_training(tmp_path: Path) -> No
     runs = found(tmp_path)
     assert title_of(*runs) == "GPT-2's sizes"
     assert verdict_of(*runs) == (
-        "gpt2_124m has 124,439,808 parameters and gpt2_1558m has 1,557,611,200, 13 times as many; "
-        "nothing was trained."
+        "gpt2_124m has 124,439,808 parameters and gpt2_1558m has 1,557,611,200, 12.5 times as "
+        "many; nothing was trained."
     )
     assert "parameters (124,439,808 to 1,557,611,200)" in held_equal(*runs)
 
@@ -330,6 +428,22 @@ def test_settings_are_phrases_behind_a_placement() -> None:
         *("no", "four", "twenty", "twenty-one", "22")
     ]
     assert count_words(1000, "run") == "1,000 runs"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (12.52, "12.5 times"),
+        (1.1, "1.1 times"),
+        (0.25, "0.25 times"),
+        (99.96, "100 times"),
+        (604.7, "605 times"),
+        (1098.6, "1,100 times"),
+        (3_234_000.0, "3,230,000 times"),
+    ],
+)
+def test_ratios_have_three_digits(ratio: float, words: str) -> None:
+    assert times_text(ratio) == words
 
 
 # The next command

@@ -31,7 +31,7 @@ TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
 
 @pytest.mark.parametrize(
     ("kills", "by_clock"),
-    [(3, False), pytest.param(200, True, marks=pytest.mark.long)],
+    [(2, False), pytest.param(200, True, marks=pytest.mark.long)],
 )
 def test_killed_at_random_moments(
     toy: tuple[str, ...], tmp_path: Path, kills: int, by_clock: bool
@@ -292,6 +292,7 @@ def test_a_lock_dies_with_its_owner(toy: tuple[str, ...], tmp_path: Path) -> Non
     assert call(tmp_path, f"resume={run}")[0] == 0
 
 
+@pytest.mark.long
 def test_two_processes_make_the_same_token_cache(toy: tuple[str, ...], tmp_path: Path) -> None:
     barrier = CONTEXT.Barrier(2)
     both = [

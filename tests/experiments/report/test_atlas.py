@@ -3,10 +3,12 @@
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_page
@@ -24,11 +26,14 @@ from experiments.report.atlas_page import (
     blocks_in_words,
     data_of,
     finding_of,
+    meanings_of,
     overview,
+    shared_controls,
+    twins_of,
     used_by,
 )
 from experiments.report.diagram import Diagram, alike, in_words
-from experiments.report.palette import beside, look_of
+from experiments.report.palette import look_of
 from experiments.runners import atlas
 from gpt import PLACEMENTS
 from gpt.block import Block
@@ -128,6 +133,10 @@ def test_streams_have_the_names_of_the_equation() -> None:
     words = in_words(placed("residual_dual").graphs[0])
     assert words.startswith("attention reads p; sum 1 = p + attention; norm_1 reads sum 1; ")
     assert words.endswith("p' = norm_2; d' = sum 4")
+    assert placed("admin").equation.startswith("h = N(w_1 * x + A x); out = N(w_2 * h + F h)")
+    assert "sum 1 = \N{MULTIPLICATION SIGN} w_1 x + attention" in in_words(
+        placed("admin").graphs[0]
+    )
     after = in_words(placed("residual_dual").after)
     assert after == "norm reads d; sum 1 = p + norm; head reads sum 1; logits = head"
 
@@ -169,21 +178,22 @@ def test_blocks_that_differ_have_a_diagram_each() -> None:
 
 def test_facts_are_counted_from_the_module() -> None:
     width = SMALL.emb_dim
-    facts = {name: placed(name).facts for name in PLACEMENTS}
+    facts = {name: placed(name).facts() for name in PLACEMENTS}
     passes = {name: of["norms in a block"] for name, of in facts.items()}
     assert passes["pre_ln"] == "2"
     assert passes["no_norm"] == "0"
     assert passes["siamese"] == "6"
     assert passes["span"] == "block 1: 3; blocks 2 to 4: 2"
     assert passes["hybrid"] == "4, 3 of them inside a branch"
-    own = {name: of["extra parameters"] for name, of in facts.items()}
+    own = {name: of["parameters beyond No norm's"] for name, of in facts.items()}
     assert own["pre_ln"].startswith(f"{4 * width} a block")
-    assert own["no_norm"].startswith("0 a block")
+    assert own["no_norm"] == "0 a block"
+    assert re.fullmatch(rf"{4 * width} a block, \d\.\d\d % of its branches' own", own["pre_ln"])
     # Keel's first block has two norms less than the others.
     assert own["keel"].startswith(f"{(4 + 3 * 8) * width // 4} a block on average")
     assert own["admin"].startswith(f"{6 * width} a block")
     assert facts["deepnorm"]["initialisation"] == "deepnorm, prescribed by its paper"
-    assert facts["deepnorm"]["shortcut scale"] == "1.682"
+    assert facts["deepnorm"]["shortcut scale"] == "1.68"
     assert "advises against gpt2_scaled" in facts["ln_scaling"]["initialisation"]
     before_head = {name: of["norm before the head"] for name, of in facts.items()}
     assert (before_head["post_ln"], before_head["pre_ln"]) == ("no", "yes")
@@ -208,24 +218,54 @@ def test_who_uses_it_is_read_from_the_readme(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_board_is_quoted_for_a_placement_with_a_number_in_it() -> None:
-    (claim,) = placed("residual_dual").claims
-    assert (claim.name, claim.verdict) == ("residual_dual_keeps_gradients", "holds")
-    assert claim.when == "At initialisation"
-    assert [number for number, _, _ in claim.numbers] == [
-        "ResiDual: log10(first block / last block)"
+    (quoted,) = placed("residual_dual").claims
+    claim = quoted.claim
+    assert (claim.claim, claim.claim_verdict) == ("residual_dual_keeps_gradients", "holds")
+    assert quoted.when == "At initialisation"
+    assert quoted.numbers == [
+        (
+            "ResiDual: log10(first block / last block)",
+            *("-0.66 (-0.78 to -0.26)", "does not: above a tenth", "holds"),
+        )
     ]
+    assert claim.setting
     assert {of.when for of in placed("mix_ln").claims} == {"In training"}
 
 
 def test_a_claim_that_fails_says_whose_number_fails() -> None:
     """Keel keeps its gradients; what does not hold is that Post-LN's vanish."""
-    (claim,) = (of for of in placed("keel").claims if of.name == "keel_keeps_gradients")
-    assert (claim.verdict, claim.distance) == ("does not hold", "in a scaled-down setting")
+    (quoted,) = (of for of in placed("keel").claims if of.claim.claim == "keel_keeps_gradients")
+    assert (quoted.claim.claim_verdict, quoted.distance) == (
+        "does not hold",
+        "in a scaled-down setting",
+    )
     of = ": log10(first block / last block)"
-    assert claim.numbers == [
+    assert [(number, predicted, verdict) for number, _, predicted, verdict in quoted.numbers] == [
         (f"Post-LN{of}", "vanishes: below a tenth", "does not hold"),
         (f"Keel{of}", "does not: above a tenth", "holds"),
     ]
+
+
+def test_a_difference_is_quoted_as_one() -> None:
+    numbers = [number for of in placed("pre_ln").claims for number in of.numbers]
+    sensitivity = next(of for of in numbers if of[0].startswith("no warm-up"))
+    assert sensitivity[0] == "no warm-up minus Pre-LN: sensitivity (nats)"
+    assert all(measured != "not measured" for _, measured, *_ in numbers)
+    assert not any("_ln" in text for of in numbers for text in of)
+
+
+def test_controls_that_read_the_same_are_put_together() -> None:
+    controls = shared_controls(placed("pre_ln").claims)
+    learned = {words: of for words, of in controls.items() if words[0] == "Pre-LN: nats learnt"}
+    assert len({measured for _, measured, *_ in learned}) == len(learned)
+    assert ["early_gradients", "normformer"] in learned.values()
+    assert all(len(of) > 1 for of in controls.values())
+
+
+def test_each_verdict_on_the_page_is_explained() -> None:
+    meanings = meanings_of([placed("pre_ln"), placed("post_ln")])
+    assert {"holds", "open", "source not read"} <= meanings.keys()
+    assert meanings_of([placed("residual_dual")]).keys() == {"holds"}
 
 
 def test_a_placement_that_is_registered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +351,7 @@ def data_in(page: Path) -> dict[str, dict[str, object]]:
 def test_each_placement_is_trained_with_and_without_warm_up(made: Path) -> None:
     data = data_in(made)
     assert list(data) == list(PLACES)
+    assert "3 steps of AdamW, learning rate 0.003" in made.read_text()
     assert (data["pre_ln"]["light"], data["pre_ln"]["title"]) == (look_of("pre_ln").light, "Pre-LN")
     for entry in data.values():
         runs = entry["runs"]
@@ -325,6 +366,7 @@ def test_each_placement_is_trained_with_and_without_warm_up(made: Path) -> None:
         ]
         for measured in runs.values():  # type: ignore[attr-defined]
             assert measured["steps"] == [0, 2, 3]
+            assert measured["trained"] == [0, 2, 2]  # after the last update there is no gradient
             assert [at for at, _ in measured["loss"]] == [0, 1, 2]
             for name, width in (("gradient", 2), ("rms", 2), ("ratio", 4), ("shares", 4)):
                 assert [len(row) for row in measured[name]] == [width] * 3, name
@@ -342,34 +384,63 @@ def test_what_was_trained_is_not_trained_again(
     assert first_times.items() <= times.items()
 
 
-def test_what_a_step_takes_beside_one_of_pre_ln_is_on_the_page_and_in_a_file(made: Path) -> None:
+def test_what_a_step_takes_beside_one_of_pre_ln_is_on_the_page_and_in_a_file(
+    make_atlas: Atlas, made: Path
+) -> None:
+    summaries = (make_atlas.folder / "runs").glob("*/summary.json")
     times = {time.placement: time for time in read_step_times(made.parent)}
     assert list(times) == ["post_ln", "residual_dual"]
     text = made.read_text()
-    assert text.count(f"<dt>{STEP_TIME}</dt>") == len(times)
+    assert text.count(f"<dt>{STEP_TIME}</dt>") == len(PLACES)
+    assert f"<dt>{STEP_TIME}</dt><dd>1, the others are compared with it</dd>" in text
     for time in times.values():
         assert 0 < time.ratio_low <= time.ratio <= time.ratio_high
         assert (time.layers, time.width, time.tokens, time.rounds) == (2, 8, 16, 1)
         assert time.text in text
+    (threads,) = {json.loads(path.read_text())["versions"]["threads"] for path in summaries}
+    assert f"The runs above had {threads} thread" in text
     assert f"2 blocks of width 8, 16 tokens a step, float32, on {times['post_ln'].device}" in text
 
 
-def test_all_are_in_one_table(make_atlas: Atlas, made: Path) -> None:
+def test_a_placement_whose_step_could_not_be_timed_has_no_time() -> None:
+    assert STEP_TIME not in placed("post_ln").facts(is_timed=True)
+    assert STEP_TIME in placed("pre_ln").facts(is_timed=True)
+
+
+@pytest.fixture(scope="module")
+def found(make_atlas: Atlas, made: Path) -> dict[str, dict[int, Run]]:
+    """The runs of each placement on the page, by the steps of warm-up."""
     runs = make_atlas.folder / "runs"
-    found = {
+    return {
         name: {w: Run.read(next(runs.glob(f"{name}-warmup_steps{w}-*"))) for w in (0, 2)}
         for name in PLACES
     }
+
+
+def test_all_are_in_one_table_beside_token_frequencies(found: dict[str, dict[int, Run]]) -> None:
     table = overview([replace(placed(name), runs=found[name]) for name in PLACES])
     assert table.columns == [
         *("placement", "loss without warm-up", "loss with 2 steps of warm-up"),
-        *("norms in a block", "extra parameters in a block"),
+        *("norms in a block", "parameters beyond No norm's, in a block"),
     ]
     by_name = {row[0].shown: [cell.shown for cell in row[1:]] for row in table.rows}
-    assert list(by_name) == ["Pre-LN", "Post-LN", "ResiDual"]
+    assert list(by_name) == ["Pre-LN", "Post-LN", "ResiDual", "token frequencies"]
     # Of SMALL, whose width is 12: two LayerNorms, each with a scale and a shift for each channel.
     assert by_name["Pre-LN"][2:] == ["2", "48"]
-    assert [len(losses[0]) for losses in by_name.values()] == [5] * 3  # such as 2.345
+    assert [len(losses[0]) for losses in by_name.values()] == [4] * 4  # such as 2.34
+    assert len(table.looks) == len(table.rows)
+
+
+def test_placements_that_are_one_function_say_so(found: dict[str, dict[int, Run]]) -> None:
+    """The graphs of both have one shape; then the runs decide."""
+    one, other = found["pre_ln"], found["post_ln"]
+    names = ("pre_ln", "sandwich", "peri_ln", "hybrid", "ln_scaling")
+    assert twins_of([replace(placed(name), runs=one) for name in names]) == {
+        "sandwich": "Peri-LN",
+        "peri_ln": "Sandwich",
+    }
+    sandwich, peri_ln = (replace(placed(name), runs=one) for name in ("sandwich", "peri_ln"))
+    assert twins_of([sandwich, replace(peri_ln, runs=other)]) == {}
 
 
 @pytest.mark.parametrize(
@@ -429,8 +500,14 @@ def test_its_first_sentence_says_who_learned_no_more_than_frequencies(tmp_path: 
         Placed("no_norm", config, {0: diverged, 60: worse}),
     ]
     assert finding_of(entries) == (
-        "Learned no more than token frequencies: without warm-up 2 of 3 (Post-LN; diverged: "
-        "No norm); with 60 steps of warm-up 1 of 3 (ended worse than those: No norm)"
+        "Without warm-up Post-LN learned nothing and No norm diverged; Pre-LN learned. With 60 "
+        "steps of warm-up No norm ended worse than token frequencies; the other 2 learned"
+    )
+    assert finding_of(
+        [Placed("pre_ln", config, {0: good}), Placed("admin", config, {0: good})]
+    ) == ("Without warm-up all 2 learned")
+    assert finding_of([Placed("post_ln", config, {0: stuck})]) == (
+        "Without warm-up Post-LN learned nothing"
     )
 
 
@@ -455,6 +532,16 @@ def test_any_two_placements_stand_side_by_side(page: Page) -> None:
     assert headings(page) == ["Pre-LN norm=pre_ln", "ResiDual norm=residual_dual"]
     page.keyboard.press("{")
     assert page.url.endswith("#pre_ln,post_ln")
+
+
+def test_a_link_within_the_page_leaves_the_choice_alone(page: Page) -> None:
+    page.evaluate("location.hash = 'residual_dual,pre_ln'")
+    page.wait_for_function("document.getElementById('left-pick').value === 'residual_dual'")
+    page.locator("#left details > summary").first.click()
+    page.get_by_role("link", name="What the verdicts mean").first.click()
+    page.wait_for_function("location.hash === '#verdicts'")
+    assert headings(page)[0] == "ResiDual norm=residual_dual"
+    assert page.locator("#verdicts dt").first.inner_text() == "holds"
 
 
 def test_the_address_says_what_is_shown(page: Page) -> None:
@@ -484,7 +571,7 @@ def test_the_step_moves_all_that_was_measured(page: Page) -> None:
     page.set_viewport_size(test_page.PHONE)
     sublayers = page.locator("#ratio text[text-anchor=middle]")
     assert sublayers.all_text_contents() == ["A1", "F1", "A2", "F2"]
-    assert page.locator("#shades rect").count() == 5
+    assert page.locator("#shades rect").count() == 6 * 2  # in the colours of both
     row = page.locator("#numbers tbody tr").nth(2)
     assert row.locator("th").inner_text() == "Post-LN, without warm-up"
 
@@ -499,7 +586,7 @@ def test_it_fits_the_screen_in_the_placements_colours(page: Page) -> None:
         wanted = getattr(look_of("post_ln"), scheme)
         assert colour == f"rgb({', '.join(str(int(wanted[i : i + 2], 16)) for i in (1, 3, 5))})"
         # On a phone each run is a card of named numbers, and none is out of sight.
-        for cell in page.locator("#numbers tbody td").all():
+        for cell in page.locator("#numbers tbody td:not(:empty)").all():
             shown = cell.bounding_box()
             assert shown is not None
             assert shown["x"] + shown["width"] <= size["width"]
@@ -528,49 +615,244 @@ def strokes(page: Page) -> list[tuple[str, str]]:
     return [(colour, dash) for colour, dash in found]
 
 
+def show(page: Page, left: str, right: str) -> None:
+    page.evaluate(f"location.hash = '{left},{right}'")
+    page.wait_for_function(
+        "shown => [...document.querySelectorAll('select')].map(e => e.value).join() === shown",
+        arg=f"{left},{right}",
+    )
+
+
 def test_both_sides_differ_in_colour_and_warm_up_is_dashed(page: Page) -> None:
-    """Also where both placements have one colour, as one and the same has."""
-    for address in ("pre_ln,post_ln", "post_ln,post_ln", "pre_ln,pre_ln"):
-        page.evaluate(f"location.hash = '{address}'")
-        page.wait_for_function(
-            "shown => [...document.querySelectorAll('select')].map(e => e.value).join() === shown",
-            arg=address,
-        )
-        cold, warm, other_cold, other_warm = strokes(page)
-        assert cold[0] == warm[0] != other_cold[0] == other_warm[0]
-        assert cold[1] is other_cold[1] is None
-        assert warm[1] == other_warm[1] == "11.0 3.3"
+    cold, warm, other_cold, other_warm = strokes(page)
+    assert cold[0] == warm[0] != other_cold[0] == other_warm[0]
+    assert cold[1] is other_cold[1] is None
+    assert warm[1] == other_warm[1] == "11.0 3.3"
+    assert page.locator("#colours").inner_text() == (
+        "Each placement has its colour of the table below."
+    )
 
 
-@pytest.mark.parametrize("left", PLACEMENTS)
-def test_a_look_beside_another_has_another_colour(left: str) -> None:
-    for right in PLACEMENTS:
-        shown = beside(look_of(left), look_of(right))
-        assert shown.light != look_of(left).light
-        assert shown.dark != look_of(left).dark
-        if look_of(left).light != look_of(right).light:
-            assert shown == look_of(right)
+def test_one_placement_on_both_sides_is_shown_once(page: Page) -> None:
+    show(page, "post_ln", "post_ln")
+    assert page.locator("#gradient path.series").count() == 2
+    assert page.locator("#numbers tbody tr").count() == 2 + 1
+    assert page.locator("#matrices figure").count() == 2
+    assert page.locator("#colours").inner_text() == (
+        "Both sides are Post-LN: its runs are shown once."
+    )
 
 
-def test_a_loss_that_explodes_is_cut_and_said(browser: Browser, made: Path, tmp_path: Path) -> None:
-    """The axis has round numbers up to twice what token frequencies give."""
-    data = data_in(made)
-    for entry in data.values():
-        for measured in entry["runs"].values():  # type: ignore[attr-defined]
-            measured["frequencies"] = 3.0
-    data["post_ln"]["runs"]["0"]["loss"][1][1] = 49.9  # type: ignore[index]
+Data = dict[str, dict[str, Any]]
+
+
+@contextmanager
+def opened_with(
+    change: Callable[[Data], object], browser: Browser, made: Path, folder: Path
+) -> Iterator[Page]:
+    """Within: the page with other data."""
+    data: Data = data_in(made)
+    change(data)
     start, _, rest = made.read_text().partition('id="data">')
-    changed_page = tmp_path / "atlas.html"
-    changed_page.write_text(f'{start}id="data">{json.dumps(data)}{rest[rest.index("</script>") :]}')
-    with test_page.opened(browser, changed_page) as page:
-        assert "up to 49.9" in (page.locator("#loss text.cut.right").first.text_content() or "")
-        ticks = page.locator("#loss text[text-anchor=end]:not(.cut)").all_text_contents()
+    page = folder / "atlas.html"
+    page.write_text(f'{start}id="data">{json.dumps(data)}{rest[rest.index("</script>") :]}')
+    with test_page.opened(browser, page) as opened:
+        yield opened
+
+
+def test_where_both_share_a_colour_the_right_one_has_that_of_the_text(
+    browser: Browser, made: Path, tmp_path: Path
+) -> None:
+    """Which no placement has; so it is taken for none."""
+
+    def share(data: Data) -> None:
+        data["residual_dual"] |= {name: data["post_ln"][name] for name in ("light", "dark")}
+
+    with opened_with(share, browser, made, tmp_path) as page:
+        show(page, "residual_dual", "post_ln")
+        ink = page.locator("h1").evaluate("element => getComputedStyle(element).color")
+        colours = [colour for colour, _ in strokes(page)]
+        said = page.locator("#colours").inner_text()
+        show(page, "pre_ln", "residual_dual")
+        assert ink not in [colour for colour, _ in strokes(page)]
+    assert colours[2:] == [ink, ink]
+    assert ink not in colours[:2]
+    assert said.startswith("ResiDual and Post-LN share a colour: here Post-LN has that of the text")
+
+
+def explode(data: Data) -> None:
+    """Post-LN's loss without warm-up leaves the axis after the first step and comes back."""
+    for entry in data.values():
+        for measured in entry["runs"].values():
+            measured["frequencies"] = 3.0
+    data["post_ln"]["runs"]["0"]["loss"] = [[0, 4.0], [1, 49.9], [2, 4.0], [3, 4.0]]
+
+
+def corners(page: Page, line: str) -> list[list[tuple[float, float]]]:
+    """The points of each unbroken piece of a line."""
+    path = page.locator(line).get_attribute("d") or ""
+    return [
+        [(float(x), float(y)) for x, y in (point.split() for point in piece.split("L"))]
+        for piece in path.split("M")[1:]
+    ]
+
+
+def test_a_loss_that_leaves_the_axis_is_broken_there_and_named(
+    browser: Browser, made: Path, tmp_path: Path
+) -> None:
+    """The axis has round numbers up to twice what token frequencies give."""
+    with opened_with(explode, browser, made, tmp_path) as page:
+        assert page.locator("#loss .notes .cut.right").all_text_contents() == [
+            "\u2191 Post-LN, without warm-up: up to 49.9 at step 1"
+        ]
+        assert page.locator("#loss svg .cut.right").count() == 1
+        ticks = page.locator("#loss text[text-anchor=end]:not(.title)").all_text_contents()
+        leaves, returns = corners(page, "#loss path.series.right >> nth=0")
     assert float(ticks[-1]) == 6
     assert {2 * float(tick) % 1 for tick in ticks} == {0}
+    # It rises to the edge, and nothing is drawn along it.
+    (x0, y0), (x1, top) = leaves
+    (x2, again), (x3, y3), _ = returns
+    assert top == again < y0 == y3
+    assert x0 < x1 < (x0 + x3) / 2 < x2 < x3
+
+
+def test_a_value_beyond_a_logarithmic_axis_breaks_the_line(
+    browser: Browser, made: Path, tmp_path: Path
+) -> None:
+    def vanish(data: Data) -> None:
+        data["post_ln"]["runs"]["0"]["gradient"] = [[1e-30, 1.0]] * 3
+
+    with opened_with(vanish, browser, made, tmp_path) as page:
+        assert page.locator("#gradient .notes .cut").all_text_contents() == [
+            "\u2193 Post-LN, without warm-up: down to 1.00e-30"
+        ]
+        ((start, end),) = corners(page, "#gradient path.series.right >> nth=0")
+        arrow = page.locator("#gradient svg .cut.right").get_attribute("d") or ""
+        marks = page.locator("#gradient circle.mark.right").count()
+    assert marks == 4 - 1
+    assert start[1] > end[1]
+    assert float(arrow[1:].split()[0]) < start[0]  # the arrow is at the block, the line is not
+
+
+def test_the_numbers_say_which_step_they_are_of(page: Page) -> None:
+    caption = page.locator("#numbers caption")
+    assert caption.inner_text() == (
+        "At step 3; gradients and training loss of step 2, the last before it"
+    )
+    titles = [page.locator(f"#{name} text.title").first for name in ("gradient", "rms")]
+    assert [title.text_content() for title in titles] == [
+        "gradient norm at step 2, logarithmic",
+        "root mean square at step 3, logarithmic",
+    ]
+    # The marker is where the curves end.
+    ends = corners(page, "#loss path.series.left >> nth=0")[-1][-1]
+    assert float(page.locator("#loss .now").get_attribute("x1") or 0) == pytest.approx(
+        ends[0], abs=0.1
+    )
+    page.locator("#step").fill("1")
+    assert caption.inner_text() == "At step 2"
+
+
+def test_a_run_that_ended_earlier_says_so(browser: Browser, made: Path, tmp_path: Path) -> None:
+    def stop(data: Data) -> None:
+        run = data["post_ln"]["runs"]["0"]
+        for name in ("steps", "trained", "gradient", "rms", "ratio", "shares"):
+            run[name] = run[name][:2]
+
+    with opened_with(stop, browser, made, tmp_path) as page:
+        names = page.locator("#numbers tbody th").all_text_contents()
+    assert names[2:4] == [
+        "Post-LN, without warm-up (step 2, its last)",
+        "Post-LN, with 2 steps of warm-up",
+    ]
+
+
+def test_runs_that_left_nothing_have_no_lines(browser: Browser, made: Path, tmp_path: Path) -> None:
+    def empty(data: Data) -> None:
+        for measured in data["pre_ln"]["runs"].values():
+            measured |= {"status": "failed", "frequencies": None}
+            for name in ("loss", "steps", "trained", "gradient", "rms", "ratio", "shares"):
+                measured[name] = []
+
+    with opened_with(empty, browser, made, tmp_path) as page:
+        assert page.locator("#gradient path.series").count() == 2
+        assert page.locator(".equal").count() == 0
+        assert page.locator("#loss .chance").count() == 1
+        cells = page.locator("#numbers tbody tr").first.locator("td").all_text_contents()
+    assert cells == ["not measured"] * 5 + ["failed"]
+
+
+def test_lines_that_are_one_are_said_to_be(page: Page) -> None:
+    """Before the first update warm-up has changed nothing."""
+    said = page.locator("#gradient .equal")
+    assert said.count() == 0
+    page.locator("#step").fill("0")
+    pair = "without warm-up and with 2 steps of warm-up"
+    assert said.inner_text() == (
+        f"Equal here, so that one line hides the other: Pre-LN, {pair}; Post-LN, {pair}"
+    )
+
+
+def test_numbers_have_three_digits(browser: Browser, made: Path, tmp_path: Path) -> None:
+    def set_numbers(data: Data) -> None:
+        run = data["pre_ln"]["runs"]["0"]
+        run |= {"gradient": [[0.00765, 2.3]] * 3, "rms": [[1.0, 1240.0]] * 3, "final": 3.0}
+        run["loss"] = [[0, 0.00085]]
+
+    with opened_with(set_numbers, browser, made, tmp_path) as page:
+        cells = page.locator("#numbers tbody tr").first.locator("td").all_text_contents()
+        columns = page.locator("#numbers thead th").all_text_contents()
+    assert cells == ["8.50e-4", "0.00765", "2.30", "301", "1240", "3.00"]
+    assert columns[4] == "gradient, last over first"
+
+
+def test_the_legend_hides_a_run_by_mouse_and_by_keyboard(page: Page) -> None:
+    lines = page.locator("#gradient path.series")
+    first, *others = page.locator("#keys button").all()
+    first.click()
+    assert (lines.count(), first.get_attribute("aria-pressed")) == (3, "false")
+    assert page.locator("#numbers tbody th").first.inner_text().startswith("Pre-LN, with 2")
+    page.keyboard.press("Enter")
+    assert (lines.count(), first.get_attribute("aria-pressed")) == (4, "true")
+    for button in (first, *others):
+        button.press("Space")
+    assert page.locator("#loss").inner_text().strip() == "No run is selected."
+    page.locator("#step").focus()
+    page.keyboard.press("ArrowLeft")  # the slider still works
+    show(page, "post_ln", "pre_ln")
+    assert lines.count() == 4
+
+
+def test_a_share_of_one_percent_is_told_from_none_and_print_is_light(
+    browser: Browser, made: Path, tmp_path: Path
+) -> None:
+    def set_shares(data: Data) -> None:
+        data["pre_ln"]["runs"]["0"]["shares"] = [[[0.99, 0.01, 0.0]]] * 3
+
+    with opened_with(set_shares, browser, made, tmp_path) as page:
+        cells = page.locator("#matrices .left rect")
+        opacities = [cells.nth(i).get_attribute("fill-opacity") for i in range(3)]
+        fill = "element => getComputedStyle(element).fill"
+        norm = page.locator(".diagram rect.norm").first
+        light, cell = norm.evaluate(fill), cells.first.evaluate(fill)
+        page.emulate_media(color_scheme="dark")
+        dark = norm.evaluate(fill)
+        legend = page.locator("#shades rect.left").first.evaluate(fill)
+        assert legend == cells.first.evaluate(fill) != cell
+        page.emulate_media(color_scheme="dark", media="print")
+        printed, printed_cell = norm.evaluate(fill), cells.first.evaluate(fill)
+    assert [float(opacity or 0) for opacity in opacities] == [
+        pytest.approx(0.996, abs=0.001),
+        pytest.approx(0.325),
+        0,
+    ]
+    assert dark != light == printed
+    assert printed_cell == cell
 
 
 def test_the_example_names_every_placement() -> None:
     data = data_in(EXAMPLE)
     assert list(data) == list(PLACEMENTS)
     assert all(len(entry["runs"]) == 2 for entry in data.values())  # type: ignore[arg-type]
-    assert EXAMPLE.stat().st_size < 2_000_000
+    assert EXAMPLE.stat().st_size < 1_500_000

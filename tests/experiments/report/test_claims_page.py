@@ -18,7 +18,14 @@ from experiments.claims import CLAIMS, docs, registered
 from experiments.claims import __main__ as command
 from experiments.claims.registered import Registration
 from experiments.report import __main__ as report
-from experiments.report.board import FINDINGS, Board, BoardClaim, Row, read_board
+from experiments.report.board import (
+    FINDINGS,
+    Board,
+    BoardClaim,
+    Row,
+    read_board,
+    share_of_first,
+)
 from experiments.report.claim_figures import figure_of, in_words, looks_of_arms
 from experiments.report.claims_page import MEANINGS, render_page, scoreboard, write_claims_page
 from experiments.report.drawing import INK
@@ -99,6 +106,10 @@ def test_what_was_measured_is_in_words(claim: Callable[[str], BoardClaim]) -> No
     paired, share, gained = claim("rates_hold").rows
     assert paired.counted == "11 of the 11 seeds that differ"
     assert (paired.mean, share.mean) == (1.0, 1.0)
+    # Of 12 seeds 8 in which the first arm alone succeeded, 2 the second, 2 neither or both.
+    seeds = np.array([1.0] * 8 + [-1.0] * 2 + [0.0] * 2)
+    assert share_of_first(float(seeds.mean()), float(seeds.std(ddof=1)), 12) == 0.8
+    assert math.isnan(share_of_first(0.0, 0.0, 12))
     assert share.counted == "12 of 12 seeds"
     assert gained.claimed == "at least -0.05"
     tiny = replace(holds, mean=1.5e-6, ci_low=-8e-7, ci_high=4.6e-6, high=math.log(2))

@@ -356,9 +356,36 @@ def test_a_page_about_sizes_is_about_sizes(browser: Browser, sizes: Path) -> Non
         ]
         unfold(page)
         words = page.inner_text("body")
-        for foreign in ("loss", "stuck", "spike", "learned", "diverged"):
-            assert foreign not in words, foreign
+        for foreign in ("loss", "stuck", "spike", "learned", "diverged", "left:", "right:"):
+            assert foreign not in words.lower(), foreign
         check_fits(page)
+
+
+def test_every_switch_of_a_page_about_sizes_hides_its_line(browser: Browser, sizes: Path) -> None:
+    """The parts are named in the legend alone, which is there at every width."""
+    off = "normscopeCharts.charts[0].views.map(({ view }) => view.signal('off'))"
+    with opened(browser, sizes) as page:
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        page.wait_for_selector("#sizes .plot svg")
+        labels = page.locator(".legend label")
+        assert [words.strip() for words in labels.all_inner_texts()] == ["attention", "embeddings"]
+        for place, label in enumerate(labels.all()):
+            assert label.is_visible()
+            label.locator("input").uncheck()
+            assert page.evaluate(off) == [[], [place]]
+            label.locator("input").check()
+
+
+def test_colours_on_a_page_about_sizes_are_those_of_parts_alone(sizes: Path) -> None:
+    """Models are named below their bars: one colour for all of them, and none in the tables."""
+    text = sizes.read_text()
+    assert text.count('<svg class="swatch"') == 2  # in the legend, of two parts
+    data = re.search(r'id="charts-data">(.*?)</script>', text)
+    assert data is not None
+    bars, shares = json.loads(data[1])["sizes"]["panels"]
+    colours = [series["light"] for series in (*bars["series"], *shares["series"])]
+    assert len(bars["series"]) == 1
+    assert len(set(colours)) == len(colours) == 3
 
 
 @pytest.mark.parametrize(("status", "ended"), [("running", False), ("finished", True)])

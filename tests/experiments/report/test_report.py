@@ -4,8 +4,10 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,16 @@ import pytest
 from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
+from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import Run, find_runs
+from experiments.analysis.scaling import Scaling
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
 from experiments.report import figures, write_report
 from experiments.report.__main__ import main
 from experiments.report.chart import Chart, arrows
-from experiments.report.facets import facets_of
+from experiments.report.facets import facets_of, legend_of
 from experiments.report.figures import makers, scalings
 from experiments.report.page import differences, render
 from experiments.report.palette import look_of
@@ -171,10 +175,91 @@ def test_scaling_finds_the_slope_that_was_put_in(
         "Post-LN" in words
     )
     assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert (
+        "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
+        "of the number of blocks (95 % interval -0.50 to -0.50)" in words
+    )
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    for series in (series for panel in chart.panels for series in panel.series):
+        placement = "pre_ln" if series.label == "Pre-LN" else "post_ln"
+        assert series.look == look_of(placement)
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
+def test_an_exponent_that_can_be_0_is_no_headline() -> None:
+    points = [1.0, 2.0, 4.0, 8.0]
+    made = partial(Scaling, (), "post_ln", "Post-LN")
+    steep, sure = [1.0, 1e-4, 1.0, 1e-4], [1.0, 0.7, 0.5, 0.36]
+    found = [made(str(y), points, y, fit_power(points, y)) for y in (steep, sure)]
+    title = figures.scaling_title(found, "width")
+    assert title.startswith(f"Post-LN: the gradient norm of the {sure}, falls as the power -0.49 ")
+    assert figures.scaling_title(found[:1], "width") == (
+        "Of no gradient norm it is known that it changes with the width"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("n_layers", (2, 4), "placement", ("pre_ln", "post_ln"), "warmup", (0, 10)),
+        ("lr", (1e-3, 1e-2), "placement", ("pre_ln", "post_ln"), "warmup", (0, 10)),
+        ("init", ("he", "xavier"), "lr", (1e-3, 1e-2)),
+    ],
+    ids=["depth", "rates", "init"],
+)
+def test_every_switch_of_a_legend_hides_something_in_every_figure(
+    tmp_path: Path, settings: Sequence[Any]
+) -> None:
+    """But for what a figure has as its axis, or shows at the best learning rate alone."""
+    names, levels = settings[::2], settings[1::2]
+    for values in itertools.product(*levels):
+        make_run(tmp_path, "-".join(map(str, values)), **dict(zip(names, values, strict=True)))
+    layout, arms = arms_of(tmp_path)
+    groups = [{entry["key"] for entry in group["entries"]} for group in legend_of(layout)]
+    assert len(groups) == len(names)
+    for name, chart in drawings(layout, arms).items():
+        drawn = [item for panel in chart.panels for item in (*panel.series, panel.cells) if item]
+        keys = {key for item in drawn for key in item.keys}
+        found = [group <= keys for group in groups]
+        assert any(found), name
+        assert all(whole or not group & keys for whole, group in zip(found, groups, strict=True))
+        assert keys <= set().union(*groups), name
+
+
 @pytest.mark.usefixtures("unrendered")
+def test_very_many_arms_are_rows_of_a_map_the_best_at_the_top(tmp_path: Path) -> None:
+    """What learned nothing takes no part of the colour scale, whatever its loss is."""
+    ends = {"pre_ln": 2.0, "keel": 2.04, "b2t": 2.06, "span": 2.3, "admin": 2.4, "sub_ln": 2.2}
+    ends["siamese"] = 2.5
+    stuck = {"post_ln": 3.0, "no_norm": 900.0}
+    for norm, loss in (ends | stuck).items():
+        for rate, less in ((1e-3, 0.1), (1e-2, 0.0)):
+            final = loss - less if norm in ends else loss
+            make_run(tmp_path, f"{norm}-{rate}", placement=norm, lr=rate, val_losses=(4.0, final))
+    layout, arms = arms_of(tmp_path)
+    drawn = drawings(layout, arms)
+    chart = drawn["ranking"]
+    assert (
+        chart.title == "2 of 9 end within 0.05 nats of the lowest validation loss, 1.900 (Pre-LN)"
+    )
+    rows = [name for _, name in reversed(chart.y.ticks)]
+    assert rows[-2:] == ["Post-LN", "No norm"]
+    assert rows[:-2] == ["Pre-LN", "Keel", "B2T", "Sub-LN", "SpanNorm", "Admin", "SiameseNorm"]
+    (panel,) = chart.panels
+    assert panel.cells is not None
+    texts = dict(zip(rows, reversed(panel.cells.texts), strict=True))
+    assert texts["Keel"] == ["1.94", "2.04"]
+    assert texts["Post-LN"] == ["3.00, stuck", "3.00, stuck"]
+    assert chart.colours is not None
+    assert chart.colours.limits == (1.9, 2.5)
+    assert chart.colours.high == "worst, or not all runs learned"
+    assert "answer" not in drawn
+    shutil.rmtree(tmp_path / "b2t-0.001")
+    shutil.rmtree(tmp_path / "b2t-0.01")
+    assert "ranking" not in drawings(*arms_of(tmp_path))
+
+
 def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     losses = {(1e-3, 0): 2.0, (1e-3, 10): 1.5, (1e-2, 0): 2.98, (1e-2, 10): 1.0}
     for (rate, warmup), loss in losses.items():
@@ -204,9 +289,9 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     assert "warm-up 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
-        "Pre-LN without warm-up learns nothing at lr 0.01 in 3 of 3 runs, at best a median of 2.10 "
-        "nats at lr 0.001, the grid's edge; with 10 steps of warm-up it diverges at lr 0.01 in 1 "
-        "of 3 runs, at best 1.00 and 1.10 nats at lr 0.01, the grid's edge." in words
+        "Pre-LN learns nothing at lr 0.01 without warm-up (3 of 3 runs) and diverges at lr 0.01 "
+        "with 10 steps of warm-up (1 of 3), at best 1.00 and 1.10 nats with 10 steps of warm-up, "
+        "at lr 0.01, the grid's edge." in words
     )
 
 
@@ -429,12 +514,14 @@ def test_pooled_settings_are_not_called_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_ratio_of_blocks_is_the_median_of_the_runs_ratios(tmp_path: Path) -> None:
+def test_ratio_of_blocks_is_that_of_the_medians_beside_it(tmp_path: Path) -> None:
     for seed, (first, last) in enumerate(((1.0, 5.0), (10.0, 10.0), (100.0, 200.0))):
         norms = {"first_block": first, "last_block": last}
         make_run(tmp_path, f"r{seed}", seed=seed, grad_norm={"last_step": norms})
     results = listed(write_report([tmp_path], tmp_path, formats=()))
-    assert results["last over first, at the end"] == "2"  # of 5, 1 and 2; medians give 1
+    assert results["first block's gradient norm, at the end"] == "10"
+    assert results["last block's gradient norm, at the end"] == "10"
+    assert results["last over first, at the end"] == "1"  # of 5, 1 and 2 the median is 2
 
 
 def test_a_running_median_keeps_both_ends() -> None:
@@ -487,8 +574,8 @@ def test_a_caption_speaks_of_ranges_only_where_they_are_drawn(tmp_path: Path) ->
         if seed:
             figures = drawings(*arms_of(tmp_path))
             by_layer, maps = figures["gradients_by_layer"].caption, figures["gradient_maps"].caption
-            of_three = "Median and range over 3 runs per arm."
-            assert ("Both runs of each arm." if seed == 1 else of_three) in by_layer
+            of_three = "Median and range over 3 runs."
+            assert ("Both runs." if seed == 1 else of_three) in by_layer
             assert ("Mean of two runs" if seed == 1 else "Median over the runs") in maps
             assert "ange over" not in maps
 
@@ -501,6 +588,9 @@ def test_one_run_is_enough(tmp_path: Path) -> None:
         "Pre-LN without warm-up learned: its validation loss is 2.00 nats, where token frequencies "
         "alone give 3.00." in words
     )
+    assert "learned yes" in words
+    for foreign in ("arm", "arms", "Median", "Medians", "1 of 1"):  # words about several runs
+        assert not re.search(rf"\b{foreign}\b", page.read_text().partition("<script")[0]), foreign
     assert {path.stem for path in (page.parent / "figures").glob("*.png")} == {
         "answer",
         "loss",
