@@ -295,6 +295,16 @@ def test_a_picture_has_the_first_step_and_that_of_its_heading(
     assert [thick, thick] in steps
 
 
+def test_a_label_in_a_picture_looks_as_in_the_first_panel() -> None:
+    panels = [
+        Panel([Series("Post-LN", look, [0, 1], [2, 1])], column=column)
+        for column, look in enumerate((POST, POST.varied(1)))
+    ]
+    with plain_matplotlib(STYLE):
+        (handle,) = draw(chart_of(*panels)).legends[0].get_lines()
+    assert handle.get_linestyle() == "-"
+
+
 @pytest.mark.parametrize(
     ("curve", "corner"),
     [
