@@ -17,7 +17,7 @@ from experiments.analysis.runs import NOT_FINITE, PLACEMENT
 from experiments.analysis.scaling import SCALED, Scaling, scalings
 from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import noun_of
+from experiments.analysis.words import join_words, noun_of
 from experiments.report.changes import what_each_step_changed
 from experiments.report.chart import (
     Axis,
@@ -70,6 +70,7 @@ GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
 MOST_POINTS = 150  # of a training curve
+MOST_NAMED = 3  # arms in a heading
 Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
 
 SAME = 0.01  # share by which values at a step may differ that are called the same
@@ -273,13 +274,17 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(low) >= min(high):
-        every = [loss for _, _, losses in ends for loss in losses]
+    counts = [(label, sum(map(math.isinf, losses)), len(losses)) for _, label, losses in ends]
+    gone = [f"{label} in {count} of {total}" for label, count, total in counts if count]
+    diverged = f"; diverged: {join_words(gone)}" if gone and len(gone) <= MOST_NAMED else ""
+    below = [loss for loss in low if math.isfinite(loss)]
+    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(below, default=0) >= min(high):
+        every = [loss for _, _, losses in ends for loss in losses if math.isfinite(loss)]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
-        shown = f"validation losses are {spread} {layout.unit.name}"
+        shown = f"validation losses are {spread} {layout.unit.name}{diverged}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
     words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}")
+    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}{diverged}")
 
 
 def ends_text(losses: Sequence[float]) -> str:

@@ -266,6 +266,7 @@ def test_the_answer_comes_first_and_the_rest_is_folded(folded: Page) -> None:
     assert "Pre-LN" in headings[0]
     assert "Post-LN" in headings[0]
     assert headings[1].startswith("No arm differs from the others")
+    assert "diverged: Pre-LN in 1 of 5" in headings[1]
     assert folded.locator("main > section").count() == 1  # the answer
     is_open = folded.evaluate(
         "[...document.querySelectorAll('.topic')].map((box) => [box.id, box.open])"
