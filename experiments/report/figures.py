@@ -271,7 +271,8 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(low) >= min(high):
+    are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1 and math.isfinite(max(high))
+    if are_ranges and min(high) <= max(low) < math.inf:
         every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
         shown = f"validation losses are {spread} {layout.unit.name}"
