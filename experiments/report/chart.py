@@ -19,7 +19,7 @@ PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
 LEAST_DECADES = math.log10(2)  # of a log scale: less would make a noise look like a law
 # A letter's width, a line's height and its distance to a level, as parts of a small panel.
 WIDE, TALL, ABOVE = 0.021, 0.06, 0.015
-LABEL_GAP = 0.065  # between two labels beside their curves, in heights of a panel
+LABEL_GAP = 0.085  # between two labels beside their curves, in heights of a panel
 
 Limits = tuple[float, float]
 Scale = Literal["linear", "log", "symlog"]
@@ -462,14 +462,15 @@ def names(panel: Panel, y: Axis) -> list[Name]:
     if found:
         found += [Name(r.label, part(r.y, y)) for r in references(panel, y) if r.y is not None]
     found.sort(key=lambda name: name.height)
+    gap = min(LABEL_GAP, 1 / max(1, len(found) - 1))
     floor, heights = 0.0, []
     for name in found:
         heights.append(max(min(name.height, 1.0), floor))
-        floor = heights[-1] + LABEL_GAP
+        floor = heights[-1] + gap
     ceiling = 1.0
     for place in reversed(range(len(found))):
         heights[place] = min(heights[place], ceiling)
-        ceiling = heights[place] - LABEL_GAP
+        ceiling = heights[place] - gap
     return [dataclasses.replace(n, height=h) for n, h in zip(found, heights, strict=True)]
 
 

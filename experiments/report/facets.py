@@ -21,7 +21,7 @@ from experiments.analysis.words import (
 )
 from experiments.report.chart import Look, Series, of_runs
 from experiments.report.drawing import left_out_note
-from experiments.report.palette import DASHES, look_of, looks_of
+from experiments.report.palette import DASHES, GREY, look_of, looks_of
 from gpt import PLACEMENTS
 
 MOST_PANELS = 12  # of a figure whose panels have several arms each
@@ -78,12 +78,20 @@ def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Fac
     looks = looks_of_levels(layout)
     for index, panel in enumerate(layout.panels):
         for level in in_order(layout.colour_factor or "", layout.colour_levels):
-            arm, look = layout.arm(panel, level), looks[layout.colour_levels.index(level)]
+            arm = layout.arm(panel, level)
             if arm is not None and holds(arm):
+                look = looks[layout.colour_levels.index(level)].varied(dash_of(layout, panel))
                 name, keys = name_of_level(layout, level, arm), keys_of(layout, panel, level)
                 label = label_in_words(layout, panel, name)
                 found.append(Facet(arm, name, label, look, keys, index))
     return found
+
+
+def dash_of(layout: Layout, panel: Key) -> int:
+    """Where one factor separates the panels, each of its levels has a dash on the whole page."""
+    if len(layout.panel_factors) != 1:
+        return 0
+    return layout.levels[layout.panel_factors[0]].index(panel[0])
 
 
 def looks_of_levels(layout: Layout) -> list[Look]:
@@ -227,6 +235,8 @@ def legend_of(layout: Layout) -> list[dict[str, Any]]:
         if is_colour:
             by_level = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
             looks = [by_level[level] for level in levels]
+        elif layout.panel_factors == [factor] and len(levels) <= len(DASHES):
+            looks = [Look(*GREY).varied(dash_of(layout, (level,))) for level in levels]
         entries = [
             {"key": key_of(factor, level), "label": level_text(factor, level), "look": look}
             for level, look in zip(levels, looks, strict=True)

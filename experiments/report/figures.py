@@ -102,7 +102,7 @@ def answer(layout: Layout) -> Chart | None:
     note = ""
     if len(layout.by_key) > MOST_IN_ANSWER and len(tune(layout)) > 1:
         layout, note = layout_at_best(layout), " Each arm at its best learning rate."
-    facets = [in_one_panel(facet) for facet in facets_of(layout)]
+    facets = [in_one_panel(facet, layout) for facet in facets_of(layout)]
     if len(facets) > MOST_IN_ANSWER:
         return None
     losses = [series for facet in facets for series in loss_series(facet, layout)]
@@ -138,9 +138,11 @@ def answer(layout: Layout) -> Chart | None:
     )
 
 
-def in_one_panel(facet: Facet) -> Facet:
+def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     """An arm where all share a panel: under its whole name, with a dash for each other setting."""
-    return replace(facet, name=facet.label, look=facet.look.varied(facet.panel))
+    has_dash = len(layout.panel_factors) == 1
+    look = facet.look if has_dash else facet.look.varied(facet.panel)
+    return replace(facet, name=facet.label, look=look)
 
 
 def loss(layout: Layout) -> Chart | None:

@@ -301,7 +301,7 @@ def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> Non
 
 def add_legend(figure: Figure, chart: Chart) -> None:
     """One entry for each label, and what is pale where a slider's first step is drawn, too."""
-    by_label = {s.label: s for panel in chart.panels for s in reversed(panel.series)}
+    by_label = {s.label: s for panel in reversed(chart.panels) for s in reversed(panel.series)}
     shown = dict.fromkeys(s.label for panel in chart.panels for s in panel.series)
     handles = [legend_key(by_label[label]) for label in shown]
     if len(chart.frames) > 1 and chart.at != chart.frames[0]:

@@ -40,7 +40,7 @@ from experiments.report.chart import (
     percentile_limits,
     tick_words,
 )
-from experiments.report.facets import key_of
+from experiments.report.facets import key_of, legend_of
 from experiments.report.figures import answer, gradient_ratio, gradients_by_layer
 from experiments.report.interactive import described, embedded
 from experiments.report.page import render
@@ -228,8 +228,14 @@ def test_names_beside_curves_keep_a_gap_and_their_order() -> None:
     found = names(Panel(series, references=[Reference("level", y=3.0)]), y)
     assert [name.text for name in found] == ["arm 2.0", "arm 2.01", "arm 2.02", "level", "arm 4.0"]
     heights = np.array([name.height for name in found])
-    assert np.diff(heights).min() > 0.064
+    assert np.diff(heights).min() > 0.084  # a line of text in a panel of 160 pixels
     assert (heights[0], heights[-1]) == (0.0, 1.0)
+
+
+def test_many_names_beside_curves_stay_beside_the_panel() -> None:
+    series = [Series("arm", PRE, [0, 1], [4, 3], name=f"arm {index}") for index in range(31)]
+    heights = [name.height for name in names(Panel(series), Axis("loss", limits=(2.0, 4.0)))]
+    assert heights == pytest.approx(np.linspace(0, 1, 31))
 
 
 def test_ends_of_a_colour_scale_are_percentiles() -> None:
@@ -287,6 +293,16 @@ def test_a_picture_has_the_first_step_and_that_of_its_heading(
     assert lines == [[1, 2, 3, 4]] * 2 + [[1 + thick, 2, 3, 4 + thick]] * 2
     steps = [np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].lines]
     assert [thick, thick] in steps
+
+
+def test_a_label_in_a_picture_looks_as_in_the_first_panel() -> None:
+    panels = [
+        Panel([Series("Post-LN", look, [0, 1], [2, 1])], column=column)
+        for column, look in enumerate((POST, POST.varied(1)))
+    ]
+    with plain_matplotlib(STYLE):
+        (handle,) = draw(chart_of(*panels)).legends[0].get_lines()
+    assert handle.get_linestyle() == "-"
 
 
 @pytest.mark.parametrize(
@@ -436,6 +452,19 @@ def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iter
     yield page
     assert complaints == []
     context.close()
+
+
+def test_an_arm_has_one_dash_in_all_figures_and_the_legend_shows_it(report: Path) -> None:
+    factors = [PLACEMENT, "schedule.warmup_steps"]
+    runs = [read_history(run) for run in find_runs(report.parent.parent)]
+    layout = Layout(form_arms(runs, factors), factors)
+    placements, warmups = legend_of(layout)
+    assert [entry["look"].dash for entry in placements["entries"]] == [(), ()]
+    assert [entry["look"].dash for entry in warmups["entries"]] == [(), PRE.varied(1).dash]
+    for name, chart in data_of(report).items():
+        for series in [s for panel in chart["panels"] for s in panel["series"]]:
+            is_warmed = "schedule.warmup_steps=10" in series["keys"]
+            assert (name, series["dash"]) == (name, [*PRE.varied(is_warmed).dash])
 
 
 def signal(page: Page, chart: str, panel: int, name: str) -> Any:
