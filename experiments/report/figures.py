@@ -274,17 +274,18 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    counts = [(label, sum(map(math.isinf, losses)), len(losses)) for _, label, losses in ends]
-    gone = [f"{label} in {count} of {total}" for label, count, total in counts if count]
-    diverged = f"; diverged: {join_words(gone)}" if gone and len(gone) <= MOST_NAMED else ""
-    below = [loss for loss in low if math.isfinite(loss)]
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(below, default=0) >= min(high):
-        every = [loss for _, _, losses in ends for loss in losses if math.isfinite(loss)]
+    are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1
+    if are_ranges and min(high) <= max(low) and not any(math.inf in losses for *_, losses in ends):
+        every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
-        shown = f"validation losses are {spread} {layout.unit.name}{diverged}"
+        shown = f"validation losses are {spread} {layout.unit.name}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
     words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}{diverged}")
+    words += "" if len(ends) == 1 else f", {worst} at {ends_text(high)}"
+    counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
+    # Of two runs both are shown, and of one; a median hides the others.
+    gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
+    return words + (f"; diverged: {join_words(gone)}" if 0 < len(gone) <= MOST_NAMED else "")
 
 
 def ends_text(losses: Sequence[float]) -> str:
