@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, format_value
 from experiments.analysis.histories import NATS
 from experiments.analysis.next_steps import HIGHER_RATE, next_command
-from experiments.analysis.numbers import loss_text, median
+from experiments.analysis.numbers import loss_text, margin_of, median
 from experiments.analysis.runs import (
     COMPLETED,
     LOSS_ROSE,
@@ -36,7 +36,7 @@ from experiments.analysis.words import (
 
 __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
 
-MOST_CLAUSES = 5  # of a sentence that names each arm; of more the best, the worst and the failures
+MOST_CLAUSES = 5  # of a sentence that names each arm; of more the ends and the failures
 MOST_FAILING = 4  # arms named among the failures
 FAR_ABOVE = 1.05  # of the loss of token frequencies: that of a run which was too short for them
 MEDIANS_FROM = 3  # losses; fewer are shown themselves
@@ -175,7 +175,7 @@ def of_training(layout: Layout, arms: Sequence[Arm]) -> list[str]:
         return [*clauses, *all_failures(groups)]
     clauses = clauses_of(groups)
     if len(clauses) > MOST_CLAUSES:
-        return of_many(groups)
+        return of_many(layout, groups)
     if len(clauses) == 1 or any(group.all.not_learned for group in groups):
         return clauses
     total = sum(group.ended for group in groups)
@@ -431,24 +431,61 @@ def together(groups: Sequence[Group]) -> str:
     return f"learned in {all_runs(total)}, {best_of(groups)}"
 
 
-def of_many(groups: Sequence[Group]) -> list[str]:
-    """Of more groups than a sentence can name: the best, the worst that learned, the failures."""
+def of_many(layout: Layout, groups: Sequence[Group]) -> list[str]:
+    """Of more groups than a sentence can name: the lowest, the highest, the failures.
+
+    Only one that differs from all others by more than the seeds do is called the best.
+    """
     ranked = sorted((g for g in groups if math.isfinite(g.loss)), key=lambda group: group.loss)
-    clauses = []
-    if len(ranked) > 1:
-        ends = [f"{subject_of(None, g)} ({loss_at(g)})" for g in (ranked[0], ranked[-1])]
-        rates = ", each at its best rate," if ranked[0].tuned is not None else ""
-        clauses.append(f"of {len(groups)} arms{rates} {ends[0]} is best and {ends[1]} worst")
-        if len(ranked) < len(groups):
-            clauses[0] += " of those that learned"
     total = sum(group.ended for group in groups)
+    clauses = ranks(layout, groups, ranked) if len(ranked) > 1 else []
     return [*clauses, *(all_failures(groups) or [f"{all_runs(total)} learned"])]
 
 
-def loss_at(group: Group) -> str:
-    """A group's best loss, with the rate where rates vary."""
-    text = losses_text(group.all, learned_losses(group.best_arm))
-    return f"{text} at {group.tuned.describe_best()}" if group.tuned is not None else text
+def ranks(layout: Layout, groups: Sequence[Group], ranked: Sequence[Group]) -> list[str]:
+    """Which groups end lowest and highest, as far as their runs can tell."""
+    noun = "placement" if {*layout.factors} - {RATE} == {PLACEMENT} else "arm"
+    samples = [learned_losses(group.best_arm) for group in ranked]
+    margin, has_seeds = margin_of(samples), max(map(len, samples)) > 1
+    close = sum(group.loss - ranked[0].loss <= margin for group in ranked)
+    rates = how_tuned(groups)
+    (lowest, low), (highest, high) = place_of(ranked[0]), place_of(ranked[-1])
+    learned = " of those that learned" if len(ranked) < len(groups) else ""
+    of_all = f"of {count_words(len(groups), noun)}"
+    if close == 1 and has_seeds:
+        opening = f"{of_all}, {rates}," if rates else of_all
+        return [f"{opening} {lowest} ({low}) is best and {highest} ({high}) worst{learned}"]
+    opening = f"{rates}, {close} {of_all}" if rates else f"{close} {of_all}"
+    within = f"within {margin:.2f} {ranked[0].all.unit.name} of the lowest, {low} ({lowest})"
+    why = "one run each, so this is no ranking"
+    if has_seeds:
+        why = "seeds of an arm differ by as much, so these are not ranked"
+    return [
+        f"{opening} {'ends' if close == 1 else 'end'} {within}",
+        *(why, f"the highest{learned} is {high} ({highest})"),
+    ]
+
+
+def how_tuned(groups: Sequence[Group]) -> str:
+    """That each group is at its best learning rate; empty where the rate does not vary."""
+    tuned = [group.tuned for group in groups if group.tuned is not None]
+    if not tuned:
+        return ""
+    if any(len(each.losses) < len(each.arms) for each in tuned):
+        return "each at its best rate so far"
+    if all(len(each.losses) == 2 for each in tuned):
+        return "each at the better of its two rates"
+    return "each at its best rate"
+
+
+def place_of(group: Group) -> tuple[str, str]:
+    """Where a group was best, and its loss there: `DeepNorm at lr 0.01` and `2.32 nats`."""
+    where = subject_of(None, group)
+    if group.tuned is not None:
+        is_edge_anyway = len(group.tuned.losses) == 2  # of two rates both are one
+        rate = f"lr {group.tuned.best:g}" if is_edge_anyway else group.tuned.describe_best()
+        where += f"{', ' if modifiers_of(group) else ' '}at {rate}"
+    return where, losses_text(group.all, learned_losses(group.best_arm))
 
 
 def all_failures(groups: Sequence[Group]) -> list[str]:

@@ -9,6 +9,8 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+CLOSE = 0.05  # nats; seeds of one arm of a small model differ by about as much, and by more
+SEEN = 0.01  # nats; losses are shown in hundredths
 
 Frame = pd.DataFrame
 
@@ -99,6 +101,16 @@ def median(values: Sequence[float]) -> float:
         return math.nan
     with np.errstate(invalid="ignore"):
         return float(np.median(values))
+
+
+def margin_of(samples: Sequence[Sequence[float]]) -> float:
+    """How far the medians of two arms may be apart, in nats, and say nothing about which is better.
+
+    That is the range over the seeds of an arm: the median of those of arms with two runs or more,
+    and CLOSE where no arm has two.
+    """
+    ranges = [max(losses) - min(losses) for losses in samples if len(losses) > 1]
+    return max(median(ranges), SEEN) if ranges else CLOSE
 
 
 def spread_text(values: Sequence[float]) -> str:

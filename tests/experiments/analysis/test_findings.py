@@ -384,10 +384,49 @@ def test_of_many_arms_the_best_the_worst_and_the_failures_are_named(tmp_path: Pa
     runs = found(tmp_path)
     assert title_of(*runs) == "Seven placements over two learning rates"
     assert verdict_of(*runs) == (
-        "Of 7 arms, each at its best rate, Pre-LN (2.00 nats at lr 0.001, the grid's edge) is best "
-        "and DeepNorm (2.30 nats at lr 0.001, the grid's edge) worst; 1 of 28 runs did not learn "
-        "(Post-LN in 1 of 4)."
+        "Of 7 placements, each at the better of its two rates, Pre-LN at lr 0.001 (2.00 nats) is "
+        "best and DeepNorm at lr 0.001 (2.30 nats) worst; 1 of 28 runs did not learn (Post-LN in "
+        "1 of 4)."
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "spread", "words"),
+    [
+        (
+            0.02,
+            None,
+            "3 of 7 placements end within 0.05 nats of the lowest, 2.00 nats (Pre-LN); one run "
+            "each, so this is no ranking; the highest is 2.12 nats (DeepNorm); all 7 runs learned.",
+        ),
+        (
+            0.02,
+            0.09,
+            "5 of 7 placements end within 0.09 nats of the lowest, 2.00 and 2.09 nats (Pre-LN); "
+            "seeds of an arm differ by as much, so these are not ranked; the highest is 2.12 and "
+            "2.21 nats (DeepNorm); all 14 runs learned.",
+        ),
+        (
+            0.1,
+            None,
+            "1 of 7 placements ends within 0.05 nats of the lowest, 2.00 nats (Pre-LN); one run "
+            "each, so this is no ranking; the highest is 2.60 nats (DeepNorm); all 7 runs learned.",
+        ),
+        (
+            0.1,
+            0.09,
+            "Of 7 placements Pre-LN (2.00 and 2.09 nats) is best and DeepNorm (2.60 and 2.69 nats) "
+            "worst; all 14 runs learned.",
+        ),
+    ],
+)
+def test_no_arm_is_best_that_others_equal_within_what_seeds_differ_by(
+    tmp_path: Path, step: float, spread: float | None, words: str
+) -> None:
+    for index, name in enumerate(list(PLACEMENTS)[:7]):
+        loss = 2 + index * step
+        arm(tmp_path, (loss,) if spread is None else (loss, loss + spread), placement=name)
+    assert verdict_of(*found(tmp_path)) == words
 
 
 def test_a_sweep_over_an_unrelated_setting_needs_no_placement(tmp_path: Path) -> None:

@@ -444,7 +444,7 @@ PLACEMENTS = (
 def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_path: Path) -> None:
     for index, placement in enumerate(PLACEMENTS):
         for rate in (3e-4, 1e-3, 3e-3, 1e-2):
-            losses = (4.0, 2 + index / 20 + abs(math.log10(rate) + 2.5))
+            losses = (4.0, 2 + index / 19 + abs(math.log10(rate) + 2.5))
             make_run(
                 tmp_path, f"{placement}{rate}", placement=placement, lr=rate, val_losses=losses
             )
@@ -453,9 +453,10 @@ def test_fifteen_placements_over_four_learning_rates_are_distinguishable(tmp_pat
     assert len({facet.look for facet in facets}) == 15
     assert {facet.arm.key[0] for facet in facets} == {*PLACEMENTS}
     assert verdict_of(layout, arms) == (
-        "Of 15 arms, each at its best rate, Pre-LN (2.02 nats at lr 0.003) is best and Admin (2.72 "
-        "nats at lr 0.003) worst; 25 of 60 runs did not learn (Mix-LN in 3 of 4, LN scaling in 3 "
-        "of 4, HybridNorm in 3 of 4, NormFormer in 3 of 4, 11 more arms)."
+        "Each at its best rate, 1 of 15 placements ends within 0.05 nats of the lowest, 2.02 nats "
+        "(Pre-LN at lr 0.003); one run each, so this is no ranking; the highest is 2.76 nats "
+        "(Admin at lr 0.003); 27 of 60 runs did not learn (B2T in 3 of 4, Mix-LN in 3 of 4, LN "
+        "scaling in 3 of 4, HybridNorm in 3 of 4, 11 more arms)."
     )
     drawn = drawings(layout, arms)
     assert {"loss", "gradient_ratio", "update_ratio", "lr_sensitivity"} <= {*drawn}
