@@ -26,6 +26,7 @@ from experiments.analysis.scaling import scalings
 from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
+    capital,
     count_words,
     join_words,
     noun_of,
@@ -61,10 +62,8 @@ def verdict_of(layout: Layout, arms: Sequence[Arm]) -> str:
 
 
 def sentence(parts: Sequence[str]) -> str:
-    """Clauses as one sentence, with a capital unless it begins with a name such as gpt2_124m."""
-    text = "; ".join(parts)
-    is_word = text.partition(" ")[0].isalpha()
-    return (text[:1].upper() if is_word else text[:1]) + text[1:] + "."
+    """Clauses as one sentence."""
+    return f"{capital('; '.join(parts))}."
 
 
 def below_full_rate(layout: Layout, runs: Sequence[Run]) -> list[str]:

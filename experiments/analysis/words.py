@@ -74,6 +74,11 @@ def noun_of(name: str) -> str:
     return nouns.get(name) or short_name(name).replace("_", " ")
 
 
+def capital(text: str) -> str:
+    """Text with a capital, unless it begins with a name such as gpt2_124m."""
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+
+
 def join_words(words: Sequence[str]) -> str:
     """A list in English: commas, and an `and` before the last."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

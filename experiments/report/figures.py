@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.arms import Arm, Layout, numeric
+from experiments.analysis.arms import Arm, Key, Layout, loss_rank, numeric
 from experiments.analysis.histories import NATS, History
-from experiments.analysis.numbers import loss_text, median
-from experiments.analysis.runs import NOT_FINITE, PLACEMENT
+from experiments.analysis.numbers import loss_text, margin_of, median
+from experiments.analysis.runs import NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.scaling import SCALED, Scaling, scalings
 from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import join_words, noun_of
+from experiments.analysis.words import capital, join_words, noun_of
 from experiments.report.changes import what_each_step_changed
 from experiments.report.chart import (
     Axis,
@@ -100,15 +100,17 @@ def answer(layout: Layout) -> Chart | None:
 
     Where there are too many arms, each at its best learning rate; None where these are too many.
     """
-    note = ""
+    note, rates = "", {}
     if len(layout.by_key) > MOST_IN_ANSWER and len(tune(layout)) > 1:
+        rates = {tuned.key: tuned.describe_best() for tuned in tune(layout) if tuned.losses}
         layout, note = layout_at_best(layout), " Each arm at its best learning rate."
     facets = [in_one_panel(facet, layout) for facet in facets_of(layout)]
+    told = [with_rate(facet, rates) for facet in facets]
     if len(facets) > MOST_IN_ANSWER:
         return None
     losses = [series for facet in facets for series in loss_series(facet, layout)]
     tables = {facet.label: with_blocks(facet.arm) for facet in facets}
-    most = most_uneven(facets)
+    most = most_uneven(told)
     frames = frames_of([t for each in tables.values() for t in each], len(facets), most.step)
     blocks = [s for f in facets for s in by_block(f, tables[f.label], frames)]
     if not losses or not blocks:
@@ -124,13 +126,14 @@ def answer(layout: Layout) -> Chart | None:
     )
     return Chart(
         "answer",
-        f"{title_of_losses(facets, layout)}{most.words('; ')}",
+        f"{title_of_best(told, layout) if rates else title_of_losses(told, layout)}"
+        f"{most.words('; ')}",
         "Loss: a lower curve has learned more. Gradient norm: a flat line gives every block the "
         "same gradient; move the slider to see it change.",
         f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
         f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{note}"
         f"{unit_note(layout.unit)}",
-        f"Loss against steps, and gradient norm by block. {ends_of(facets)}",
+        f"Loss against steps, and gradient norm by block. {ends_of(told)}",
         [left, right],
         STEP,
         replace(Axis(layout.unit.axis), limits=limits_of_losses(facets, layout)),
@@ -144,6 +147,12 @@ def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     has_dash = len(layout.panel_factors) == 1
     look = facet.look if has_dash else facet.look.varied(facet.panel)
     return replace(facet, name=facet.label, look=look)
+
+
+def with_rate(facet: Facet, rates: Mapping[Key, str]) -> Facet:
+    """An arm with its best learning rate in brackets behind its name, where it is among `rates`."""
+    rate = rates.get(facet.arm.key)
+    return replace(facet, label=f"{facet.label} ({rate})") if rate else facet
 
 
 def loss(layout: Layout) -> Chart | None:
@@ -275,17 +284,36 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
     are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1
+    unit = layout.unit.name
     if are_ranges and min(high) <= max(low) and not any(math.inf in losses for *_, losses in ends):
         every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
-        shown = f"validation losses are {spread} {layout.unit.name}"
+        shown = f"validation losses are {spread} {unit}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
-    words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    words += "" if len(ends) == 1 else f", {worst} at {ends_text(high)}"
+    margin = margin_of([losses for *_, losses in ends if math.inf not in losses])
+    close = sum(end - min(ends)[0] <= margin for end, *_ in ends)
+    words = f"{best} ends at a validation loss of {ends_text(low)} {unit}"
+    highest = f", {worst} at {ends_text(high)}" if len(ends) > 1 else ""
+    if close > 1 and len(ends) > 2:
+        words = f"{close} of {len(ends)} arms end within {margin:.2f} {unit} of the lowest, "
+        words += f"{ends_text(low)} ({best})"
+        highest = f"; {worst} ends at {ends_text(high)}"
+    words = capital(words + highest)
     counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
     # Of two runs both are shown, and of one; a median hides the others.
     gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
     return words + (f"; diverged: {join_words(gone)}" if 0 < len(gone) <= MOST_NAMED else "")
+
+
+def title_of_best(facets: Sequence[Facet], layout: Layout) -> str:
+    """The same of arms at their best rates: of each placement the one that ends lowest."""
+    if PLACEMENT not in layout.factors:
+        return title_of_losses(facets, layout)
+    place = layout.factors.index(PLACEMENT)
+    best: dict[Value, Facet] = {}
+    for facet in sorted(facets, key=lambda facet: loss_rank(facet.arm)):
+        best.setdefault(facet.arm.key[place], facet)
+    return f"Each placement at its best: {title_of_losses([*best.values()], layout)}"
 
 
 def ends_text(losses: Sequence[float]) -> str:

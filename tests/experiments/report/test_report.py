@@ -221,6 +221,45 @@ def test_an_arm_is_best_where_its_runs_are_and_a_failure_is_named(
     assert chart.title == title
 
 
+def test_the_answer_compares_the_best_of_each_placement_at_rates_that_it_names(
+    tmp_path: Path,
+) -> None:
+    """Post-LN without warm-up is far worse at its best rate than with, and no rival of Pre-LN."""
+    best = {("pre_ln", 0): 2.2, ("pre_ln", 9): 2.1, ("post_ln", 0): 2.9, ("post_ln", 9): 2.4}
+    for (placement, warmup), loss in best.items():
+        for index, rate in enumerate((1e-3, 3e-3, 1e-2)):
+            away = abs(index - (2 if placement == "pre_ln" else 1))
+            options = {"placement": placement, "warmup": warmup, "lr": rate}
+            name = f"{placement}{warmup}{rate}"
+            make_run(tmp_path, name, val_losses=(4.0, loss + away), **options)
+    chart = figures.answer(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.title.startswith(
+        "Each placement at its best: Pre-LN with 9 steps of warm-up (lr 0.01, the grid's edge) "
+        "ends at a validation loss of 2.10 nats, Post-LN with 9 steps of warm-up (lr 0.003) at 2.40"
+    )
+
+
+def test_a_heading_counts_the_arms_near_the_lowest(tmp_path: Path) -> None:
+    for name, end in (("pre_ln", 2.3), ("b2t", 2.33), ("deepnorm", 2.34), ("post_ln", 2.9)):
+        make_run(tmp_path, name, placement=name, val_losses=(4.0, end))
+    chart = figures.loss(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.title == (
+        "3 of 4 arms end within 0.05 nats of the lowest, 2.30 (Pre-LN); Post-LN ends at 2.90"
+    )
+
+
+def test_a_heading_starts_with_a_capital(tmp_path: Path) -> None:
+    for rate, end in ((1e-3, 2.4), (3e-3, 2.9)):
+        make_run(tmp_path, f"{rate}", lr=rate, val_losses=(4.0, end))
+    chart = figures.loss(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.title == (
+        "Learning rate 0.001 ends at a validation loss of 2.40 nats, learning rate 0.003 at 2.90"
+    )
+
+
 def test_an_exponent_that_can_be_0_is_no_headline() -> None:
     points = [1.0, 2.0, 4.0, 8.0]
     made = partial(Scaling, (), "post_ln", "Post-LN")
