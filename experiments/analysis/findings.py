@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, format_value
-from experiments.analysis.histories import NATS
+from experiments.analysis.histories import NATS, History
 from experiments.analysis.next_steps import HIGHER_RATE, next_command
 from experiments.analysis.numbers import loss_text, margin_of, median
 from experiments.analysis.runs import (
@@ -20,6 +20,7 @@ from experiments.analysis.runs import (
     Run,
     Value,
     differing_settings,
+    is_determined_by,
     sort_key,
 )
 from experiments.analysis.scaling import scalings
@@ -33,6 +34,7 @@ from experiments.analysis.words import (
     placement_words,
     setting_words,
     times_text,
+    value_words,
 )
 
 __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
@@ -652,12 +654,42 @@ def held_equal(layout: Layout, arms: Sequence[Arm]) -> str:
         if value is not None and name not in layout.factors:
             equal.append(words.format(format_value(value)))
     others = [name for name in differing_settings(runs) if name not in layout.factors]
-    unequal = [*others, *unequal_sizes(runs)]
+    unequal = [*(unequal_setting(name, layout, runs) for name in others), *unequal_sizes(runs)]
     if not seeds_held(arms):
         unequal.insert(0, "the seeds")
     texts = [f"Equal in all arms: {', '.join(equal)}." if equal else ""]
     texts.append(f"Not equal: {', '.join(unequal)}." if unequal else "")
-    return " ".join(filter(None, texts))
+    return " ".join(filter(None, [*texts, *same_runs(layout)]))
+
+
+def unequal_setting(name: str, layout: Layout, runs: Sequence[Run]) -> str:
+    """A setting that differs: `initialisation (deepnorm in DeepNorm, xavier in the other 20)`.
+
+    Without values where no factor of the comparison decides it.
+    """
+    noun = "initialisation" if name == "init.scheme" else noun_of(name)
+    runs = [run for run in runs if name in run.settings]
+    factor = next((f for f in layout.factors if is_determined_by(runs, name, f)), None)
+    if factor is None:
+        return noun
+    levels: dict[Value, list[Value]] = {}
+    for level in in_order(factor, layout.levels[factor]):
+        values = {run.settings[name] for run in runs if run.setting(factor) == level}
+        for value in values:
+            levels.setdefault(value, []).append(level)
+    return f"{noun} ({', '.join(where_words(factor, levels))})"
+
+
+def where_words(factor: str, levels: Mapping[Value, Sequence[Value]]) -> list[str]:
+    """Values with the levels of a factor that have them; the value of most levels comes last."""
+    words: list[str] = []
+    for value, own in sorted(levels.items(), key=lambda item: len(item[1])):
+        names = [value_words(factor, level) for level in own]
+        is_rest = len(words) == len(levels) - 1 and len(own) > MOST_FAILING
+        where = f"the other {len(own)}" if is_rest else join_words(names)
+        text = "none" if value is None else format_value(value)
+        words.append(f"{text} {'in' if factor == PLACEMENT else 'with'} {where}")
+    return words
 
 
 def seeds_held(arms: Sequence[Arm]) -> list[str]:
@@ -675,3 +707,39 @@ def unequal_sizes(runs: Sequence[Run]) -> list[str]:
     counts = {run.summary.parameters for run in runs} - {None}
     least, most = min(counts, default=0), max(counts, default=0)  # type: ignore[type-var]
     return [f"parameters ({least:,} to {most:,})"] if least != most else []
+
+
+# Arms that are the same
+
+MEASURED = ("step", "train_loss", "val_loss", "grad_norm")  # columns that no clock is in
+
+
+def same_runs(layout: Layout) -> list[str]:
+    """Which levels of a factor gave the same runs: equal losses and gradients at every step."""
+    sentences = []
+    for index, factor in enumerate(layout.factors):
+        levels: dict[frozenset[object], list[Value]] = {}
+        for level in in_order(factor, layout.levels[factor]):
+            own = {key: arm for key, arm in layout.by_key.items() if key[index] == level}
+            records = {(k[:index] + k[index + 1 :], recorded(arm)) for k, arm in own.items()}
+            if all(record for _, record in records):
+                levels.setdefault(frozenset(records), []).append(level)
+        for same in levels.values():
+            if len(same) > 1:
+                names = join_words([value_words(factor, level) for level in same])
+                what = "are the same function here" if factor == PLACEMENT else "give the same runs"
+                sentences.append(f"{capital(names)} {what}: equal at every step.")
+    return sentences
+
+
+def recorded(arm: Arm) -> frozenset[tuple[Value, bytes]]:
+    """The losses and gradients of an arm's runs, by seed; empty unless all have trained."""
+    if any(len(history.losses("train_loss")) < 2 for history in arm.histories):
+        return frozenset()
+    return frozenset((history.run.seed, bytes_of(history)) for history in arm.histories)
+
+
+def bytes_of(history: History) -> bytes:
+    """All losses and gradient norms of a run as they were recorded."""
+    columns = [name for name in MEASURED if name in history.metrics]
+    return history.metrics[columns].to_numpy().tobytes() + history.blocks.to_numpy().tobytes()

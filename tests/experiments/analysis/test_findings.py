@@ -12,7 +12,7 @@ import pytest
 from configs import settings_of
 from experiments.analysis.arms import Arm, Layout, factors_of, form_arms
 from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
-from experiments.analysis.histories import History
+from experiments.analysis.histories import History, read_history
 from experiments.analysis.next_steps import AFTER
 from experiments.analysis.runs import find_runs, name_models
 from experiments.analysis.words import (
@@ -32,11 +32,12 @@ PRE, POST = {"placement": "pre_ln"}, {"placement": "post_ln"}
 Found = tuple[Layout, list[Arm]]
 
 
-def found(folder: Path, by: Sequence[str] | None = None) -> Found:
+def found(folder: Path, by: Sequence[str] | None = None, read: bool = False) -> Found:
+    """The runs in a folder, with their CSV files if they are read."""
     runs = find_runs(folder)
     name_models(runs)
     factors = factors_of(runs, by)
-    arms = form_arms([History(run) for run in runs], factors)
+    arms = form_arms([read_history(run) if read else History(run) for run in runs], factors)
     return Layout(arms, factors), arms
 
 
@@ -331,7 +332,57 @@ def test_pooled_settings_are_named(tmp_path: Path) -> None:
         "reached a median of 2.41 nats in the others; Pre-LN learned in 3 of 3, median 2.38 nats; "
         "each arm pools runs that differ in warm-up."
     )
-    assert held_equal(*runs).endswith("Not equal: schedule.warmup_steps.")
+    assert held_equal(*runs).endswith("Not equal: warm-up.")
+
+
+def test_what_else_differs_is_told_with_the_arms_that_have_it(tmp_path: Path) -> None:
+    for name in list(PLACEMENTS)[:8]:
+        scheme = "deepnorm" if name == "deepnorm" else "xavier"
+        arm(tmp_path, (2.4,), placement=name, init=scheme)
+    assert "deepnorm" in list(PLACEMENTS)[:8]
+    assert held_equal(*found(tmp_path)).endswith(
+        "Not equal: initialisation (deepnorm in DeepNorm, xavier in the other 7)."
+    )
+
+
+def test_a_value_that_an_optimizer_brings_is_told_with_it(tmp_path: Path) -> None:
+    for name, decay in (("adamw", 0.1), ("muon", 0.1), ("sgd", 0.0)):
+        arm(tmp_path, (2.4,), **PRE)
+        own = {"name": name, "weight_decay": decay, "momentum": None if name == "adamw" else 0.9}
+        change_settings(tmp_path, optimizer=own)
+    assert held_equal(*found(tmp_path)).endswith(
+        "Not equal: weight decay (0 with SGD, 0.1 with AdamW and Muon), momentum (none with AdamW, "
+        "0.9 with Muon and SGD)."
+    )
+
+
+def test_arms_whose_runs_are_equal_at_every_step_are_named(tmp_path: Path) -> None:
+    """B2T ends as the first two do, and Pre-LN has their losses with another gradient."""
+    losses = {"peri_ln": (4.0, 3.0, 2.4), "sandwich": (4.0, 3.0, 2.4), "b2t": (4.0, 3.1, 2.4)}
+    for placement, curve in (losses | {"pre_ln": losses["sandwich"]}).items():
+        last = 0.7 if placement == "pre_ln" else 0.5
+        for seed in (0, 1):
+            for rate in (1e-3, 3e-3):
+                options = {"placement": placement, "seed": seed, "lr": rate, "last_block": last}
+                values = [loss + seed + 100 * rate for loss in curve]
+                make_run(tmp_path, f"{placement}{seed}{rate}", val_losses=values, **options)
+    same = "Sandwich and Peri-LN are the same function here: equal at every step."
+    assert held_equal(*found(tmp_path, read=True)).endswith(same)
+    other = {"placement": "peri_ln", "seed": 2, "lr": 3e-3}
+    make_run(tmp_path, "more", val_losses=(4.0, 3.0, 2.4), **other)
+    assert same not in held_equal(*found(tmp_path, read=True))
+
+
+def test_a_setting_without_an_effect_is_named(tmp_path: Path) -> None:
+    for clip in (1.0, 100.0):
+        arm(tmp_path, (2.4, 2.5), **PRE)
+        for run in tmp_path.iterdir():
+            summary = json.loads((run / "summary.json").read_text())
+            summary["settings"].setdefault("trainer", {"clip": clip})
+            (run / "summary.json").write_text(json.dumps(summary))
+    words = held_equal(*found(tmp_path, read=True))
+    assert words.endswith("Clip 1 and clip 100 give the same runs: equal at every step.")
+    assert "same" not in held_equal(*found(tmp_path))
 
 
 def test_a_sweep_over_depth_speaks_of_gradients_and_of_failures(tmp_path: Path) -> None:
