@@ -130,6 +130,11 @@ class Group:
         return self.all.count(*COMPLETED)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether all runs have."""
+        return self.ended == len(self.all.histories)
+
+    @property
     def failed_share(self) -> float:
         return self.all.not_learned / self.ended
 
@@ -179,19 +184,21 @@ def of_training(layout: Layout, arms: Sequence[Arm]) -> list[str]:
         return of_many(layout, groups)
     if len(clauses) == 1 or any(group.all.not_learned for group in groups):
         return clauses
+    return [f"{all_runs(groups)} learned: {clauses[0]}", *clauses[1:], *differences(layout)]
+
+
+def all_runs(groups: Sequence[Group]) -> str:
+    """Every run of some groups; where others are still going on, every one that has ended."""
     total = sum(group.ended for group in groups)
-    return [f"{all_runs(total)} learned: {clauses[0]}", *clauses[1:], *differences(layout)]
-
-
-def all_runs(total: int) -> str:
-    """Every one of so many runs."""
-    return {1: "the run", 2: "both runs"}.get(total, f"all {total:,} runs")
+    words = {1: "the run", 2: "both runs"}.get(total, f"all {total:,} runs")
+    if all(group.has_ended for group in groups):
+        return words
+    return f"{words} that {'has' if total == 1 else 'have'} ended"
 
 
 def incomparable(groups: Sequence[Group]) -> list[str]:
     """Where losses are of different tokens: whether runs learned, and no ranks."""
-    total = sum(group.ended for group in groups)
-    clauses = all_failures(groups) or [f"{all_runs(total)} learned more than token frequencies"]
+    clauses = all_failures(groups) or [f"{all_runs(groups)} learned more than token frequencies"]
     why = "nats per token of different tokenizers or texts cannot be compared"
     return [*clauses, why]
 
@@ -371,13 +378,21 @@ def short_loss(loss: float) -> str:
 def over_rates(tuned: TunedArm, group: Group) -> str:
     """At which learning rates runs failed, in how many of them, and the best rate."""
     if not group.all.not_learned:
-        return f"learns at every rate, {best_of([group])}"
+        return f"{learns_where(tuned, group)}, at best {best_of([group])}"
     arm, places = failing_of(tuned)
-    if arm.stuck == group.ended:
+    if arm.stuck == group.ended and group.has_ended:
         places = "at any rate"
-    text = f"{how_failed(arm, present=True)} {places} in "
-    text += share(arm.not_learned, arm.count(*COMPLETED))
-    return f"{text}, {best_of([group])}" if math.isfinite(group.loss) else text
+    text = f"{how_failed(arm, present=True)} {places} "
+    text += f"({share(arm.not_learned, arm.count(*COMPLETED))})"
+    return f"{text}; its best is {best_of([group])}" if math.isfinite(group.loss) else text
+
+
+def learns_where(tuned: TunedArm, group: Group) -> str:
+    """That all runs learn at every rate; of a sweep that goes on, at the rates that have ended."""
+    if group.has_ended:
+        return "learns at every rate"
+    rates = [f"{rate:g}" for rate, arm in tuned.arms.items() if arm.count(*COMPLETED)]
+    return f"learned in {all_runs([group])} (lr {join_words(rates)})"
 
 
 def failing_in(groups: Sequence[Group]) -> str:
@@ -386,8 +401,9 @@ def failing_in(groups: Sequence[Group]) -> str:
     for group in groups:
         if group.tuned is not None and group.all.not_learned:
             arm, rates = failing_of(group.tuned)
-            runs = "" if places else " runs"
-            count = f"{arm.not_learned} of {arm.count(*COMPLETED)}{runs}"
+            count = share(arm.not_learned, arm.count(*COMPLETED))
+            if places:
+                count = f"{arm.not_learned} of {arm.count(*COMPLETED)}"
             of_how = places.setdefault(how_failed(arm, present=True), {})
             of_how.setdefault(rates, []).append(f"{modifiers_of(group)} ({count})")
     ways = [
@@ -395,7 +411,7 @@ def failing_in(groups: Sequence[Group]) -> str:
         for how, of_how in places.items()
     ]
     has_best = any(math.isfinite(group.loss) for group in groups)
-    return join_words(ways) + (f", {best_of(groups)}" if has_best else "")
+    return join_words(ways) + (f"; its best is {best_of(groups)}" if has_best else "")
 
 
 def failing_of(tuned: TunedArm) -> tuple[Arm, str]:
@@ -423,13 +439,12 @@ def best_of(groups: Sequence[Group]) -> str:
     if best.tuned is not None:
         where.append(f"at {best.tuned.describe_best()}")
     brackets = f" {', '.join(filter(None, where))}"
-    return f"at best {losses_text(best.all, learned_losses(best.best_arm))}{brackets}"
+    return losses_text(best.all, learned_losses(best.best_arm)) + brackets
 
 
 def together(groups: Sequence[Group]) -> str:
     """What became of groups of one placement of which no run failed."""
-    total = sum(group.ended for group in groups)
-    return f"learned in {all_runs(total)}, {best_of(groups)}"
+    return f"learned in {all_runs(groups)}, at best {best_of(groups)}"
 
 
 def of_many(layout: Layout, groups: Sequence[Group]) -> list[str]:
@@ -438,9 +453,8 @@ def of_many(layout: Layout, groups: Sequence[Group]) -> list[str]:
     Only one that differs from all others by more than the seeds do is called the best.
     """
     ranked = sorted((g for g in groups if math.isfinite(g.loss)), key=lambda group: group.loss)
-    total = sum(group.ended for group in groups)
     clauses = ranks(layout, groups, ranked) if len(ranked) > 1 else []
-    return [*clauses, *(all_failures(groups) or [f"{all_runs(total)} learned"])]
+    return [*clauses, *(all_failures(groups) or [f"{all_runs(groups)} learned"])]
 
 
 def ranks(layout: Layout, groups: Sequence[Group], ranked: Sequence[Group]) -> list[str]:
@@ -483,7 +497,7 @@ def place_of(group: Group) -> tuple[str, str]:
     """Where a group was best, and its loss there: `DeepNorm at lr 0.01` and `2.32 nats`."""
     where = subject_of(None, group)
     if group.tuned is not None:
-        is_edge_anyway = len(group.tuned.losses) == 2  # of two rates both are one
+        is_edge_anyway = len(group.tuned.losses) <= 2  # each of two rates is one
         rate = f"lr {group.tuned.best:g}" if is_edge_anyway else group.tuned.describe_best()
         where += f"{', ' if modifiers_of(group) else ' '}at {rate}"
     return where, losses_text(group.all, learned_losses(group.best_arm))

@@ -97,7 +97,7 @@ def test_no_failure_hides_behind_a_good_learning_rate(tmp_path: Path) -> None:
     )
     assert verdict_of(*runs) == (
         "Post-LN learns nothing at lr 0.003 and above without warm-up (5 of 6 runs) and at lr 0.01 "
-        "with 30 steps of warm-up (3 of 3), at best a median of 2.40 nats with 30 steps of "
+        "with 30 steps of warm-up (3 of 3); its best is a median of 2.40 nats with 30 steps of "
         "warm-up, at lr 0.003; Pre-LN learned in all 36 runs, at best a median of 2.40 nats "
         "without warm-up, at lr 0.003."
     )
@@ -108,8 +108,33 @@ def test_an_arm_that_fails_at_every_rate_has_no_best(tmp_path: Path) -> None:
         arm(tmp_path, (3.1, 3.1), **POST, lr=rate)
         arm(tmp_path, (2.4, 2.6), **PRE, lr=rate)
     assert verdict_of(*found(tmp_path)) == (
-        "Post-LN learns nothing at any rate in 4 of 4 runs; Pre-LN learns at every rate, at best "
+        "Post-LN learns nothing at any rate (4 of 4 runs); Pre-LN learns at every rate, at best "
         "2.40 and 2.60 nats at lr 0.001, the grid's edge."
+    )
+
+
+def test_a_sweep_that_goes_on_speaks_of_ended_runs_alone(tmp_path: Path) -> None:
+    for rate in (1e-3, 3e-3, 1e-2, 3e-2):
+        status = "finished" if rate < 5e-3 else "running"
+        arm(tmp_path, (2.4 - rate,), **PRE, lr=rate, status=status)
+        arm(tmp_path, (3.03,), **POST, lr=rate, status="finished" if rate < 2e-3 else "running")
+    assert verdict_of(*found(tmp_path)) == (
+        "Post-LN learns nothing at lr 0.001 (1 of 1 run); Pre-LN learned in both runs that have "
+        "ended (lr 0.001 and 0.003), at best 2.40 nats at lr 0.003, the grid's edge; 5 of 8 runs "
+        "have not ended."
+    )
+
+
+def test_the_best_rate_of_many_arms_is_of_those_that_have_ended(tmp_path: Path) -> None:
+    for index, name in enumerate(list(PLACEMENTS)[:7]):
+        for rate in (1e-3, 3e-3):
+            status = "running" if index == 6 and rate == 3e-3 else "finished"
+            arm(tmp_path, (2 + index / 50,), placement=name, lr=rate, status=status)
+    assert verdict_of(*found(tmp_path)) == (
+        "Each at its best rate so far, 3 of 7 placements end within 0.05 nats of the lowest, 2.00 "
+        "nats (Pre-LN at lr 0.001); one run each, so this is no ranking; the highest is 2.12 nats "
+        "(DeepNorm at lr 0.001); all 13 runs that have ended learned; 1 of 14 "
+        "runs has not ended."
     )
 
 
@@ -266,8 +291,8 @@ def test_no_clause_hides_one_of_the_rates_at_which_arms_fail(tmp_path: Path) -> 
     assert verdict_of(*found(tmp_path)) == (
         "Post-LN learns nothing at every rate without warm-up (4 of 4 runs) and at lr 0.01 with 30 "
         "steps of warm-up (2 of 2) and with 60 steps of warm-up (2 of 2) and diverges at lr 0.03 "
-        "with 90 steps of warm-up (1 of 2), at best 2.40 and 2.50 nats with 30 steps of warm-up, "
-        "at lr 0.001, the grid's edge."
+        "with 90 steps of warm-up (1 of 2); its best is 2.40 and 2.50 nats with 30 steps of "
+        "warm-up, at lr 0.001, the grid's edge."
     )
 
 

@@ -393,7 +393,7 @@ def test_a_first_loss_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
         make_run(tmp_path, f"{placement}{rate}", placement=placement, lr=rate, **more)
     make_run(tmp_path, "b", placement="b", lr=1e-3, val_losses=(4.0, 2.9))
     words = verdict_of(*compared(tmp_path))
-    assert "A diverges at lr 0.0001 in 1 of 1 run, at best 2.00 nats at lr 0.001" in words
+    assert "A diverges at lr 0.0001 (1 of 1 run); its best is 2.00 nats at lr 0.001" in words
 
 
 def test_a_power_law_that_no_number_can_hold_does_not_stop_the_report(tmp_path: Path) -> None:

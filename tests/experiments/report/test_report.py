@@ -363,8 +363,8 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
         "Pre-LN learns nothing at lr 0.01 without warm-up (3 of 3 runs) and diverges at lr 0.01 "
-        "with 10 steps of warm-up (1 of 3), at best 1.00 and 1.10 nats with 10 steps of warm-up, "
-        "at lr 0.01, the grid's edge." in words
+        "with 10 steps of warm-up (1 of 3); its best is 1.00 and 1.10 nats with 10 steps of "
+        "warm-up, at lr 0.01, the grid's edge." in words
     )
 
 
@@ -434,8 +434,8 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert "Best of each arm" in words
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
-        "Post-LN fails at lr 0.001 and above in 5 of 6 runs, at best a median of 2.40 nats at lr "
-        "0.0001, the grid's edge; Pre-LN fails at lr 0.01 and above in 2 of 4 runs, at best"
+        "Post-LN fails at lr 0.001 and above (5 of 6 runs); its best is a median of 2.40 nats at "
+        "lr 0.0001, the grid's edge; Pre-LN fails at lr 0.01 and above (2 of 4 runs); its best is"
         in words
     )
     assert verdict_of(layout, arms) in words
