@@ -14,8 +14,8 @@ from experiments.analysis.arms import Arm, Layout, numeric
 from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import NOT_FINITE, PLACEMENT
-from experiments.analysis.scaling import SCALED, Scaling, scalings
-from experiments.analysis.titles import runs_of, shared
+from experiments.analysis.scaling import MOST_MISS, SCALED, Scaling, scalings
+from experiments.analysis.titles import in_order, runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.analysis.words import noun_of
 from experiments.report.changes import what_each_step_changed
@@ -27,6 +27,7 @@ from experiments.report.chart import (
     Panel,
     Reference,
     Series,
+    limits_of_y,
     number,
     of_runs,
     percentile_limits,
@@ -50,6 +51,7 @@ from experiments.report.facets import (
     fit_for_panels,
     frames_of,
     grid_of,
+    key_of,
     keys_of,
     looks_of_levels,
     words_of,
@@ -70,6 +72,7 @@ GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
 MOST_POINTS = 150  # of a training curve
+UNLEARNED = "did not learn"  # in the label of such runs
 Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
 
 SAME = 0.01  # share by which values at a step may differ that are called the same
@@ -522,31 +525,26 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
     looks = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
     if not has_colours:
         looks = {None: look_of_all(layout)}
-    noun = noun_of(factor)
-    ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
+    noun, order = noun_of(factor), in_order(layout.colour_factor or "", layout.colour_levels)
+    found.sort(key=lambda s: order.index(s.level) if has_colours else 0)
+    levels = {float(level): level for level in numeric(layout.levels[factor])}
+    ticks = [number for number in levels if number > 0]
     panels = []
     for row, (panel, title) in enumerate(itertools.product(rows, titles)):
         inside = [s for s in found if (s.panel, s.quantity) == (panel, title)]
-        moment = title.partition(", ")[2]
+        keys = {s.level: keys_of(inner, panel, s.level) if has_colours else () for s in inside}
         series = [
-            replace(one, keys=keys_of(inner, panel, s.level) if has_colours else ("all",))
+            replace(
+                one, keys=(*keys[s.level], *(key_of(factor, levels[x]) for x in at)) or ("all",)
+            )
             for s in inside
-            for one in scaling_series(s, looks[s.level])
+            for one, at in scaling_series(s, looks[s.level])
         ]
         name = ", ".join(filter(None, [title, words_of(inner.panel_factors, panel)]))
+        label = f"gradient norm, {title.partition(', ')[2]}"
         panels.append(
-            Panel(
-                series,
-                *(*divmod(row, 2), name),
-                y=Axis(f"gradient norm, {moment}", "log"),
-            )
+            Panel(series, *divmod(row, 2), f"{name}{exponents(inside)}", y=Axis(label, "log"))
         )
-    misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
-    miss = ""
-    if misses:
-        factor_of, run = max(misses)
-        miss = f" The run farthest from its line ({run}) differs from it by a factor of "
-        miss += f"{factor_of:,.3g}."
     fits = [
         [(s.fit.slope, f"{s.label}: {s.fit}") for s in found if s.fit and s.quantity == title]
         for title in titles
@@ -557,14 +555,70 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         scaling_title(found, noun),
         "On these axes a power law is a straight line, and its slope is the exponent: -0.50 falls "
         "as one over the square root.",
-        "Every run is a point; lines are least-squares fits in log-log. Beside each is its slope "
-        "and, in brackets, the 95 % confidence interval, assuming independent errors of equal "
-        f"spread.{miss}{left_out_note(inner)}",
+        "Every run is a point; lines are least-squares fits in log-log. Above each panel are their "
+        "exponents, beside a line, where there is room, with the 95 % confidence interval, "
+        "assuming independent errors of equal spread."
+        f"{misses_note(found)}{unlearned_note(found)}{left_out_note(inner)}",
         f"Gradient norms against {noun} on log scales. " + "; ".join(slopes) + ".",
-        panels,
+        with_room_for_learned(panels),
         Axis(noun, "log", ticks=tuple((float(tick), f"{tick:g}") for tick in ticks)),
         Axis("gradient norm of a block", "log"),
     )
+
+
+def exponents(found: Sequence[Scaling]) -> str:
+    """The exponents of a panel after its title, where they are few enough to be read."""
+    fits = [(s, f"{s.fit.slope:+z.2f}") for s in found if s.fit is not None]
+    if not fits or len(fits) > CROWDED:
+        return ""
+    texts = [f"{slope} ({s.label})" if len(found) > 1 else slope for s, slope in fits]
+    return f": exponent {', '.join(texts)}"
+
+
+def misses_note(found: Sequence[Scaling]) -> str:
+    """Which run is farthest from its line, and which lines are therefore no power laws."""
+    misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
+    if not misses:
+        return ""
+    miss, run = max(misses)
+    note = f" The run farthest from its line ({run}) differs from it by a factor of {miss:,.3g}."
+    return f"{note} With more than {MOST_MISS:g} a line is not called a power law."
+
+
+def unlearned_note(found: Sequence[Scaling]) -> str:
+    """How many runs are left out of the lines."""
+    count = unlearned(found)
+    if not count:
+        return ""
+    which = "the run" if count == 1 else f"the {count} runs"
+    return (
+        f" At the end of training the lines are without {which} that did not learn (crosses, or "
+        "arrows where they are outside of a panel)."
+    )
+
+
+def unlearned(found: Sequence[Scaling]) -> int:
+    """How many runs did not learn: each counts once, however many of its blocks are shown."""
+    counts: dict[str, int] = {}
+    for each in found:
+        counts[each.quantity] = counts.get(each.quantity, 0) + len(each.unlearned)
+    return max(counts.values(), default=0)
+
+
+def with_room_for_learned(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with scales that their crosses, of runs that did not learn, do not decide."""
+    learned = [
+        replace(panel, series=kept)
+        for panel in panels
+        if (kept := [series for series in panel.series if UNLEARNED not in series.label])
+    ]
+    found = []
+    for panel in panels:
+        assert panel.y is not None
+        beside = [other for other in learned if other.y == panel.y]
+        limits = limits_of_y(beside, panel.y) if beside else None
+        found.append(replace(panel, y=replace(panel.y, limits=limits)))
+    return found
 
 
 def look_of_all(layout: Layout) -> Look:
@@ -573,30 +627,52 @@ def look_of_all(layout: Layout) -> Look:
     return CATEGORIES[0] if placement is None else look_of(str(placement))
 
 
-def scaling_series(found: Scaling, look: Look) -> list[Series]:
-    """The runs as points, and the fitted line with its slope."""
-    points = Series(found.label, look, found.x, list(on_scale(pd.Series(found.y))), kind="dots")
-    if found.fit is None:
-        return [points]
-    ends = np.array([min(found.x), max(found.x)])
-    slope = f"{found.fit.slope:+z.2f}"
-    if not math.isnan(found.fit.low):
-        slope += f" ({found.fit.low:+z.2f}, {found.fit.high:+z.2f})"
-    heights = on_scale(pd.Series(found.fit.at(ends)))
-    line = Series(found.label, look, ends.tolist(), list(heights), name=slope, width=1.6)
-    return [line, points]
+def scaling_series(found: Scaling, look: Look) -> list[tuple[Series, list[float]]]:
+    """The fitted line with its exponent, and the runs as points: at each x a series of its own.
+
+    With each series the x at which alone it is: none of the line.
+    """
+    series: list[tuple[Series, list[float]]] = []
+    if found.fit is not None:
+        ends = np.array([min(found.x), max(found.x)])
+        slope = f"{found.fit.slope:+z.2f}"
+        if not math.isnan(found.fit.low):
+            slope += f" ({found.fit.low:+z.2f}, {found.fit.high:+z.2f})"
+        heights = on_scale(pd.Series(found.fit.at(ends)))
+        line = Series(found.label, look, ends.tolist(), list(heights), name=slope, width=1.6)
+        series.append((line, []))
+    cross = replace(look, mark="P" if look.mark == "X" else "X")
+    for label, looks, points in (
+        (found.label, look, list(zip(found.x, found.y, strict=True))),
+        (f"{found.label}, {UNLEARNED}", cross, found.unlearned),
+    ):
+        for at in sorted({x for x, _ in points}):
+            heights = on_scale(pd.Series([y for x, y in points if x == at]))
+            dots = Series(label, looks, [at] * len(heights), list(heights), kind="dots")
+            series.append((dots, [at]))
+    return series
 
 
 def scaling_title(found: Sequence[Scaling], noun: str) -> str:
-    """The steepest law whose exponent is known to be no 0."""
-    laws = [(s, s.fit) for s in found if s.fit is not None and (s.fit.low > 0 or s.fit.high < 0)]
+    """The steepest line whose exponent is known to be no 0: a power law, or from where to where.
+
+    A law only where the points are a straight line.
+    """
+    laws = [(s, s.fit) for s in found if s.fit is not None and s.has_direction]
     if not laws:
         return f"Of no gradient norm it is known that it changes with the {noun}"
     steepest, fit = max(laws, key=lambda law: abs(law[1].slope))
+    subject = f"{steepest.label}: the gradient norm of the {steepest.quantity},"
+    count = unlearned(found)
+    without = f"; {plural(count, 'run')} that did not learn left out at the end" if count else ""
     verb = "grows" if fit.slope > 0 else "falls"
+    if not steepest.is_straight:
+        (low, first), (high, last) = (list(steepest.medians.items())[end] for end in (0, -1))
+        places = f"as the {noun} goes from {low:g} to {high:g}"
+        return f"{subject} goes from {number(first)} to {number(last)} {places}{without}"
     return (
-        f"{steepest.label}: the gradient norm of the {steepest.quantity}, {verb} as the power "
-        f"{fit.slope:+z.2f} of the {noun} (95 % interval {fit.low:+z.2f} to {fit.high:+z.2f})"
+        f"{subject} {verb} as the power {fit.slope:+z.2f} of the {noun} (95 % interval "
+        f"{fit.low:+z.2f} to {fit.high:+z.2f}){without}"
     )
 
 

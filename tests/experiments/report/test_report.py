@@ -22,7 +22,7 @@ from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import Run, find_runs
-from experiments.analysis.scaling import Scaling
+from experiments.analysis.scaling import MOST_MISS, Scaling
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
@@ -171,10 +171,10 @@ def test_scaling_finds_the_slope_that_was_put_in(
     page = write_report([tmp_path], tmp_path, formats=("svg",))
     words = Page(page.read_text()).words
     assert (
-        "From 2 to 8 blocks the last block's gradient at initialisation goes from 3 to 3 under "
-        "Post-LN" in words
+        "From 2 to 8 blocks the last block's gradient norm at initialisation goes from 3 to 3 "
+        "under Post-LN" in words
     )
-    assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert "from 1.41 to 0.707 under Pre-LN (exponent -0.50, 95% interval -0.50 to -0.50)" in words
     assert (
         "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
         "of the number of blocks (95 % interval -0.50 to -0.50)" in words
@@ -197,6 +197,76 @@ def test_an_exponent_that_can_be_0_is_no_headline() -> None:
     assert figures.scaling_title(found[:1], "width") == (
         "Of no gradient norm it is known that it changes with the width"
     )
+
+
+def test_runs_that_did_not_learn_are_in_no_line_of_the_end(tmp_path: Path) -> None:
+    """Three of them, at the deepest, made an exponent of -0.1 one of -3.5."""
+    for depth, seed in itertools.product((2, 4, 8), (0, 1, 2)):
+        name, size = f"{depth}-{seed}", (1 + seed / 100) * depth**-0.1
+        end = {"first_block": 1e-5 if depth == 8 else size, "last_block": size}
+        start = {"first_block": size, "last_block": size}
+        make_run(
+            tmp_path,
+            name,
+            placement="post_ln",
+            n_layers=depth,
+            seed=seed,
+            val_losses=(4.0, 3.1 if depth == 8 else 2.0),
+            grad_norm={"first_step": start, "last_step": end},
+        )
+        make_run(tmp_path, f"pre{name}", n_layers=depth, seed=seed)
+    layout, _ = arms_of(tmp_path)
+    found = {s.quantity: s for s in scalings(layout, "model.n_layers") if s.level == "post_ln"}
+    assert len(found["first block, at initialisation"].x) == 9
+    end = found["first block, at the end"]
+    assert end.fit is not None
+    assert end.fit.slope == pytest.approx(-0.1)
+    assert sorted(end.unlearned) == [(8.0, 1e-5)] * 3
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    assert "without the 3 runs that did not learn" in chart.caption
+    assert chart.title == (
+        "Post-LN: the gradient norm of the last block, at initialisation, falls as the power -0.10 "
+        "of the number of blocks (95 % interval -0.11 to -0.09); 3 runs that did not learn left "
+        "out at the end"
+    )
+    panel = next(panel for panel in chart.panels if "first block, at the e" in panel.title)
+    assert panel.title == "first block, at the end: exponent +0.00 (Pre-LN), -0.10 (Post-LN)"
+    x, y = chart.axes(panel)
+    assert y.limits is not None
+    assert y.limits[0] > 0.4  # what did not learn has an arrow
+    assert [arrow.text for arrow in arrows(panel, x, y)] == ["to 1e-5"]
+
+
+def test_a_number_of_blocks_that_is_switched_off_takes_its_runs_from_a_trend(
+    tmp_path: Path,
+) -> None:
+    for depth, placement in itertools.product((2, 4), ("pre_ln", "no_norm")):
+        make_run(tmp_path, f"{placement}{depth}", placement=placement, n_layers=depth)
+    layout, _ = arms_of(tmp_path)
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    dots = [s for panel in chart.panels for s in panel.series if s.kind == "dots"]
+    assert len(dots) == 4 * 4
+    for series in dots:
+        (x,) = set(series.x)
+        placement = "pre_ln" if series.label == "Pre-LN" else "no_norm"
+        assert series.keys == (f"norm.placement={placement}", f"model.n_layers={x:g}")
+
+
+def test_a_line_that_points_do_not_follow_is_called_no_power() -> None:
+    x = [2.0, 4.0, 8.0, 16.0]
+    y = [1.0, 1.1, 1.2, 40.0]
+    bent = Scaling((), "post_ln", "Post-LN", "last block, at the end", x, y, fit_power(x, y))
+    assert bent.fit is not None
+    assert bent.fit.miss > MOST_MISS
+    sure = replace(bent, fit=replace(bent.fit, low=0.1))
+    assert figures.scaling_title([sure], "number of blocks") == (
+        "Post-LN: the gradient norm of the last block, at the end, goes from 1 to 40 as the "
+        "number of blocks goes from 2 to 16"
+    )
+    two = Scaling((), "", "", "", [2.0, 2.0, 4.0, 4.0], [1.0, 1.1, 2.0, 2.1], None)
+    assert not replace(two, fit=fit_power(two.x, two.y)).is_straight
 
 
 @pytest.mark.parametrize(
