@@ -17,7 +17,7 @@ from experiments.analysis.runs import NOT_FINITE, PLACEMENT
 from experiments.analysis.scaling import MOST_MISS, SCALED, Scaling, scalings
 from experiments.analysis.titles import in_order, runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import noun_of
+from experiments.analysis.words import join_words, noun_of
 from experiments.report.changes import what_each_step_changed
 from experiments.report.chart import (
     Axis,
@@ -73,6 +73,7 @@ STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
 MOST_POINTS = 150  # of a training curve
 UNLEARNED = "did not learn"  # in the label of such runs
+MOST_NAMED = 3  # arms in a heading
 Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
 
 SAME = 0.01  # share by which values at a step may differ that are called the same
@@ -276,13 +277,18 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(low) >= min(high):
+    are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1
+    if are_ranges and min(high) <= max(low) and not any(math.inf in losses for *_, losses in ends):
         every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
         shown = f"validation losses are {spread} {layout.unit.name}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
     words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}")
+    words += "" if len(ends) == 1 else f", {worst} at {ends_text(high)}"
+    counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
+    # Of two runs both are shown, and of one; a median hides the others.
+    gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
+    return words + (f"; diverged: {join_words(gone)}" if 0 < len(gone) <= MOST_NAMED else "")
 
 
 def ends_text(losses: Sequence[float]) -> str:

@@ -23,6 +23,7 @@ from experiments.report.facets import (
     key_of,
     looks_of_levels,
     name_of_level,
+    words_of,
     wrapped,
 )
 from experiments.report.palette import CATEGORIES, Look
@@ -145,7 +146,10 @@ def ranking(layout: Layout) -> Chart | None:
         f"{left_out_note(layout)}",
         f"Map of the final validation loss of each arm: {name_extremes(described)}.",
         [Panel(cells=cells)],
-        Axis("", ticks=ticks_in_words(map(layout.panel_title, layout.panels))),
+        Axis(
+            "",
+            ticks=ticks_in_words(words_of(layout.panel_factors, panel) for panel in layout.panels),
+        ),
         Axis("", ticks=ticks_in_words(names[: len(shown)][::-1])),
         colours=ColourScale(
             f"final validation loss ({layout.unit.name})",
