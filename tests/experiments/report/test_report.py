@@ -303,6 +303,103 @@ def test_a_line_that_points_do_not_follow_is_called_no_power() -> None:
     assert not replace(two, fit=fit_power(two.x, two.y)).is_straight
 
 
+def test_no_arm_takes_the_scale_of_gradients_from_the_others(tmp_path: Path) -> None:
+    """One that vanishes, in one row of panels: that row alone reaches down to it, and wholly."""
+    for rate, warmup, placement in itertools.product((1e-3, 1e-2), (0, 30), ("pre_ln", "post_ln")):
+        is_gone = (rate, warmup, placement) == (1e-2, 0, "post_ln")
+        make_run(
+            tmp_path,
+            f"{rate}{warmup}{placement}",
+            lr=rate,
+            warmup=warmup,
+            placement=placement,
+            last_block=1e8 if is_gone else 1.5,
+        )
+    layout, _ = arms_of(tmp_path)
+    for make in (figures.gradient_ratio, figures.gradients_by_layer):
+        chart = make(layout)
+        assert chart is not None
+        assert "100,000,000 times" in chart.title
+        assert "Each row of panels has its own scale. " in chart.caption
+        ends = {(panel.row, chart.axes(panel)[1].limits) for panel in chart.panels}
+        highest = sorted(limits[1] for _, limits in ends if limits is not None)
+        assert len(highest) == 2  # one scale in each row
+        assert 1.5 < highest[0] < 3
+        assert 1e8 < highest[1] < 1e9
+        assert all(arrows(panel, *chart.axes(panel)) == [] for panel in chart.panels)
+
+
+def test_arms_that_are_alike_share_one_scale_of_gradients(tmp_path: Path) -> None:
+    for warmup, last in ((0, 2.0), (30, 1.9)):
+        make_run(tmp_path, str(warmup), warmup=warmup, last_block=last)
+        make_run(tmp_path, f"post{warmup}", warmup=warmup, last_block=last, placement="post_ln")
+    chart = figures.gradient_ratio(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.caption.startswith("All panels have one scale. ")
+    assert len({chart.axes(panel)[1].limits for panel in chart.panels}) == 1
+
+
+def test_panels_of_fewer_blocks_are_not_left_empty(tmp_path: Path) -> None:
+    for blocks, placement in itertools.product((2, 16), ("pre_ln", "post_ln")):
+        make_run(tmp_path, f"{blocks}{placement}", n_layers=blocks, placement=placement)
+    layout, _ = arms_of(tmp_path)
+    by_layer, maps = figures.gradients_by_layer(layout), figures.gradient_maps(layout)
+    assert by_layer is not None
+    assert maps is not None
+    ends = [by_layer.axes(panel)[0].limits for panel in by_layer.panels]
+    assert ends == [pytest.approx((0.98, 2.02)), pytest.approx((0.7, 16.3))]
+    heights = [maps.axes(panel)[1].limits for panel in maps.panels]
+    assert heights == [(0.5, 2.5), (0.5, 2.5), (0.5, 16.5), (0.5, 16.5)]
+
+
+def test_no_arm_takes_the_colours_of_the_maps_and_one_that_leaves_them_says_how_far(
+    tmp_path: Path,
+) -> None:
+    for placement, last in (("pre_ln", 0.5), ("post_ln", 0.4), ("no_norm", 1e6), ("b2t", 0.1)):
+        make_run(tmp_path, placement, placement=placement, last_block=last)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.colours is not None
+    assert chart.colours.limits == (0.4, 1.0)
+    titles = {panel.title for panel in chart.panels}
+    assert titles == {"Pre-LN", "Post-LN", "No norm: up to 1e6", "B2T: down to 0.1"}
+    assert "A panel whose values go further says how far" in chart.caption
+
+
+def test_arms_at_their_best_rates_are_named_with_them(tmp_path: Path) -> None:
+    for index, rate in itertools.product(range(13), (1e-3, 1e-2)):
+        is_best = (rate == 1e-2) == (index == 0)
+        losses = (4.0, 2.0 if is_best else 2.5)
+        make_run(tmp_path, f"{index}{rate}", placement=f"p{index}", lr=rate, val_losses=losses)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    titles = [panel.title for panel in chart.panels]
+    assert titles[:2] == ["P0 at lr 0.01", "P1 at lr 0.001"]
+    assert len(titles) == 13
+
+
+def test_medians_of_runs_of_different_lengths_are_of_the_same_steps(tmp_path: Path) -> None:
+    """Thinned before their medians, a step had some of its runs alone."""
+    for seed, steps in enumerate((301, 283, 211)):
+        run = make_run(tmp_path, str(seed), seed=seed)
+        rows = [
+            f"{step},{layer},block,grad_norm,{(1 + seed) * (1 + 99 * (step == 101))}"
+            for step in range(steps)
+            for layer in (0, 1)
+        ]
+        text = "\n".join(["step,layer,component,stat,value", *rows])
+        (run / "gradients.csv").write_text(text + "\n")
+    make_run(tmp_path, "b", placement="post_ln", val_losses=[4.0] * 4)
+    make_run(tmp_path, "c", placement="b2t", val_losses=[4.0] * 4)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    (cells,) = (p.cells for p in chart.panels if p.cells and "pre_ln" in p.cells.keys[0])
+    shown = dict(zip(cells.x, cells.values[0], strict=True))
+    assert {value for step, value in shown.items() if step < 211 and step != 101} == {2.0}
+    assert {value for step, value in shown.items() if 211 <= step < 283} == {1.5}
+    assert len(shown) <= figures.MOST_POINTS + 1
+
+
 @pytest.mark.parametrize(
     "settings",
     [
