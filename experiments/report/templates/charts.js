@@ -88,6 +88,7 @@ function axisOf(scale, axis, orient) {
     made.encode = LOG_WORDS;
     made.values = { signal: `${scale}round` };
   } else if (axis.whole) {
+    made.tickCount.signal = `max(1, min(${made.tickCount.signal}, floor(${scale}dom[1] - ${scale}dom[0])))`; // none between two
     made.tickMinStep = 1;
     made.format = "d";
   } else {
