@@ -28,9 +28,9 @@ class Fit:
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return f"slope {self.slope:+z.2f}"
+            return f"exponent {self.slope:+z.2f}"
         interval = f"{CONFIDENCE:.0%} interval {self.low:+z.2f} to {self.high:+z.2f}"
-        return f"slope {self.slope:+z.2f}, {interval}"
+        return f"exponent {self.slope:+z.2f}, {interval}"
 
 
 def exponential(x: np.ndarray) -> np.ndarray:

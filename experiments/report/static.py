@@ -37,7 +37,8 @@ from experiments.report.chart import (
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
 from experiments.report.style import DPI, LEGEND
 
-INK, SOFT, EMPTY = "#1b1e23", "#565d66", "#a9adb2"
+INK, SOFT = "#1b1e23", "#565d66"
+EMPTY = "#ffffff"  # of a cell that was not measured: no colour of the scale, which has a grey
 MAP = "cividis"
 STYLE: Any = {
     **dict.fromkeys(
@@ -102,7 +103,7 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
     x, y = chart.axes(panel)
     for way, of_axis in (("x", x), ("y", y)):
         set_axis(axis, way, of_axis)
-    axis.set_title(fold(chart.title_of(panel), 60))
+    axis.set_title(fold(chart.title_of(panel), 46 if chart.colours else 60))  # beside a colour bar
     for region in panel.regions:
         draw_region(axis, region)
     has_names = bool(names(panel, y))
@@ -192,7 +193,7 @@ def draw_series(axis: Axes, series: Series, strength: float) -> None:
 
 
 def draw_cells(axis: Axes, cells: Cells, colours: ColourScale) -> None:
-    """A heat map with the words in its cells; what was not measured is grey."""
+    """A heat map with the words in its cells; what was not measured is white."""
     values = np.ma.masked_invalid(np.array(cells.values, dtype=float))
     axis.set_facecolor(EMPTY)
     norm = norm_of(colours)
@@ -201,7 +202,7 @@ def draw_cells(axis: Axes, cells: Cells, colours: ColourScale) -> None:
     )
     for (row, column), value in np.ndenumerate(values):
         if cells.texts:
-            is_light = value is not np.ma.masked and norm(value) > 0.55
+            is_light = value is np.ma.masked or norm(value) > 0.55
             axis.text(
                 cells.x[column],
                 cells.y[row],

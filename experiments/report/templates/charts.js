@@ -88,6 +88,7 @@ function axisOf(scale, axis, orient) {
     made.encode = LOG_WORDS;
     made.values = { signal: `${scale}round` };
   } else if (axis.whole) {
+    made.tickCount.signal = `max(1, min(${made.tickCount.signal}, floor(${scale}dom[1] - ${scale}dom[0])))`; // none between two
     made.tickMinStep = 1;
     made.format = "d";
   } else {
@@ -135,7 +136,7 @@ function marksOf(panel) {
       { type: "rect", from: { data: "cells" }, interactive: false, encode: { update: {
         x: { scale: "x", field: "x0" }, x2: { scale: "x", field: "x1", offset: 0.6 }, // over the seam
         y: { scale: "y", field: "y0" }, y2: { scale: "y", field: "y1", offset: -0.6 },
-        fill: [{ test: "!isValid(datum.v)", signal: "dark ? '#555a61' : '#a9adb2'" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
+        fill: [{ test: "!isValid(datum.v)", value: "#ffffff" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
       } } },
       { type: "rect", from: { data: "regions" }, interactive: false, encode: { update: {
         x: EDGE.x("x0", "0"), x2: EDGE.x("x1", "width"), y: EDGE.y("y0", "height"), y2: EDGE.y("y1", "0"),
@@ -219,7 +220,7 @@ function cellRows(chart, panel) {
   const log = chart.data.colours.scale === "log" ? Math.log : (value) => value;
   return values.flatMap((row, j) => row.map((v, i) => ({
     x0: X[i], x1: X[i + 1], y0: Y[j], y1: Y[j + 1], v, text: texts.length ? texts[j][i].split("\n") : "",
-    isLight: v !== null && (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
+    isLight: v === null || (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
   })));
 }
 function specOf(chart, panel) {
@@ -285,7 +286,7 @@ function barSpec({ label, limits, scale }, width) {
       { name: "dark", value: false }, { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "ink" },
     ],
     scales: [fillScale({ limits, scale })],
-    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, ...(scale === "log" ? { values: logTicks(limits, width / 40), encode: LOG_WORDS } : { format: "~g", tickCount: 4 }) }],
+    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 30, legendY: 0, gradientLength: width - 60, gradientThickness: 14, title: label, titleLimit: width, ...(scale === "log" ? { values: logTicks(limits, width / 40), encode: LOG_WORDS } : { format: "~g", tickCount: 4 }) }],
     config: configOf(),
   };
 }

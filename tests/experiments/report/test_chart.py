@@ -514,6 +514,8 @@ def test_values_are_read_by_pointer_and_by_keyboard(page: Page) -> None:
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     cells = page.locator("#gradient_maps .plot").first
+    ticks = cells.locator(".role-axis-label text").all_text_contents()
+    assert ticks == ["0", "1", "2", "1", "2"]  # of steps and blocks, none between two of them
     cells.scroll_into_view_if_needed()
     cells.hover(position={"x": 100, "y": 40})
     assert "block 2" in page.locator("#gradient_maps .tip").inner_text()

@@ -448,7 +448,7 @@ def test_rounding_leaves_no_negative_zero(tmp_path: Path) -> None:
             norm = 0.7 * (1 + 1e-9 * (8 - depth))
             make_run(tmp_path, f"{depth}{seed}", n_layers=depth, seed=seed, last_block=norm)
     words = verdict_of(*compared(tmp_path))
-    assert "slope +0.00, 95% interval" in words
+    assert "exponent +0.00, 95% interval" in words
     assert "-0.00" not in words
     assert "-0.00" not in drawings(tmp_path)["scaling_n_layers"].alt
 
