@@ -273,26 +273,34 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and max(low) >= min(high):
+    if len(ends) > 1 and min(len(low), len(high)) > 1 and math.inf > max(low) >= min(high):
         every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
         shown = f"validation losses are {spread} {layout.unit.name}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
-    words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    return words + ("" if len(ends) == 1 else f", {worst} at {ends_text(high)}")
+    words = f"{best} {end_words(low, f'ends at a validation loss of %s {layout.unit.name}')}"
+    return words + ("" if len(ends) == 1 else f", {worst} {end_words(high, 'at %s')}")
+
+
+def end_words(losses: Sequence[float], form: str) -> str:
+    """The losses in a sentence; of runs that diverged this word alone."""
+    text = ends_text(losses)
+    return text if text == loss_text(math.inf) else form % text
 
 
 def ends_text(losses: Sequence[float]) -> str:
     """The losses of one or two runs, the median of more."""
     shown = sorted(losses) if len(losses) < 3 else [median(losses)]
-    texts = ["infinity (diverged)" if math.isinf(loss) else loss_text(loss, 2) for loss in shown]
-    return " and ".join(dict.fromkeys(texts))
+    return " and ".join(dict.fromkeys(loss_text(loss, 2) for loss in shown))
 
 
 def ends_of(facets: Sequence[Facet]) -> str:
     """The losses at the end, for readers who do not see them."""
     ends = [(median(f.arm.final_losses()), f.label) for f in facets]
-    words = [(end, f"{label}: {number(end)}") for end, label in ends]
+    words = [
+        (end, f"{label}: {loss_text(end) if math.isinf(end) else number(end)}")
+        for end, label in ends
+    ]
     is_median = any(len(f.arm.final_losses()) > 1 for f in facets)
     of_what = "Median validation loss" if is_median else "Validation loss"
     return f"{of_what} at the end: {name_extremes(words)}."
