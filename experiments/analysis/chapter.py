@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture
 from experiments.analysis.runs import PLACEMENT
-from experiments.analysis.words import count_words, join_words, placement_words
+from experiments.analysis.words import count_words, join_words, placement_words, times_text
 from gpt.published import PUBLISHED
 
 LATER = 10  # a step by which placements have parted
@@ -94,9 +96,15 @@ def parameters_title(lecture: Lecture) -> str:
 
 
 def logits_title(lecture: Lecture) -> str:
-    """How likely the likeliest token is."""
+    """How likely the likeliest token is, and how many times as likely as in a uniform choice."""
     highest = lecture.here("logits", "highest probability of a next token")
-    return f"Before training even the likeliest token has a probability of only {highest}"
+    size = lecture.here("skeleton", "logits of a token")
+    average = 1 / float(size.replace(",", ""))
+    ratio = times_text(float(highest.removesuffix("%")) / 100 / average)
+    return (
+        f"Before training even the likeliest token has a probability of only {highest}, about "
+        f"{ratio} that of a uniform choice"
+    )
 
 
 def sizes_title(lecture: Lecture) -> str:
@@ -157,10 +165,25 @@ def looked_at_steps(arm: History) -> list[int]:
     return [logged[0], next((step for step in logged if step >= LATER), logged[-1]), logged[-1]]
 
 
-def gradient_ratio(arm: History, step: int) -> float:
-    """The first block's gradient norm at a step as a share of the last block's."""
+def ratio_words(arm: History, step: int) -> str:
+    """The last block's gradient norm at a step over the first block's, in two digits."""
     blocks = arm.blocks.loc[step].to_numpy(float)
-    return float(blocks[0] / blocks[-1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # a first block that gets none
+        return f"{float(f'{blocks[-1] / blocks[0]:.2g}'):,g}"
+
+
+def start_words(arms: Sequence[History]) -> str:
+    """Which runs are one model before their first step, so that their lines coincide there."""
+    labels: dict[tuple[object, ...], list[str]] = {}
+    for arm in arms:
+        start = (arm.run.setting(PLACEMENT), *arm.blocks.iloc[0])
+        labels.setdefault(start, []).append(arm_label(arm))
+    return " ".join(
+        f"At step {arms[0].blocks.index[0]} {join_words(same)} are still the same model, so "
+        "that one line covers the other."
+        for same in labels.values()
+        if len(same) > 1
+    )
 
 
 STEPS = (
@@ -260,9 +283,8 @@ STEPS = (
         "Logits of the model",
         "The model of 12 blocks on the two sentences, in training mode, with dropout.",
         logits_title,
-        "The likeliest token is several times as likely as the average one, and still far from a "
-        "prediction. So the loss starts a little above that of a uniform choice, ln 50,257 = 10.8 "
-        "nats. Training lowers it from there.",
+        "That is still far from a prediction. So the loss starts a little above that of a uniform "
+        "choice, ln 50,257 = 10.8 nats. Training lowers it from there.",
         "python run.py init=gpt2 trainer.steps=100",
         "trains a smaller model for 100 steps from GPT-2's smaller initial weights: the loss "
         "starts near the logarithm of that model's vocabulary size",
@@ -297,8 +319,9 @@ STEPS = (
         placement_title,
         "At step 0, before training, no gradient vanishes: in models as small as these the two "
         "placements differ little. Vanishing appears during training. Without warm-up the first "
-        "steps are large, and under Post-LN the first blocks' gradient then all but vanishes. "
-        "The last column shows whether it recovers.",
+        "steps are large, and under Post-LN the first blocks' gradient then all but vanishes: the "
+        "last block gets many times the first block's. The last column shows whether that "
+        "recovers.",
         "python run.py -m experiment=lesson",
         "repeats it with three seeds and compares the nine runs on one page",
     ),

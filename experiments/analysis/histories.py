@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.analysis.runs import COMPLETED, UNKNOWN, Run
 from experiments.machine.console import one_line
-from experiments.records.sink import GRADIENT_COLUMNS
+from experiments.records.sink import GRADIENT_COLUMNS, GUARD
 from normscope.stats import drawn
 
 log = logging.getLogger(__name__)
@@ -210,10 +210,16 @@ def read_csv(path: Path) -> Frame:
 
 
 def parse_csv(file: BinaryIO, **options: Any) -> Frame:
-    """A table from an open CSV file. Raises ValueError for a file that no run can have written."""
+    """A table from an open CSV file, texts as `read_cell` has them.
+
+    Raises ValueError for a file that no run can have written.
+    """
     if any(len(line) > LONGEST_LINE for line in file):  # pandas takes 1 s for 10^5 columns
         raise ValueError(f"one of its lines is longer than {LONGEST_LINE:,} bytes")
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-        return pd.read_csv(file, encoding="utf-8", index_col=False, **options)
+        table = pd.read_csv(file, encoding="utf-8", index_col=False, **options)
+    texts = table.select_dtypes(exclude=["number", "bool", "category"]).columns
+    table[texts] = table[texts].replace(GUARD, "", regex=True)
+    return table

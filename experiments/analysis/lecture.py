@@ -1,6 +1,5 @@
 """What experiment=lecture recorded: numbers beside the notes', tables, and three training runs."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import cast
 
 from experiments.analysis.histories import Frame, History, read_csv, read_history
 from experiments.analysis.runs import PLACEMENT, Run, find_runs
+from experiments.records.sink import read_rows
 from gpt import ConfigError
 
 TABLES = ("layer_norm", "activations", "shortcut", "gpt2_sizes")
@@ -79,7 +79,7 @@ def read_lecture(directory: Path) -> Lecture:
     path = directory / "lecture.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            checks = [Check(**row) for row in csv.DictReader(file)]
+            checks = [Check(**row) for row in read_rows(file)]
     except (OSError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(
             "DIR", str(directory), f"must have the lecture.csv of one: {error}"

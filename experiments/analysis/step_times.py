@@ -1,6 +1,5 @@
 """How long a training step takes under each placement: the rows of step_times.csv."""
 
-import csv
 import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.records.sink import read_rows
 from gpt.checks import hints_of
 
 CSV = "step_times.csv"
@@ -64,7 +64,7 @@ def read_step_times(folder: Path) -> list[StepTime]:
     """Those that are stored in a folder; lines that are none, or torn, count as absent."""
     hints, found = hints_of(StepTime), []
     with suppress(FileNotFoundError), (folder / CSV).open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
+        for line in read_rows(file):
             with suppress(KeyError, TypeError, ValueError):
                 found.append(StepTime(**{name: kind(line[name]) for name, kind in hints.items()}))
     return found

@@ -7,9 +7,9 @@ from hydra import compose
 
 from experiments.analysis.chapter import (
     arm_label,
-    gradient_ratio,
     looked_at_steps,
     loss_words,
+    ratio_words,
 )
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import RUNS, Check
@@ -74,5 +74,5 @@ def arm_checks(arms: Sequence[History]) -> Iterator[Check]:
     yield Check.alone("placement", what, f"{frequencies:.3f}")
     for arm in arms:
         for step in dict.fromkeys(looked_at_steps(arm)):
-            what = f"gradient, first block / last block, step {step}, {arm_label(arm)}"
-            yield Check.alone("placement", what, f"{gradient_ratio(arm, step):.2g}")
+            what = f"gradient norm, last block over first block, step {step}, {arm_label(arm)}"
+            yield Check.alone("placement", what, ratio_words(arm, step))

@@ -92,7 +92,7 @@ def gelu(tables: Tables) -> Iterator[Check]:
     difference = (ACTIVATIONS["gelu"](x) - notes.gelu_of_the_notes(x)).abs().max().item()
     formula = "0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))"
     what = f"largest difference between GELU and the notes' formula, {formula}"
-    yield Check.alone("gelu", what, f"{difference:.1g}")
+    yield Check.alone("gelu", what, f"{difference:.1g}" if difference else "exactly 0")
 
 
 @torch.no_grad()
@@ -153,9 +153,9 @@ def logits(tables: Tables) -> Iterator[Check]:
     yield notes.LAST_LOGITS.check("logits", last, ends(out[1, -1]))
     log_p = out.log_softmax(dim=-1)
     highest, size = float(log_p.max().exp()), out.shape[-1]
-    yield Check.alone("logits", "highest probability of a next token", f"{highest:.3%}")
+    yield Check.alone("logits", "highest probability of a next token", f"{highest:.4%}")
     uniform = "probability of each token if all were equally likely"
-    yield Check.alone("logits", uniform, f"{1 / size:.3%}")
+    yield Check.alone("logits", uniform, f"{1 / size:.4%}")
     loss = "loss (nats), mean over every token as the next one"
     yield Check.alone("logits", loss, f"{-log_p.mean():.2f}")
     uniform = f"loss (nats) if all were equally likely, ln {size:,}"

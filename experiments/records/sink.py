@@ -1,6 +1,8 @@
 """What a sink takes: single values by step, values by layer and by pairs of them, whole tables."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,18 +61,38 @@ class Sink(Protocol):
 
 
 def format_cell(value: Value) -> str:
-    """As it stands in a CSV file: empty where not measured, nine digits, enough for float32."""
+    """As it stands in a CSV file: a text as `escape_cell` has it, anything else as `shown_cell`."""
+    return escape_cell(value) if isinstance(value, str) else shown_cell(value)
+
+
+def shown_cell(value: Value) -> str:
+    """As a reader sees it: empty where not measured, nine digits, enough for float32."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return escape_cell(value)
     return format(value, ".9g") if isinstance(value, float) else str(value)
+
+
+FORMULA = r"'*[=+\-@]"  # begins what a spreadsheet would compute, guarded or not
+GUARD = rf"^'(?={FORMULA})"
 
 
 def escape_cell(text: str) -> str:
     """`text` for a cell that a spreadsheet shows and does not compute, on one line.
 
-    A leading ' makes it text (OWASP, "CSV Injection").
+    A leading ' makes it text (OWASP, "CSV Injection"). `read_cell` takes it away again.
     """
     shown = printable(text).replace("\n", "\\n")
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return f"'{shown}" if re.match(FORMULA, shown) else shown
+
+
+def read_cell(cell: str) -> str:
+    """The text of a cell of a CSV file, without the guard that `escape_cell` gave it."""
+    return re.sub(GUARD, "", cell)
+
+
+def read_rows(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The rows of an open CSV file, texts as `read_cell` has them; None where a row ends early."""
+    for row in csv.DictReader(file):
+        yield {
+            name: read_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()
+        }

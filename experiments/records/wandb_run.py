@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from experiments.machine.console import one_line
+from experiments.machine.console import one_line, printable
 from experiments.machine.environment import environment
 from experiments.machine.files import hide_home
-from experiments.records.sink import Metrics, Table, format_cell
+from experiments.records.sink import Metrics, Table, shown_cell
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from normscope.mixing import MixingRow
@@ -71,7 +71,7 @@ def html_table(table: Table) -> str:
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in table[0])]
     for row in table:
         rows.append(
-            "".join(f"<td>{html.escape(format_cell(value))}</td>" for value in row.values())
+            "".join(f"<td>{html.escape(printable(shown_cell(v)))}</td>" for v in row.values())
         )
     return "<table>" + "".join(f"<tr>{cells}</tr>" for cells in rows) + "</table>"
 

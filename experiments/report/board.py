@@ -289,7 +289,6 @@ def read_table(path: Path) -> Frame:
         return Frame()
     with path.open("rb") as file:
         table = parse_csv(file, dtype=str, keep_default_na=False)
-    table = table.replace(r"^'(?=[=+\-@])", "", regex=True)  # see experiments.records.sink
     numbers = [name for name in NUMBERS if name in table]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     return table

@@ -17,7 +17,7 @@ from experiments.analysis.runs import NOT_FINITE, PLACEMENT
 from experiments.analysis.scaling import SCALED, Scaling, scalings
 from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import noun_of
+from experiments.analysis.words import join_words, noun_of
 from experiments.report.changes import what_each_step_changed
 from experiments.report.chart import (
     Axis,
@@ -70,6 +70,7 @@ GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
 MOST_POINTS = 150  # of a training curve
+MOST_NAMED = 3  # arms in a heading
 Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
 
 SAME = 0.01  # share by which values at a step may differ that are called the same
@@ -273,13 +274,18 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
     (_, best, low), (_, worst, high) = min(ends), max(ends)
-    if len(ends) > 1 and min(len(low), len(high)) > 1 and math.inf > max(low) >= min(high):
+    are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1
+    if are_ranges and min(high) <= max(low) and not any(math.inf in losses for *_, losses in ends):
         every = [loss for _, _, losses in ends for loss in losses]
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
         shown = f"validation losses are {spread} {layout.unit.name}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
     words = f"{best} {end_words(low, f'ends at a validation loss of %s {layout.unit.name}')}"
-    return words + ("" if len(ends) == 1 else f", {worst} {end_words(high, 'at %s')}")
+    words += "" if len(ends) == 1 else f", {worst} {end_words(high, 'at %s')}"
+    counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
+    # Of two runs both are shown, and of one; a median hides the others.
+    gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
+    return words + (f"; diverged: {join_words(gone)}" if 0 < len(gone) <= MOST_NAMED else "")
 
 
 def end_words(losses: Sequence[float], form: str) -> str:

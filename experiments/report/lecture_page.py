@@ -9,9 +9,10 @@ import numpy as np
 from experiments.analysis.chapter import (
     STEPS,
     arm_label,
-    gradient_ratio,
     looked_at_steps,
     loss_words,
+    ratio_words,
+    start_words,
 )
 from experiments.analysis.histories import History
 from experiments.analysis.lecture import Lecture, read_lecture
@@ -67,7 +68,7 @@ def render_page(
 
 def arm_row(arm: History) -> tuple[str, str, list[tuple[int, str]]]:
     """A training run: its label, its loss, and at each step looked at the ratio of gradients."""
-    ratios = [(step, f"{gradient_ratio(arm, step):.2g}") for step in looked_at_steps(arm)]
+    ratios = [(step, ratio_words(arm, step)) for step in looked_at_steps(arm)]
     return arm_label(arm), loss_words(arm), ratios
 
 
@@ -180,7 +181,7 @@ def placement(lecture: Lecture) -> Chart:
         "placement",
         "Loss, and the gradient of each block",
         "Loss: lower is better. Gradient norm: pull the slider to step 0, move it on, and watch "
-        "the first blocks.",
+        f"the first blocks. {start_words(lecture.arms)}".rstrip(),
         "Gradient norms of all parameters of a block, before the step's update.",
         "Training losses of three runs, and their gradient norms by block.",
         [

@@ -394,13 +394,14 @@ const seen = new IntersectionObserver((entries) => {
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const chart = charts.find(({ figure }) => figure.contains(target));
-    const { view } = chart.views.find(({ plot }) => plot === target);
-    const { clientWidth: width, clientHeight: height } = target;
-    if (!width || (view.width() === width && view.height() === height)) continue;
-    view.width(width).height(height);
-    setSignals(chart);
+    fit(chart, chart.views.find(({ plot }) => plot === target));
   }
 });
+function fit(chart, { view, plot: { clientWidth: width, clientHeight: height } }) {
+  if (!view || !width || (view.width() === width && view.height() === height)) return;
+  view.width(width).height(height);
+  setSignals(chart);
+}
 const OPTIONS = { mode: "vega", ast: true, actions: false, defaultStyle: false, tooltip: false };
 function draw(chart) {
   if (!chart || chart.drawn) return chart?.drawn;
@@ -418,6 +419,7 @@ function draw(chart) {
     const { view } = await vegaEmbed(one.plot, { ...spec, ...size }, { ...OPTIONS, renderer: canvas ? "canvas" : "svg" });
     for (const svg of one.plot.querySelectorAll("svg, canvas")) svg.setAttribute("aria-hidden", "true");
     one.view = view;
+    fit(chart, one); // its place may have changed meanwhile
     listen(chart, one);
     resized.observe(one.plot);
   });
@@ -647,6 +649,7 @@ if (library) {
     addEventListener(event, () => {
       isPrinting = value;
       charts.forEach((chart) => value && draw(chart));
+      for (const chart of charts) for (const one of chart.views) fit(chart, one); // the observer is too late
       charts.forEach(setSignals);
     });
   }

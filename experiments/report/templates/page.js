@@ -1,5 +1,5 @@
 "use strict";
-// Open what the address names, and all that is folded before it is printed.
+// Open what the address names, and all that is folded before it is printed, on a page as wide as A4.
 function reveal() {
   const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   for (let box = named?.closest("details"); box; box = box.parentElement.closest("details")) {
@@ -13,9 +13,11 @@ let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];
   for (const box of opened) box.open = true;
+  document.documentElement.classList.add("printing");
 });
 addEventListener("afterprint", () => {
   for (const box of opened) box.open = false;
+  document.documentElement.classList.remove("printing");
 });
 // Show all columns of a table, or the main ones.
 for (const button of document.querySelectorAll("button.columns")) {
@@ -23,6 +25,7 @@ for (const button of document.querySelectorAll("button.columns")) {
     const all = document.getElementById(button.getAttribute("aria-controls")).classList.toggle("all");
     button.setAttribute("aria-expanded", String(all));
     button.textContent = all ? "Main columns" : "All columns";
+    applyFilter();
   });
 }
 // Sort a table by a column: numbers by size, text by letter, empty cells last.
@@ -52,24 +55,33 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 }
-// Show the runs that contain every word of the filter, on pages that have one.
+// Show the runs whose row, as it is seen, contains every word of the filter. A number counts as a
+// whole one: 60 is not in 2.603, and 3 is not in 3.000; but 2.6 is where 2.603 begins.
 const filter = document.getElementById("filter");
-if (filter) {
-  const shown = document.getElementById("shown");
-  const runRows = [...document.getElementById("runs-table").tBodies[0].rows];
-  const apply = () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let count = 0;
-    for (const row of runRows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-      count += row.hidden ? 0 : 1;
-    }
-    shown.textContent = `${count} of ${runRows.length}`;
-  };
-  filter.addEventListener("input", apply);
-  apply();
+function seen(row) {
+  const all = row.closest("table").classList.contains("all");
+  const cells = [...row.cells].filter(({ classList }) => !classList.contains("act") && (all || !classList.contains("more")));
+  return cells.map(({ textContent }) => textContent).join("\n").toLowerCase();
 }
+function holds(text, word) {
+  if (!/^\d/.test(word)) return text.includes(word);
+  const end = /^\d+$/.test(word) ? "(?![\\p{L}\\p{N}]|[.,]\\d)" : "";
+  return new RegExp(`(?<![\\p{L}\\p{N}]|\\d[.,])${word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")}${end}`, "u").test(text);
+}
+function applyFilter() {
+  if (!filter) return;
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const rows = [...document.getElementById("runs-table").tBodies[0].rows];
+  for (const row of rows) {
+    const text = seen(row);
+    row.hidden = !words.every((word) => holds(text, word));
+  }
+  const count = rows.filter(({ hidden }) => !hidden).length;
+  const none = words.length > 1 ? ": no row shows all of these words" : ": no row shows this word";
+  document.getElementById("shown").textContent = `${count} of ${rows.length}${count ? "" : none}`;
+}
+filter?.addEventListener("input", applyFilter);
+applyFilter();
 // Copy a command; if the browser does not allow that, show the command.
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {

@@ -8,8 +8,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, Cli
-from experiments.analysis.chapter import STEPS, looked_at_steps, placement_title
-from experiments.analysis.lecture import Lecture, read_arms, read_lecture
+from experiments.analysis.chapter import (
+    STEPS,
+    looked_at_steps,
+    placement_title,
+    ratio_words,
+    start_words,
+)
+from experiments.analysis.lecture import Check, Lecture, read_arms, read_lecture
 from experiments.jobs.check import check_effects, checked_settings
 from experiments.lecture import steps
 from experiments.lecture.arms import arm_checks
@@ -18,7 +24,7 @@ from experiments.lecture.steps import COMPUTED, Tables
 from experiments.report.lecture_page import arm_row
 from experiments.settings.compose import to_values
 from experiments.settings.typed import hydra_arguments, names_of
-from gpt import ConfigError
+from gpt import ACTIVATIONS, ConfigError
 from made_runs import make_run
 
 BOOK_CONFIG = steps.book_config  # before a test has a smaller one
@@ -45,7 +51,13 @@ def test_the_numbers_of_a_step_come_out_as_the_notes_print_them(name: str) -> No
 def test_gelu_is_the_notes_formula_and_counts_as_no_number_of_theirs() -> None:
     (check,) = COMPUTED["gelu"](Tables())
     assert check.equal == check.notes == ""
-    assert float(check.here) <= 1e-6
+    assert check.here == "exactly 0"
+
+
+def test_a_difference_of_gelu_has_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps.notes, "gelu_of_the_notes", lambda x: ACTIVATIONS["gelu"](x) + 0.25)
+    (check,) = COMPUTED["gelu"](Tables())
+    assert float(check.here) == pytest.approx(0.2, abs=0.1)
 
 
 @pytest.mark.long
@@ -62,6 +74,8 @@ def test_a_whole_lecture(cli: Cli) -> None:
     )
     page = (run / "lecture.html").read_text()
     assert "All 24 numbers that the notes print come out here as printed." in page
+    assert "a probability of only 0.0253%, about 12.7 times that of a uniform choice" in page
+    assert "At step 0 Post-LN with 60 steps of warm-up and Post-LN without warm-up are" in page
 
 
 @pytest.mark.pictures
@@ -74,6 +88,8 @@ def test_a_number_that_differs_is_counted_and_fails_nothing(
     table = pd.read_csv(run / "lecture.csv", keep_default_na=False)
     counts = table["equal"].value_counts()
     assert (counts["yes"], counts["differs"]) == (11, 13)
+    row = table[table["what"] == "mean and variance of row 1 before the norm"].iloc[0]
+    assert row["here"] == "'-0.3596 and 0.2015"  # a spreadsheet would compute it
     parameters = table[table["what"] == "parameters"].iloc[0]
     assert (parameters["notes"], parameters["equal"]) == ("163,009,536", "differs")
     printed = capsys.readouterr().out
@@ -83,6 +99,9 @@ def test_a_number_that_differs_is_counted_and_fails_nothing(
     assert [check.step for check in lecture.different].count("logits") == 2
     page = (run / "lecture.html").read_text()
     assert "11 of the 24 numbers" in page
+    assert ">-0.3596 and 0.2015<" in page
+    assert "-0.3596 and 0.2015" in printed
+    assert "'-0" not in printed
     assert "The notes are those of a course, in Portuguese" in page
     assert "tolerance 1e-05 of the number; printed with PyTorch 2.8, seed 123" in page
     assert "tolerance 0.01<" in page  # of the MiB, which no seed decides
@@ -152,13 +171,67 @@ def test_the_last_title_is_what_the_runs_came_to(
 def test_the_arms_gradients_are_compared_at_the_first_a_later_and_the_last_step(
     tmp_path: Path,
 ) -> None:
-    make_run(tmp_path, "long", val_losses=[3.0] * 31, last_block=4.0)
+    make_run(tmp_path, "long", val_losses=[3.0] * 31, last_block=130.6)
     (arm,) = read_arms(tmp_path)
     assert looked_at_steps(arm) == [0, 10, 30]
     assert arm_row(arm) == (
         "Pre-LN without warm-up",
         "3.000",
-        [(0, "0.25"), (10, "0.25"), (30, "0.25")],
+        [(0, "130"), (10, "130"), (30, "130")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "words"), [(0.4336, "0.43"), (1.345, "1.3"), (604.7, "600"), (1130.0, "1,100")]
+)
+def test_a_ratio_is_the_last_block_over_the_first_in_two_digits(
+    tmp_path: Path, last: float, words: str
+) -> None:
+    """As in reports; the first block's norm is 1 in these runs."""
+    make_run(tmp_path, "run", last_block=last)
+    (arm,) = read_arms(tmp_path)
+    assert ratio_words(arm, 0) == words
+    rows = {check.what: check.here for check in arm_checks([arm])}
+    assert rows["gradient norm, last block over first block, step 2, Pre-LN without warm-up"] == (
+        words
+    )
+
+
+def test_a_first_block_without_a_gradient_has_an_infinite_ratio(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run")
+    rows = (
+        (run / "gradients.csv")
+        .read_text()
+        .replace(",0,block,grad_norm,1.0", ",0,block,grad_norm,0")
+    )
+    (run / "gradients.csv").write_text(rows)
+    (arm,) = read_arms(tmp_path)
+    assert ratio_words(arm, 0) == "inf"
+
+
+def test_it_says_which_runs_are_one_model_at_the_start(tmp_path: Path) -> None:
+    """Where one line covers another: of equal placement, and of equal gradients."""
+    for placement, warmup in (("pre_ln", 0), ("post_ln", 60), ("post_ln", 0)):
+        make_run(tmp_path / "same", f"{placement}-{warmup}", placement=placement, warmup=warmup)
+    assert start_words(list(read_arms(tmp_path / "same"))) == (
+        "At step 0 Post-LN with 60 steps of warm-up and Post-LN without warm-up are still the same "
+        "model, so that one line covers the other."
+    )
+    for warmup, last in ((60, 0.5), (0, 0.4)):
+        folder = tmp_path / "other"
+        make_run(folder, str(warmup), placement="post_ln", warmup=warmup, last_block=last)
+    assert start_words(list(read_arms(tmp_path / "other"))) == ""
+
+
+def test_the_likeliest_token_is_so_many_times_as_likely_as_in_a_uniform_choice() -> None:
+    checks = [
+        Check.alone("skeleton", "logits of a token", "50,257"),
+        Check.alone("logits", "highest probability of a next token", "0.0253%"),
+    ]
+    (step,) = (step for step in STEPS if step.name == "logits")
+    assert step.title(Lecture(checks)) == (
+        "Before training even the likeliest token has a probability of only 0.0253%, about 12.7 "
+        "times that of a uniform choice"
     )
 
 

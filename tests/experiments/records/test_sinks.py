@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 
 import run as cli_module
-from conftest import Cli
+from configs import settings_of
+from conftest import ROOT, Cli
+from experiments.analysis.histories import read_csv
 from experiments.records import sinks
-from experiments.records.sink import Metrics, Table, format_cell
+from experiments.records.csv_files import CsvSink
+from experiments.records.sink import Metrics, Table, format_cell, read_rows
 from experiments.records.summary import Summary
 from experiments.settings.schema import Settings
 from experiments.training.loop import Trainer
@@ -157,3 +161,39 @@ def test_every_sink_is_finished_whatever_another_raises(
     code, _ = cli(*toy)
     assert code == 1
     assert [len(sink.ends) for sink in made] == [0, 1]
+
+
+GUARDED = ["-0.3596 and 0.2015", "=1+1", "+2", "@SUM(A1)", "'-1", "''=1", "'quoted'", "plain", ""]
+
+
+def test_a_text_that_a_spreadsheet_would_compute_is_guarded_in_the_file_alone(
+    tmp_path: Path,
+) -> None:
+    """The file has an apostrophe before it; whoever reads the file has the text."""
+    sink = CsvSink(tmp_path, settings_of(), {})
+    sink.table("texts", [{"text": text, "value": -1.5, "count": 3} for text in GUARDED])
+    with (tmp_path / "texts.csv").open(newline="") as file:
+        written = [row["text"] for row in csv.DictReader(file)]
+    assert written[:6] == [f"'{text}" for text in GUARDED[:6]]
+    assert written[6:] == GUARDED[6:]
+    with (tmp_path / "texts.csv").open(newline="") as file:
+        rows = list(read_rows(file))
+    assert [row["text"] for row in rows] == GUARDED
+    assert {row["value"] for row in rows} == {"-1.5"}
+    table = read_csv(tmp_path / "texts.csv")
+    assert table["text"].fillna("").tolist() == GUARDED
+    assert table["value"].tolist() == [-1.5] * len(GUARDED)
+
+
+def test_every_csv_file_is_read_where_the_guard_is_taken_away() -> None:
+    """By `read_rows` or `parse_csv`; a checkpoint's sink reads the head of its own file."""
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "experiments").rglob("*.py")
+        if re.search(r"csv\.(reader|DictReader)\(|pd\.read_csv\(", path.read_text())
+    }
+    assert readers == {
+        "experiments/records/sink.py",
+        "experiments/records/csv_files.py",
+        "experiments/analysis/histories.py",
+    }

@@ -11,7 +11,7 @@ import pytest
 from configs import settings_of
 from conftest import Cli
 from experiments.records.sink import METRIC_COLUMNS
-from experiments.records.wandb_run import WandbSink
+from experiments.records.wandb_run import WandbSink, html_table
 from normscope.stats import ACTIVATIONS, PARAMETERS, Row, catalogue, described
 from same_run import summary_of, wandb_records
 
@@ -191,3 +191,8 @@ def test_failures_of_wandb_cost_a_warning(
         assert len(warnings) == 1
         caplog.clear()
     assert all(run.finished for run in started)
+
+
+def test_a_table_shows_texts_without_the_guard_of_a_csv_file() -> None:
+    table = html_table([{"here": "-0.36 and 0.20", "text": "a<b\x1b", "value": -0.5, "none": None}])
+    assert "<td>-0.36 and 0.20</td><td>a&lt;b\\x1b</td><td>-0.5</td><td></td>" in table

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -178,16 +179,54 @@ def test_sorting_by_click_and_by_keyboard(page: Page) -> None:
     assert head.get_attribute("aria-sort") == "descending"
 
 
-def test_filtering(page: Page) -> None:
-    page.get_by_label("Show runs with").fill("Post-LN")
-    assert page.locator("#shown").inner_text() == "4 of 9"
-    assert len(losses(page)) == 4
-    page.get_by_label("Show runs with").fill("post_ln seed=3")
-    assert losses(page) == ["2.000"]
-    page.get_by_label("Show runs with").fill("diverged")
-    assert losses(page) == ["infinite"]
-    page.get_by_label("Show runs with").fill("")
-    assert len(losses(page)) == 9
+FILTERS = {  # what is typed, and the losses that are shown
+    "Post-LN": ["2.000", "4.000", "6.000", "8.000"],
+    "  post-ln   SEED 3 ": ["2.000"],  # each word, wherever it is
+    "3 post": ["2.000"],  # a whole number: not the loss 3.000
+    "3.0": ["3.000"],
+    "seed 00": [],
+    "diverged": ["infinite"],
+    "<b>": ["infinite"],  # of a reason, which is shown
+    ".*": [],
+    "": [*(f"{loss}.000" for loss in range(1, 9)), "infinite"],
+    "copy": [],  # a button, not what a run is
+    "norm=post_ln": [],  # of a command, which is copied and not shown
+    "run3": [],  # of a column that is not shown
+}
+
+
+def test_a_filter_finds_every_word_in_what_is_shown(page: Page) -> None:
+    for words, expected in FILTERS.items():
+        page.get_by_label("Show runs with").fill(words)
+        assert sorted(losses(page)) == expected, words
+        none = ": no row shows " + ("all of these words" if " " in words else "this word")
+        counted = f"{len(expected)} of 9{'' if expected else none}"
+        assert page.locator("#shown").inner_text() == counted
+
+
+def test_a_filter_finds_other_columns_once_they_are_shown(page: Page) -> None:
+    page.get_by_label("Show runs with").fill("run3")
+    assert losses(page) == []
+    page.locator("#runs").get_by_role("button", name="All columns").click()
+    assert losses(page) == ["5.000"]
+    assert page.locator("#shown").inner_text() == "1 of 9"
+    page.locator("#runs").get_by_role("button", name="Main columns").click()
+    assert losses(page) == []
+
+
+def test_the_page_says_that_headings_sort_where_there_are_headings(page: Page) -> None:
+    hint = page.locator("#results").get_by_text("Click a heading to sort the rows by it.")
+    assert hint.is_visible()
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    assert not hint.is_visible()  # cards have none
+
+
+def test_links_to_files_say_what_they_need(page: Page) -> None:
+    """A page that is sent alone has neither."""
+    needs = "Names are links to the folders of the runs. A copy of this page that was sent without"
+    assert page.locator("#runs").get_by_text(needs).is_visible()
+    for caption in page.locator("figcaption", has=page.locator("a")).all_inner_texts():
+        assert "Files, in the folder of this page: figures/" in caption
 
 
 def test_copying_a_command(page: Page) -> None:
@@ -226,7 +265,7 @@ def test_the_answer_comes_first_and_the_rest_is_folded(folded: Page) -> None:
     headings = folded.locator("h1, h2").all_inner_texts()
     assert "Pre-LN" in headings[0]
     assert "Post-LN" in headings[0]
-    assert "Post-LN ends at" in headings[1]
+    assert headings[1].startswith("Post-LN ends at a validation loss of 5.00 nats")
     assert folded.locator("main > section").count() == 1  # the answer
     is_open = folded.evaluate(
         "[...document.querySelectorAll('.topic')].map((box) => [box.id, box.open])"
@@ -263,6 +302,39 @@ def test_other_columns_are_shown_on_demand(folded: Page) -> None:
     )
     folded.locator("#results").get_by_role("button", name="Main columns").click()
     assert len(heads()) == 3
+
+
+def test_names_are_in_one_line_beside_all_columns(folded: Page) -> None:
+    """The table is wider than its box, which scrolls and has a shadow where it goes on."""
+    folded.set_viewport_size({"width": 900, "height": 900})
+    folded.locator("#results").get_by_role("button", name="All columns").click()
+    heights = folded.locator("#results-table tbody th").evaluate_all(
+        "(heads) => heads.map((head) => head.getBoundingClientRect().height)"
+    )
+    assert max(heights) < 40
+    box = folded.locator("#results .scroll")
+    assert box.evaluate("(box) => box.scrollWidth > box.clientWidth + 20")
+    assert "gradient" in box.evaluate("(box) => getComputedStyle(box).backgroundImage")
+    assert folded.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_on_a_telephone_the_boxes_of_the_legend_are_below_its_heading(folded: Page) -> None:
+    """Each beside its words, and all rows begin at one edge."""
+    folded.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    (placements,) = folded.locator(".legend fieldset").all()
+    heading = placements.locator("legend").bounding_box()
+    boxes = [box.bounding_box() for box in placements.locator("input").all()]
+    labels = [label.bounding_box() for label in placements.locator("label").all()]
+    assert heading is not None
+    assert len(boxes) == 2
+    lefts = set()
+    for box, label in zip(boxes, labels, strict=True):
+        assert box is not None
+        assert label is not None
+        assert box["y"] > heading["y"] + heading["height"] - 1
+        assert label["height"] < 40  # one line
+        lefts.add(round(label["x"]))
+    assert min(lefts) == round(heading["x"])
 
 
 def test_tables_are_cards_on_a_telephone(page: Page) -> None:
@@ -403,20 +475,83 @@ def test_a_single_run_has_a_page_of_its_own(
         unfold(page)
         assert page.get_by_role("link", name="plots/loss.png").is_visible()
         assert not page.get_by_label("Show runs with").is_visible()  # there is nothing to choose
+        assert page.get_by_text("Click a heading").count() == 0
+        assert page.get_by_text("The name is a link to the folder of the run.").is_visible()
         check_fits(page)
 
 
-def test_it_prints_what_is_folded(folded: Page) -> None:
-    folded.evaluate(
-        "addEventListener('beforeprint', () => {"
-        " window.closed = document.querySelectorAll('details:not([open])').length; })"
+def painted(pdf: bytes) -> list[bytes]:
+    """What the pages of a PDF are painted with: its streams, unpacked."""
+    found = []
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
+        with suppress(zlib.error):
+            found.append(zlib.decompress(stream))
+    return found
+
+
+# As a PDF writes #e8eaed, which is the ink of dark pages and their charts, and #1b1e23.
+DARK_INK, LIGHT_INK = b".9098 .9176 .9294 rg", b".1059 .1176 .1373 rg"
+
+
+def test_it_prints_what_is_folded_and_was_never_in_sight(browser: Browser, report: Path) -> None:
+    """On paper a folded page on a dark phone is what an unfolded one on a light screen is."""
+    with opened(browser, report) as page:
+        unfold(page)
+        page.evaluate("async () => { await normscopeCharts.draw(); }")
+        whole = painted(page.pdf(format="A4"))
+    with opened(browser, report) as page:
+        page.locator("figure.chart .plot svg").nth(1).wait_for()  # in sight, and drawn for 1280
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme="dark")
+        folded = painted(page.pdf(format="A4"))
+        assert not page.locator("#runs").evaluate("(box) => box.open")  # folded again
+        assert page.evaluate("document.documentElement.className") == ""
+    assert len(folded) == len(whole) > 5
+    assert sum(map(len, folded)) == pytest.approx(sum(map(len, whole)), rel=0.05)
+    assert any(LIGHT_INK in stream for stream in folded)  # of charts
+    assert not any(DARK_INK in stream for stream in folded)
+
+
+def test_on_paper_tables_are_tables_and_there_is_nothing_to_click(page: Page) -> None:
+    """Of whatever width the page of paper is."""
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("#provenance dl").is_visible()
+    for table in page.locator("table.cards").all():
+        assert table.locator("thead th").first.is_visible()
+        displays = table.locator("tbody td").evaluate_all(
+            "(cells) => cells.map((cell) => getComputedStyle(cell).display)"
+        )
+        assert set(displays) <= {"table-cell", "none"}
+        label = "(row) => getComputedStyle(row.cells[1], '::before').content"
+        assert table.locator("tbody tr").first.evaluate(label) == "none"
+    clicked = page.locator("button:visible, input:visible, .reset:visible, #shown:visible")
+    assert {text.split(" ")[0] for text in clicked.all_inner_texts()} <= {
+        "arm",
+        "validation",
+        "learned",
+        "run",
+        "status",
+    }  # headings alone
+    assert page.locator(".controls").get_by_text("Step").first.is_visible()  # without its slider
+    assert not page.get_by_text("repeat", exact=True).first.is_visible()
+    assert not page.get_by_text("Files, in the folder").first.is_visible()
+    ground, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     )
-    assert len(folded.pdf(format="A4")) > 50_000
-    assert folded.evaluate("window.closed") == 0
-    assert not folded.locator("#runs").evaluate("(box) => box.open")  # folded again
-    folded.emulate_media(media="print")
-    assert folded.locator("#provenance dl").is_visible()
-    assert not folded.get_by_label("Show runs with").is_visible()
+    assert (ground, ink) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
+
+
+def test_only_a_screen_is_dark_or_narrow() -> None:
+    """Paper is neither, whatever the reader's scheme and the paper's width."""
+    queries = {
+        query
+        for path in (Path(report_package.__file__).parent / "templates").glob("*.css")
+        for query in re.findall(r"@media ([^{]*?) \{", path.read_text())
+    }
+    assert {"screen and (max-width: 45rem)", "screen and (prefers-color-scheme: dark)"} <= queries
+    for query in queries:
+        assert query.startswith("screen and") or not re.search("scheme|width", query), query
 
 
 def test_the_page_about_claims_on_a_screen_and_on_a_phone(claims: Page) -> None:
@@ -438,8 +573,9 @@ def test_the_page_about_claims_on_a_screen_and_on_a_phone(claims: Page) -> None:
         assert claims.evaluate("[...document.images].every((image) => image.naturalWidth > 100)")
     badges = claims.locator("#board table .badge").all_inner_texts()
     assert all(len(badge.split()) >= 2 for badge in badges)  # a sign and a word
-    claims.emulate_media(media="print")
-    assert len(claims.pdf(format="A4")) > 50_000
+    printed = painted(claims.pdf(format="A4"))
+    assert sum(map(len, printed)) > 50_000
+    assert not any(DARK_INK in stream for stream in printed)  # of a phone that is dark
 
 
 def test_what_a_claim_rests_on_unfolds_by_keyboard(claims: Page) -> None:

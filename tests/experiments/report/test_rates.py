@@ -181,7 +181,10 @@ def test_a_run_that_diverged_has_no_final_loss_in_tables_and_headings(tmp_path: 
     }
     drawn = loss(layout)
     assert drawn is not None
-    assert drawn.title == "Pre-LN ends at a validation loss of 2.10 nats, No norm diverged"
+    assert drawn.title == (
+        "Pre-LN ends at a validation loss of 2.10 nats, No norm diverged; diverged: Pre-LN in 1 "
+        "of 3"
+    )
     assert title_of_losses([], layout) == "Loss, step by step"
 
 

@@ -187,6 +187,39 @@ def test_scaling_finds_the_slope_that_was_put_in(
     assert (tmp_path / "figures" / "scaling_n_layers.svg").is_file()
 
 
+@pytest.mark.parametrize(
+    ("losses", "status", "title"),
+    [
+        (
+            (2.45, 2.55),
+            "finished",
+            "No arm differs from the others beyond the runs' range: validation losses are 2.40 to "
+            "2.55 nats",
+        ),
+        (
+            (2.55, 2.65),
+            "finished",
+            "Pre-LN ends at a validation loss of 2.40 and 2.50 nats, Post-LN at 2.55 and 2.65",
+        ),
+        (
+            (2.45, 2.55),
+            "diverged",
+            "Pre-LN ends at a validation loss of 2.40 and 2.50 nats, Post-LN at 2.45 and diverged",
+        ),
+    ],
+)
+def test_an_arm_is_best_where_its_runs_are_and_a_failure_is_named(
+    tmp_path: Path, losses: Sequence[float], status: str, title: str
+) -> None:
+    for seed, loss in enumerate((2.4, 2.5)):
+        make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
+        more = {"seed": seed, "status": status if seed else "finished", "placement": "post_ln"}
+        make_run(tmp_path, f"b{seed}", val_losses=(4.0, losses[seed]), **more)
+    chart = figures.loss(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.title == title
+
+
 def test_an_exponent_that_can_be_0_is_no_headline() -> None:
     points = [1.0, 2.0, 4.0, 8.0]
     made = partial(Scaling, (), "post_ln", "Post-LN")
