@@ -45,6 +45,7 @@ from experiments.report.facets import (
     Facet,
     Grid,
     by_block,
+    dash_of,
     each_alone,
     facets_of,
     fit_for_panels,
@@ -142,7 +143,8 @@ def answer(layout: Layout) -> Chart | None:
 def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     """An arm where all share a panel: under its whole name, with a dash for each other setting."""
     has_dash = len(layout.panel_factors) == 1
-    look = facet.look if has_dash else facet.look.varied(facet.panel)
+    own = dash_of(layout, layout.panels[facet.panel])
+    look = facet.look if has_dash else facet.look.varied(facet.panel - own)
     return replace(facet, name=facet.label, look=look)
 
 

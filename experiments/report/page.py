@@ -30,9 +30,9 @@ from experiments.report.changes import (
 )
 from experiments.report.chart import Chart
 from experiments.report.drawing import DIVERGED, plural, unit_note
-from experiments.report.facets import legend_of
+from experiments.report.facets import facets_of, legend_of
 from experiments.report.interactive import embedded, library
-from experiments.report.palette import Look, look_of, looks_of
+from experiments.report.palette import Look
 from experiments.report.paper_pictures import legends_of_papers
 from experiments.report.picture import Shown
 from experiments.report.sizes import are_sizes, legend_of_sizes, sizes_table
@@ -185,16 +185,8 @@ def tuned_in_words(layout: Layout) -> tuple[list[TunedArm], list[Look]] | None:
 
 
 def looks_of_arms(layout: Layout, arms: Sequence[Arm]) -> list[Look]:
-    """How each arm is drawn: the colour of its level, dashes for its panel."""
-    colours = looks_of(layout.colour_factor or "", layout.colour_levels)
-    if layout.colour_factor is None:
-        colours = [look_of(arms[0].label)]
-    looks = {}
-    for index, panel in enumerate(layout.panels):
-        for level, look in zip(layout.colour_levels, colours, strict=True):
-            arm = layout.arm(panel, level)
-            if arm is not None:
-                looks[arm.key] = look.varied(index)
+    """How each arm is drawn, in tables as in figures."""
+    looks = {facet.arm.key: facet.look for facet in facets_of(layout)}
     return [looks[arm.key] for arm in arms]
 
 

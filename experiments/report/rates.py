@@ -28,6 +28,7 @@ from experiments.report.facets import (
     MOST_COLUMNS,
     MOST_IN_ANSWER,
     MOST_PANELS,
+    dash_of,
     grid_of,
     key_of,
     looks_of_levels,
@@ -420,7 +421,8 @@ def curves_of(layout: Layout, inner: Layout, tuned_by_key: dict[Key, TunedArm]) 
             joint = " " if layout.colour_factor == PLACEMENT else ", "
             label = joint.join(filter(None, [name, ", ".join(others)])) if has_colours else name
             keys = tuple(key_of(n, v) for n, v in values.items()) or ("all",)
-            curves.append(Curve(tuned, name, label, look, keys, index))
+            dashed = look.varied(dash_of(inner, panel))
+            curves.append(Curve(tuned, name, label, dashed, keys, index))
     return curves
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.analysis.arms import Layout, factors_of, form_arms
+from experiments.analysis.arms import WARMUP, Layout, factors_of, form_arms
 from experiments.analysis.histories import read_history
-from experiments.analysis.runs import find_runs
+from experiments.analysis.runs import PLACEMENT, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.report.chart import Axis, Chart, Panel, Series, arrows
 from experiments.report.drawing import DIVERGED
-from experiments.report.figures import loss, title_of_losses
+from experiments.report.figures import answer, loss, title_of_losses
+from experiments.report.page import looks_of_arms, tuned_in_words
 from experiments.report.palette import look_of
 from experiments.report.rates import rate_maps, rate_sensitivity
 from experiments.report.static import draw
@@ -250,3 +251,31 @@ def test_a_colour_bar_is_pointed_only_where_a_value_is_beyond_it(
     assert maps is not None
     bar = draw(maps).axes[-1]
     assert bar._colorbar.extend == extend  # type: ignore[attr-defined]
+
+
+def test_an_arm_has_one_dash_in_all_tables_and_figures(tmp_path: Path) -> None:
+    """Its warm-up decides; in a view of all arms each learning rate must be another line, too."""
+    for rate in (1e-3, 1e-2):
+        for warmup in (0, 10):
+            for placement in ("pre_ln", "post_ln"):
+                name = f"{placement}{rate}{warmup}"
+                make_run(tmp_path, name, placement=placement, lr=rate, warmup=warmup)
+    layout = layout_of(tmp_path, {})
+    wanted = {
+        (placement, warmup): look_of(placement).varied(dash)
+        for placement in ("pre_ln", "post_ln")
+        for dash, warmup in enumerate((0, 10))
+    }
+    arms = [*layout.by_key.values()]
+    of_results = looks_of_arms(layout, arms)
+    for arm, look in zip(arms, of_results, strict=True):
+        values = dict(zip(layout.factors, arm.key, strict=True))
+        assert look == wanted[str(values[PLACEMENT]), int(values[WARMUP] or 0)]
+    in_words = tuned_in_words(layout)
+    assert in_words is not None
+    assert {*in_words[1]} == {*wanted.values()}
+    lines = [s for p in sensitivity_chart(layout).panels for s in p.series if s.kind == "line"]
+    assert {series.look for series in lines} == {*wanted.values()}
+    lead = answer(layout)
+    assert lead is not None
+    assert len({series.look for series in lead.panels[0].series if series.name}) == 8
