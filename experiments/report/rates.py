@@ -455,9 +455,10 @@ def rate_axis(rates: Sequence[float]) -> Axis:
 
 
 def limits_of(layout: Layout, curves: Sequence[Curve]) -> Limits:
-    """The part of the scale in which the losses can be compared."""
+    """The part of the scale in which the losses can be compared: of arms that learned, if any."""
     limit = loss_limits(starts_and_ends(layout))[1]
-    medians = [loss for curve in curves for loss in curve.tuned.medians.values()]
+    learned = [curve for curve in curves if curve.tuned.has_learned] or curves
+    medians = [loss for curve in learned for loss in curve.tuned.medians.values()]
     return loss_limits([], [loss for loss in medians if loss <= limit])
 
 

@@ -87,6 +87,8 @@ def test_an_arm_that_never_learned_has_no_sensitivity_and_no_best_rate(tmp_path:
     assert chart.title == (
         "No norm never learned; of the others, Pre-LN is on average 0.30 nats above its best"
     )
+    assert chart.y.limits is not None
+    assert chart.y.limits[1] == pytest.approx(2.73)  # it does not squeeze the others
     marks = {series.keys for series in chart.panels[0].series if series.kind == "dots"}
     assert marks == {("norm.placement=pre_ln",)}
     assert column(best_table(tune(layout)), "LR sensitivity") == {"pre_ln": "0.300", "no_norm": ""}
