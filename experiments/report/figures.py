@@ -50,6 +50,7 @@ from experiments.report.facets import (
     Facet,
     Grid,
     by_block,
+    dash_of,
     each_alone,
     facets_of,
     fit_for_panels,
@@ -149,7 +150,8 @@ def answer(layout: Layout) -> Chart | None:
 def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     """An arm where all share a panel: under its whole name, with a dash for each other setting."""
     has_dash = len(layout.panel_factors) == 1
-    look = facet.look if has_dash else facet.look.varied(facet.panel)
+    own = dash_of(layout, layout.panels[facet.panel])
+    look = facet.look if has_dash else facet.look.varied(facet.panel - own)
     return replace(facet, name=facet.label, look=look)
 
 
@@ -287,25 +289,33 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
         spread = ends_text([min(every), max(every)]).replace(" and ", " to ")
         shown = f"validation losses are {spread} {layout.unit.name}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
-    words = f"{best} ends at a validation loss of {ends_text(low)} {layout.unit.name}"
-    words += "" if len(ends) == 1 else f", {worst} at {ends_text(high)}"
+    words = f"{best} {end_words(low, f'ends at a validation loss of %s {layout.unit.name}')}"
+    words += "" if len(ends) == 1 else f", {worst} {end_words(high, 'at %s')}"
     counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
     # Of two runs both are shown, and of one; a median hides the others.
     gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
     return words + (f"; diverged: {join_words(gone)}" if 0 < len(gone) <= MOST_NAMED else "")
 
 
+def end_words(losses: Sequence[float], form: str) -> str:
+    """The losses in a sentence; of runs that diverged this word alone."""
+    text = ends_text(losses)
+    return text if text == loss_text(math.inf) else form % text
+
+
 def ends_text(losses: Sequence[float]) -> str:
     """The losses of one or two runs, the median of more."""
     shown = sorted(losses) if len(losses) < 3 else [median(losses)]
-    texts = ["infinity (diverged)" if math.isinf(loss) else loss_text(loss, 2) for loss in shown]
-    return " and ".join(dict.fromkeys(texts))
+    return " and ".join(dict.fromkeys(loss_text(loss, 2) for loss in shown))
 
 
 def ends_of(facets: Sequence[Facet]) -> str:
     """The losses at the end, for readers who do not see them."""
     ends = [(median(f.arm.final_losses()), f.label) for f in facets]
-    words = [(end, f"{label}: {number(end)}") for end, label in ends]
+    words = [
+        (end, f"{label}: {loss_text(end) if math.isinf(end) else number(end)}")
+        for end, label in ends
+    ]
     is_median = any(len(f.arm.final_losses()) > 1 for f in facets)
     of_what = "Median validation loss" if is_median else "Validation loss"
     return f"{of_what} at the end: {name_extremes(words)}."

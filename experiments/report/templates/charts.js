@@ -173,8 +173,8 @@ function marksOf(panel) {
       } } },
       ...["y", "low", "high"].map((field) => ({
         type: "symbol", from: { data: "shown" }, interactive: false, encode: { update: {
-          x: { scale: "x", field: "x" }, y: { scale: "y", field }, size: { signal: "datum.x === place ? 70 : 34" },
-          shape: { signal: "shapes[datum.s]" }, fill: { signal: "colours[datum.s]" }, stroke: { signal: "paper" }, strokeWidth: { value: 0.6 },
+          x: { scale: "x", field: "x" }, y: { scale: "y", field }, size: { signal: "(datum.x === place ? 70 : 34) * sizes[datum.s] * sizes[datum.s]" },
+          shape: { signal: "shapes[datum.s]" }, fill: { signal: "colours[datum.s]" }, stroke: { signal: "paper" }, strokeWidth: { signal: "sizes[datum.s] > 1 ? 1.5 : 0.6" },
           opacity: { signal: `isValid(datum.${field}) && (yscale !== 'log' || datum.${field} > 0) && ${field === "y" ? "" : "!isValid(datum.y) && "}(datum.x === place || marked[datum.s]) ? 1 : 0` },
         } },
       })),
@@ -240,7 +240,7 @@ function specOf(chart, panel) {
       signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
       signal("dashes", series.map((s) => s.dash.map((part) => part * s.width))), signal("kinds", series.map((s) => s.kind)),
-      signal("widths", series.map((s) => s.width)), signal("frames", series.map((s) => s.frame)),
+      signal("widths", series.map((s) => s.width)), signal("sizes", series.map((s) => s.kind === "dots" ? s.width / 2 : 1)), signal("frames", series.map((s) => s.frame)),
       signal("shapes", series.map((s) => SHAPES[s.mark] ?? "circle")), signal("marked", series.map(few)),
       { name: "colours", update: "dark ? darks : lights" },
       { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "dark ? '#a9b0b9' : '#565d66'" },

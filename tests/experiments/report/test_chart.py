@@ -89,7 +89,7 @@ def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
     x, y = chart.axes(panel)
     assert y.limits == pytest.approx((1.9, 4.1))
     found = [(a.series, a.x, a.is_up, a.text, a.level) for a in arrows(panel, x, y)]
-    assert found == [(2, 1.0, True, "to 2,243", 0), (4, 2.0, False, "to -900", 0)]
+    assert found == [(2, 2.0, True, "to 2,243", 0), (4, 2.0, False, "to -900", 0)]
     with plain_matplotlib(STYLE):
         (axis,) = draw(chart).axes
     assert axis.get_ylim() == pytest.approx((1.9, 4.1))
