@@ -156,7 +156,7 @@ def ground(toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Ground(tmp_path, toy)
 
 
-@cases(default=40, long=2000)
+@cases(default=60, long=2000)
 def test_any_overrides(ground: Ground, count: int) -> None:
     @fuzz(count)
     @given(st.lists(OVERRIDES, min_size=1, max_size=3))

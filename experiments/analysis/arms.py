@@ -19,6 +19,7 @@ from experiments.analysis.runs import (
     MODEL,
     NOT_FINITE,
     PLACEMENT,
+    UNFINISHED,
     Run,
     Value,
     sort_key,
@@ -71,6 +72,18 @@ class Arm:
     def not_learned(self) -> int:
         """How many runs ended without learning: diverged, or stuck."""
         return self.count("diverged") + self.stuck
+
+    @property
+    def learned_text(self) -> str:
+        """How many runs learned, of those that have ended; how many have not, where some have not.
+
+        Empty where none has a loss.
+        """
+        open_runs = self.count(*UNFINISHED)
+        ended = len(self.histories) - open_runs
+        if not self.final_losses():
+            return ""
+        return f"{self.learned} of {ended}" + (f", {open_runs} not ended" if open_runs else "")
 
     @property
     def unit(self) -> Unit:
@@ -182,9 +195,8 @@ def loss_rank(arm: Arm) -> float:
 
 def loss_figures(arm: Arm) -> dict[str, str]:
     """What the runs of an arm learned."""
-    losses = arm.final_losses()
-    learned = f"{arm.learned} of {len(arm.histories)}" if losses else ""
-    return {f"validation loss ({arm.unit.name})": spread_text(losses), "learned": learned}
+    loss = spread_text(arm.final_losses())
+    return {f"validation loss ({arm.unit.name})": loss, "learned": arm.learned_text}
 
 
 def start_figures(arm: Arm) -> dict[str, str]:
@@ -214,7 +226,7 @@ class Layout:
     colour_levels   its values
     panel_factors   the other factors
     panels          their combinations that have at least one arm
-    left_out        how many panels `thinned` has removed
+    left_out        the panels that `thinned` has removed
     """
 
     def __init__(self, arms: Sequence[Arm], factors: Sequence[str]) -> None:
@@ -230,7 +242,7 @@ class Layout:
         self.panel_factors = [name for name in factors if name != self.colour_factor]
         combinations = itertools.product(*(self.levels[name] for name in self.panel_factors))
         self.panels = [p for p in combinations if any(self.arm(p, c) for c in self.colour_levels)]
-        self.left_out = 0
+        self.left_out: list[Key] = []
 
     @property
     def unit(self) -> Unit:
@@ -287,7 +299,7 @@ class Layout:
                 if all(v in levels[n] for n, v in zip(self.panel_factors, panel, strict=True))
             ]
         other.panels = other.panels[:most]
-        other.left_out = len(self.panels) - len(other.panels)
+        other.left_out = [panel for panel in self.panels if panel not in other.panels]
         return other
 
 

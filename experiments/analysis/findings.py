@@ -23,7 +23,7 @@ from experiments.analysis.runs import (
     is_determined_by,
     sort_key,
 )
-from experiments.analysis.scaling import scalings
+from experiments.analysis.scaling import Scaling, scalings
 from experiments.analysis.titles import in_order, runs_of, shared, title_of
 from experiments.analysis.tuning import TunedArm, tune
 from experiments.analysis.words import (
@@ -41,6 +41,8 @@ __all__ = ["held_equal", "next_command", "title_of", "verdict_of"]
 
 MOST_CLAUSES = 5  # of a sentence that names each arm; of more the ends and the failures
 MOST_FAILING = 4  # arms named among the failures
+MOST_TOLD = 2  # of them that each have a clause of their own before a trend
+MOST_MEDIANS = 6  # of a trend, one after the other
 FAR_ABOVE = 1.05  # of the loss of token frequencies: that of a run which was too short for them
 MEDIANS_FROM = 3  # losses; fewer are shown themselves
 
@@ -178,7 +180,7 @@ def of_training(layout: Layout, arms: Sequence[Arm]) -> list[str]:
     if len(runs_of(arms)) == 1:
         return of_one_run(arms[0])
     if "model.n_layers" in layout.factors and (clauses := of_depths(layout)):
-        return [*clauses, *all_failures(groups)]
+        return [*failures_first(groups), *clauses]
     clauses = clauses_of(groups)
     if len(clauses) > MOST_CLAUSES:
         return of_many(layout, groups)
@@ -521,6 +523,36 @@ def all_failures(groups: Sequence[Group]) -> list[str]:
     return [f"{share(count, total)} did not learn ({', '.join(named)})"]
 
 
+def failures_first(groups: Sequence[Group]) -> list[str]:
+    """The clauses that lead a verdict about a trend: what did not learn, and under what it did not.
+
+    Of one or two such groups how they failed, of more their number.
+    """
+    failing = [group for group in groups if group.all.not_learned]
+    if not failing:
+        return []
+    clauses = all_failures(groups)
+    if len(failing) <= MOST_TOLD:
+        clauses = [
+            f"{subject_of(None, group)} {outcome_of(group, not index, True)}"
+            for index, group in enumerate(failing)
+        ]
+        learned = sum(group.ended for group in groups if group not in failing)
+        clauses += [f"{all_others(learned)} learned"] if learned else []
+    runs = runs_of([group.all for group in groups])
+    under = [
+        setting_words(name, value)
+        for name in (RATE, WARMUP)
+        if (value := shared(runs, name)) is not None
+    ]
+    return [f"{' '.join(under)} {clauses[0]}".strip(), *clauses[1:]]
+
+
+def all_others(count: int) -> str:
+    """Every one of so many other runs."""
+    return {1: "the other run", 2: "both other runs"}.get(count, f"all {count:,} other runs")
+
+
 def of_one_run(arm: Arm) -> list[str]:
     """What a single run came to, and what its first and last blocks received."""
     (run,) = runs_of([arm])
@@ -593,13 +625,38 @@ def of_depths(layout: Layout) -> list[str]:
     if not found or len(found) > MOST_CLAUSES:
         return []
     blocks = f"{min(found[0].x):g} to {max(found[0].x):g} blocks"
-    changes = []
+    what = "the last block's gradient norm at initialisation"
+    steady = [s for s in found if s.is_monotone]
+    changes = [
+        f"from {' to '.join(f'{end:.3g}' for end in s.ends())}{under(s, found)}{exponent_of(s)}"
+        for s in steady
+    ]
+    clauses = [f"from {blocks} {what} goes {join_words(changes)}"] if changes else []
     for scaling in found:
-        ends = " to ".join(f"{end:.3g}" for end in scaling.ends())
-        under = f" under {scaling.label}" if len(found) > 1 else ""
-        changes.append(f"from {ends}{under} ({scaling.fit})")
-    what = "the last block's gradient at initialisation goes"
-    return [f"from {blocks} {what} {join_words(changes)}"]
+        if scaling not in steady:
+            subject = "it" if clauses else f"from {blocks} {what}"
+            clauses.append(
+                f"{subject} has no steady trend{under(scaling, found)}: {run_of(scaling)}"
+            )
+    return clauses
+
+
+def under(scaling: Scaling, found: Sequence[Scaling]) -> str:
+    """Of which arms a trend is, where there are several."""
+    return f" under {scaling.label}" if len(found) > 1 else ""
+
+
+def exponent_of(scaling: Scaling) -> str:
+    """In brackets the exponent of a power law; empty where the points are no straight line."""
+    return f" ({scaling.fit})" if scaling.is_straight else ""
+
+
+def run_of(scaling: Scaling) -> str:
+    """The medians of a trend one after the other, or between what they are."""
+    values = list(scaling.medians.values())
+    if len(values) > MOST_MEDIANS:
+        return f"between {min(values):.3g} and {max(values):.3g}"
+    return join_words([f"{value:.3g}" for value in values])
 
 
 AT_START = "last block, at initialisation"

@@ -30,9 +30,9 @@ class Fit:
 
     def __str__(self) -> str:
         if math.isnan(self.low):
-            return f"slope {self.slope:+z.2f}"
+            return f"exponent {self.slope:+z.2f}"
         interval = f"{CONFIDENCE:.0%} interval {self.low:+z.2f} to {self.high:+z.2f}"
-        return f"slope {self.slope:+z.2f}, {interval}"
+        return f"exponent {self.slope:+z.2f}, {interval}"
 
 
 def exponential(x: np.ndarray) -> np.ndarray:
@@ -119,9 +119,8 @@ def spread_text(values: Sequence[float]) -> str:
     if math.isnan(centre):
         return ""
     text = loss_text(centre)
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) > 1 and min(finite) < max(finite):
-        text += f" ({loss_text(min(finite))} to {loss_text(max(finite))})"
+    if min(values) < max(values):
+        text += f" ({loss_text(min(values))} to {loss_text(max(values))})"
     return text
 
 
@@ -140,7 +139,10 @@ def sensitivity(losses: Sequence[float]) -> float:
 
 
 def loss_text(value: float, digits: int = 3) -> str:
-    """A loss with as many digits behind the point, unless it is too large for that."""
+    """A loss with as many digits behind the point, unless it is too large for that.
+
+    That of a run that diverged is infinite, so that it is worse than any other.
+    """
     if math.isinf(value):
-        return "infinite"
+        return "diverged"
     return f"{value:z,.{digits}f}" if abs(value) < 1e5 else f"{value:.3g}"

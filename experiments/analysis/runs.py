@@ -25,6 +25,7 @@ MODEL = "model"  # names all that a file of conf/model sets, see `name_models`
 TIED = ("norm", "init")  # sections that a placement's YAML file may set
 DERIVED_SIZES = ("model.vocab_size", "model.context_length")  # a size is named by its depth
 COMPLETED = ("finished", "diverged")  # statuses of a run that has its result
+UNFINISHED = ("running", "interrupted")  # of one that has not ended
 STUCK_TOLERANCE = 0.01  # as a share of the loss of token frequencies
 NOT_FINITE, LOSS_ROSE = "not finite", "loss rose"  # how a run diverged
 # Nats by which a final loss is above the initial one where the loss rose: e times less probability

@@ -48,8 +48,24 @@ class TunedArm:
         """
         return bool(self.losses) and self.best in (min(self.losses), max(self.losses))
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether a run learned at any learning rate."""
+        return any(arm.learned for arm in self.arms.values())
+
+    @property
+    def failing(self) -> list[float]:
+        """The learning rates at which a run ended without learning, which a median can hide."""
+        return [rate for rate, arm in self.arms.items() if arm.not_learned]
+
     def sensitivity(self, rates: Sequence[float]) -> float | None:
-        """LR sensitivity; None unless every one of `rates` has a loss that is finite."""
+        """LR sensitivity; None unless every one of `rates` has a loss that is finite.
+
+        None also where fewer than two rates have one, and where no run learned: such an arm has no
+        best learning rate from which another could differ.
+        """
+        if len(self.medians) < 2 or not self.has_learned:
+            return None
         if set(self.medians) < set(rates) or math.inf in self.medians.values():
             return None
         return sensitivity(list(self.medians.values()))
@@ -128,7 +144,9 @@ def describe_seeds(seeds: Sequence[Value]) -> str:
     """The seeds of runs; only the number of runs where seeds repeat, since runs are pooled."""
     if len(set(seeds)) < len(seeds):
         return f"{len(seeds)} runs"
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds)) or 'none'}"
+    if not seeds:
+        return "no loss"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def name_some(labels: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ class Series:
     keys       the names by which the legend of a page switches it off
     frame      the step at which it was measured, where a slider shows one step at a time
     name       words beside its end; empty: none
-    width      of the line
+    width      of the line; of dots, in proportion, their size
     """
 
     label: str
@@ -353,7 +353,7 @@ def edges(places: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Arrow:
-    """Where a series leaves its panel, and how far it goes: `text` says that number.
+    """Where a series is farthest outside its panel: `text` says its number there.
 
     size      its distance from 0, on a log scale from 1
     of_range  its line stays inside: the range around it leaves
@@ -387,18 +387,19 @@ def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
 
 
 def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | None:
-    """The first place where a series is beyond one end of an axis, and its farthest value."""
+    """Where a series is farthest beyond one end of an axis, and its value there."""
     assert axis.limits is not None
     ends = series.high if is_up else series.low
     for of_range, values in ((False, series.y or ends), (True, ends)):
         beyond = is_beyond(values, axis, is_up)
         if not beyond.any():
             continue
-        left = np.array(values)[beyond]
-        farthest = float(left.max() if is_up else left.min())
+        sign = 1 if is_up else -1
+        at = int(np.where(beyond, sign * np.array(values, dtype=float), -np.inf).argmax())
+        farthest = float(values[at])
         size = abs(math.log(farthest)) if axis.scale == "log" else abs(farthest)
         text = f"{'range ' if of_range else ''}to {number(farthest)}"
-        return Arrow(index, float(series.x[int(beyond.argmax())]), is_up, text, size, of_range)
+        return Arrow(index, float(series.x[at]), is_up, text, size, of_range)
     return None
 
 

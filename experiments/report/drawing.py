@@ -14,6 +14,8 @@ from experiments.analysis.arms import Arm, Layout
 from experiments.analysis.histories import BITS, Unit
 from experiments.analysis.numbers import Band
 from experiments.analysis.runs import Value
+from experiments.analysis.tuning import MOST_NAMED
+from experiments.analysis.words import setting_words
 from experiments.report.style import LEGEND
 
 # Used for nothing else: the dark variant of a figure replaces these two colours in its SVG.
@@ -35,6 +37,11 @@ MOST_DESCRIBED = 8  # arms in the text of a figure
 LABEL_WIDTH = 60  # characters in a line of a legend
 MOST_ENTRIES = 4  # lines of a legend for which a figure has room beside its panels
 
+# Said wherever the loss of such a run counts.
+DIVERGED = (
+    "A run that diverged has no final loss; where a number is needed, it counts with its initial "
+    "loss."
+)
 INCOMPARABLE = "Nats per token of different tokenizers or texts cannot be compared"
 
 
@@ -145,6 +152,14 @@ def seeds_note(arms: Sequence[Arm]) -> str:
     return f"Median and range over {number} runs{per_arm}{of_two}."
 
 
+def over_seeds(layout: Layout, and_more: str = "") -> str:
+    """How the losses of several seeds are shown, as the end of a sentence."""
+    counts = {len(arm.capped_losses()) for arm in layout.by_key.values()}
+    parts = [f"the median{and_more} over the seeds"] if max(counts, default=0) > 2 else []
+    parts += ["of two seeds both"] if 2 in counts else []
+    return f": {', '.join(parts)}" if parts else ""
+
+
 def unit_note(unit: Unit) -> str:
     """A sentence about losses of different tokens, where runs have such."""
     if not unit.comparable:
@@ -153,10 +168,15 @@ def unit_note(unit: Unit) -> str:
 
 
 def left_out_note(layout: Layout) -> str:
-    """A sentence about the panels that a figure does not show."""
+    """A sentence about the settings that a figure does not show."""
     if not layout.left_out:
         return ""
-    return f" {layout.left_out} of {layout.left_out + len(layout.panels)} panels are not shown."
+    of_all = f"{len(layout.left_out)} of {len(layout.left_out) + len(layout.panels)} settings"
+    words = [
+        ", ".join(map(setting_words, layout.panel_factors, panel)) for panel in layout.left_out
+    ]
+    more = [f"{len(words) - MOST_NAMED} more"] if len(words) > MOST_NAMED else []
+    return f" Not shown, {of_all}: {'; '.join([*words[:MOST_NAMED], *more])}."
 
 
 def name_extremes(described: Sequence[tuple[float, str]]) -> str:

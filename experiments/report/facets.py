@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.arms import Arm, Key, Layout, format_value
+from experiments.analysis.arms import RATE, Arm, Key, Layout, format_value
 from experiments.analysis.runs import PLACEMENT, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import layout_at_best, tune
@@ -87,11 +87,22 @@ def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Fac
     return found
 
 
+def dashed_factor(layout: Layout) -> str | None:
+    """The factor of which each level has a dash on the whole page; None: there is none.
+
+    It is the only one that separates the panels, or the only one beside the learning rate: of that
+    many figures show the best alone.
+    """
+    names = [name for name in layout.panel_factors if name != RATE] or layout.panel_factors
+    return names[0] if len(names) == 1 else None
+
+
 def dash_of(layout: Layout, panel: Key) -> int:
-    """Where one factor separates the panels, each of its levels has a dash on the whole page."""
-    if len(layout.panel_factors) != 1:
+    """Which dash the arms of a panel have."""
+    factor = dashed_factor(layout)
+    if factor is None:
         return 0
-    return layout.levels[layout.panel_factors[0]].index(panel[0])
+    return layout.levels[factor].index(panel[layout.panel_factors.index(factor)])
 
 
 def looks_of_levels(layout: Layout) -> list[Look]:
@@ -235,8 +246,8 @@ def legend_of(layout: Layout) -> list[dict[str, Any]]:
         if is_colour:
             by_level = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
             looks = [by_level[level] for level in levels]
-        elif layout.panel_factors == [factor] and len(levels) <= len(DASHES):
-            looks = [Look(*GREY).varied(dash_of(layout, (level,))) for level in levels]
+        elif factor == dashed_factor(layout) and len(levels) <= len(DASHES):
+            looks = [Look(*GREY).varied(layout.levels[factor].index(level)) for level in levels]
         entries = [
             {"key": key_of(factor, level), "label": level_text(factor, level), "look": look}
             for level, look in zip(levels, looks, strict=True)

@@ -10,26 +10,31 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from experiments.analysis.arms import Arm, Key, Layout, loss_rank, numeric
+from experiments.analysis.arms import RATE, Arm, Key, Layout, loss_rank, numeric
 from experiments.analysis.histories import NATS, History
 from experiments.analysis.numbers import loss_text, margin_of, median
 from experiments.analysis.runs import NOT_FINITE, PLACEMENT, Value
-from experiments.analysis.scaling import SCALED, Scaling, scalings
-from experiments.analysis.titles import runs_of, shared
+from experiments.analysis.scaling import MOST_MISS, SCALED, Scaling, scalings
+from experiments.analysis.titles import in_order, runs_of, shared
 from experiments.analysis.tuning import layout_at_best, tune
-from experiments.analysis.words import capital, join_words, noun_of
+from experiments.analysis.words import capital, join_words, noun_of, setting_words
 from experiments.report.changes import what_each_step_changed
 from experiments.report.chart import (
+    WORSE,
     Axis,
     Cells,
     Chart,
     ColourScale,
+    Limits,
     Panel,
     Reference,
     Series,
+    edges,
+    limits_of_y,
     number,
     of_runs,
     percentile_limits,
+    roomy,
 )
 from experiments.report.drawing import (
     left_out_note,
@@ -45,11 +50,13 @@ from experiments.report.facets import (
     Facet,
     Grid,
     by_block,
+    dash_of,
     each_alone,
     facets_of,
     fit_for_panels,
     frames_of,
     grid_of,
+    key_of,
     keys_of,
     looks_of_levels,
     words_of,
@@ -70,6 +77,7 @@ GRAD_NORM = described("grad_norm")
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 RATIO = Axis("last block / first block", "log")
 MOST_POINTS = 150  # of a training curve
+UNLEARNED = "did not learn"  # in the label of such runs
 MOST_NAMED = 3  # arms in a heading
 Table = TypeVar("Table", "pd.Series[float]", pd.DataFrame)
 
@@ -145,7 +153,8 @@ def answer(layout: Layout) -> Chart | None:
 def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     """An arm where all share a panel: under its whole name, with a dash for each other setting."""
     has_dash = len(layout.panel_factors) == 1
-    look = facet.look if has_dash else facet.look.varied(facet.panel)
+    own = dash_of(layout, layout.panels[facet.panel])
+    look = facet.look if has_dash else facet.look.varied(facet.panel - own)
     return replace(facet, name=facet.label, look=look)
 
 
@@ -292,12 +301,12 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
         return f"No arm differs from the others beyond the runs' range: {shown}"
     margin = margin_of([losses for *_, losses in ends if math.inf not in losses])
     close = sum(end - min(ends)[0] <= margin for end, *_ in ends)
-    words = f"{best} ends at a validation loss of {ends_text(low)} {unit}"
-    highest = f", {worst} at {ends_text(high)}" if len(ends) > 1 else ""
+    words = f"{best} {end_words(low, f'ends at a validation loss of %s {unit}')}"
+    highest = f", {worst} {end_words(high, 'at %s')}" if len(ends) > 1 else ""
     if close > 1 and len(ends) > 2:
         words = f"{close} of {len(ends)} arms end within {margin:.2f} {unit} of the lowest, "
         words += f"{ends_text(low)} ({best})"
-        highest = f"; {worst} ends at {ends_text(high)}"
+        highest = f"; {worst} {end_words(high, 'ends at %s')}"
     words = capital(words + highest)
     counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
     # Of two runs both are shown, and of one; a median hides the others.
@@ -316,17 +325,25 @@ def title_of_best(facets: Sequence[Facet], layout: Layout) -> str:
     return f"Each placement at its best: {title_of_losses([*best.values()], layout)}"
 
 
+def end_words(losses: Sequence[float], form: str) -> str:
+    """The losses in a sentence; of runs that diverged this word alone."""
+    text = ends_text(losses)
+    return text if text == loss_text(math.inf) else form % text
+
+
 def ends_text(losses: Sequence[float]) -> str:
     """The losses of one or two runs, the median of more."""
     shown = sorted(losses) if len(losses) < 3 else [median(losses)]
-    texts = ["infinity (diverged)" if math.isinf(loss) else loss_text(loss, 2) for loss in shown]
-    return " and ".join(dict.fromkeys(texts))
+    return " and ".join(dict.fromkeys(loss_text(loss, 2) for loss in shown))
 
 
 def ends_of(facets: Sequence[Facet]) -> str:
     """The losses at the end, for readers who do not see them."""
     ends = [(median(f.arm.final_losses()), f.label) for f in facets]
-    words = [(end, f"{label}: {number(end)}") for end, label in ends]
+    words = [
+        (end, f"{label}: {loss_text(end) if math.isinf(end) else number(end)}")
+        for end, label in ends
+    ]
     is_median = any(len(f.arm.final_losses()) > 1 for f in facets)
     of_what = "Median validation loss" if is_median else "Validation loss"
     return f"{of_what} at the end: {name_extremes(words)}."
@@ -347,16 +364,22 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
     tables = {facet.keys: with_blocks(facet.arm) for facet in facets}
     most = most_uneven(facets)
     frames = frames_of([t for each in tables.values() for t in each], len(facets), most.step)
+    panels, scale = scaled(
+        blocks_panels(facets, grid, tables, frames),
+        Axis("gradient norm", "log"),
+        bool(grid.rows),
+        titled(facets, most),
+    )
     return Chart(
         "gradients_by_layer",
         most.words() or "Gradient norm by block",
         "A flat line: every block gets the same gradient. Move the slider to see how training "
         "changes it.",
-        f"{GRAD_NORM.axis.capitalize()}, before clipping, on one scale. "
+        f"{GRAD_NORM.axis.capitalize()}, before clipping. {scale}"
         f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
         f"Gradient norm by block. Last block over the first at step {frames[-1]}: "
         f"{name_extremes(ratios_at(facets, frames[-1]))}.",
-        blocks_panels(facets, grid, tables, frames),
+        panels,
         BLOCK,
         Axis("gradient norm", "log"),
         grid.rows,
@@ -365,20 +388,77 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
     )
 
 
+Titled = set[tuple[tuple[str, ...], int | None]]
+
+
+def titled(facets: Sequence[Facet], most: Uneven) -> Titled:
+    """The keys and the frame of the series whose values a heading has."""
+    keys = [facet.keys for facet in facets if most.label in ("", facet.label)]
+    return {(key, frame) for key in keys for frame in (None, most.step)}
+
+
+def scaled(
+    panels: Sequence[Panel], axis: Axis, by_row: bool, shown: Titled
+) -> tuple[list[Panel], str]:
+    """Panels with scales that no single arm takes from the others, and a sentence about them.
+
+    All share one scale, unless it is more than WORSE times as wide as one of them needs: then each
+    row, or each panel, has its own.
+
+    shown  series that leave no scale
+    """
+    groups: dict[int, list[Panel]] = {}
+    for index, panel in enumerate(panels):
+        groups.setdefault(panel.row if by_row else index, []).append(panel)
+
+    def limits_of(group: Sequence[Panel]) -> Limits:
+        values = [
+            value
+            for panel in group
+            for series in panel.series
+            if (series.keys, series.frame) in shown
+            for value in series.middle
+            if math.isfinite(value) and value > 0
+        ]
+        return limits_of_y(group, replace(axis, shows=(*axis.shows, *values)))
+
+    limits, common = {place: limits_of(group) for place, group in groups.items()}, limits_of(panels)
+    widths = [math.log(high / low) for low, high in limits.values()]
+    if math.log(common[1] / common[0]) <= WORSE * min(widths):
+        note = "" if len(panels) == 1 else "All panels have one scale. "
+        return [replace(panel, y=replace(axis, limits=common)) for panel in panels], note
+    note = f"Each {'row of panels' if by_row else 'panel'} has its own scale. "
+    return [
+        replace(panel, y=replace(axis, limits=limits[place]))
+        for place, group in groups.items()
+        for panel in group
+    ], note
+
+
 def blocks_panels(
     facets: Sequence[Facet],
     grid: Grid,
     tables: dict[tuple[str, ...], list[pd.DataFrame]],
     frames: Sequence[int],
 ) -> list[Panel]:
-    """A panel for each place that has arms, each arm a series at each step."""
-    return [
+    """A panel for each place that has arms, each arm a series at each step.
+
+    Where the numbers of blocks differ, each panel has as many blocks as its arms.
+    """
+    panels = [
         Panel(
             [s for f in inside for s in by_block(f, tables[f.keys], frames)],
             *(place.row, place.column, place.title),
         )
         for index, place in enumerate(grid.places)
         if (inside := [facet for facet in facets if facet.panel == index])
+    ]
+    blocks = [sorted({x for series in panel.series for x in series.x}) for panel in panels]
+    if len({tuple(each) for each in blocks}) < 2:
+        return panels
+    return [
+        replace(panel, x=replace(BLOCK, limits=roomy(each, "linear", 0.02)))
+        for panel, each in zip(panels, blocks, strict=True)
     ]
 
 
@@ -435,31 +515,105 @@ def gradient_maps(layout: Layout) -> Chart | None:
     facets = facets_of(layout, lambda arm: [t for t in with_blocks(arm) if len(t) > 1])
     if not facets:
         return None
-    maps = [cells_of(facet) for facet in facets]
-    values = np.concatenate([np.ravel(np.array(cells.values)) for cells in maps])
+    facets = with_rates(facets, layout)
+    tables = [medians_of(facet) for facet in facets]
     grid = each_alone(facets, layout)
-    limits = percentile_limits(values, "log")
-    of_all, for_arms = "", ""
+    limits = colours_of_most(tables)
+    beyond = [beyond_colours(table, limits) for table in tables]
+    maps = [
+        cells_of(table, facet.keys, step)
+        for table, facet, (_, step) in zip(tables, facets, beyond, strict=True)
+    ]
+    of_most, for_arms = "", ""
     if len(maps) > 1:
-        of_all, for_arms = " of all arms", f" for {plural(len(maps), 'arm')}"
+        of_most, for_arms = " of most arms", f" for {plural(len(maps), 'arm')}"
+    further = ""
+    if any(words for words, _ in beyond):
+        further = " A panel whose values go further says how far: they have the colour of that end."
+    heights = [(edges(cells.y)[0], edges(cells.y)[-1]) for cells in maps]
     return Chart(
         "gradient_maps",
         title_of_maps(maps, facets),
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
         "dark row: that block gets little of the gradient.",
-        f"Colours reach from the 1st to the 99th percentile{of_all}; grey: not measured or not "
-        f"finite. {middle_note([f.arm for f in facets])}Before clipping. A block goes dark that "
-        f"at the last step gets less than a tenth of what the largest one gets.{note}",
+        f"Colours reach from the 1st to the 99th percentile{of_most}.{further} White: not measured "
+        f"or not finite. {middle_note([f.arm for f in facets])}Before clipping. A block goes dark "
+        f"that at the last step gets less than a tenth of what the largest one gets.{note}",
         f"Heat maps of the gradient norm by block and step{for_arms}, on a scale from "
         f"{number(limits[0])} to {number(limits[1])}.",
         [
-            Panel((), place.row, place.column, place.title, cells=cells)
-            for place, cells in zip(grid.places, maps, strict=True)
+            Panel(
+                (),
+                *(place.row, place.column, f"{place.title}{words}"),
+                y=None if len(set(heights)) == 1 else replace(BLOCK, limits=height),
+                cells=cells,
+            )
+            for place, cells, (words, _), height in zip(
+                grid.places, maps, beyond, heights, strict=True
+            )
         ],
         STEP,
         BLOCK,
         colours=ColourScale(GRAD_NORM.axis, limits, "log", "little gradient", "much gradient"),
     )
+
+
+def with_rates(facets: Sequence[Facet], layout: Layout) -> list[Facet]:
+    """Arms that are shown at their best learning rate alone, with that rate where it differs."""
+    rates = [shared(runs_of([facet.arm]), RATE) for facet in facets]
+    if RATE in layout.factors or len({*rates}) < 2:
+        return [*facets]
+    return [
+        replace(facet, label=f"{facet.label} {setting_words(RATE, rate)}")
+        for facet, rate in zip(facets, rates, strict=True)
+    ]
+
+
+def colours_of_most(tables: Sequence[pd.DataFrame]) -> Limits:
+    """The ends of a colour scale that no arm takes from the others.
+
+    Each arm needs its own percentiles. The scale begins with the narrowest one that holds half of
+    the arms. Then those join, the nearest first, with which it is at most WORSE times as wide.
+    """
+    values = [table.to_numpy(dtype=float) for table in tables]
+    needs = [percentile_limits(v, "log") for v in values if np.isfinite(v).any()]
+    if not needs:
+        return 1.0, 10.0
+
+    def width(ends: Limits) -> float:
+        return math.log(ends[1] / ends[0])
+
+    def joined(one: Limits, other: Limits) -> Limits:
+        return min(one[0], other[0]), max(one[1], other[1])
+
+    def holds(ends: Limits) -> int:
+        return sum(joined(ends, each) == ends for each in needs)
+
+    pairs = itertools.product({low for low, _ in needs}, {high for _, high in needs})
+    scales = [(low, high) for low, high in pairs if low < high]
+    scale = min((s for s in scales if 2 * holds(s) >= len(needs)), key=width)
+    most = WORSE * width(scale)
+    for each in sorted(needs, key=lambda each: width(joined(scale, each))):
+        if width(joined(scale, each)) <= most:
+            scale = joined(scale, each)
+    return scale
+
+
+def beyond_colours(table: pd.DataFrame, limits: Limits) -> tuple[str, int | None]:
+    """How far an arm goes that a colour scale does not hold, in words, and at which step."""
+    values = table.to_numpy(dtype=float)
+    shown = values[np.isfinite(values)]
+    if not shown.size:
+        return "", None
+    low, high = percentile_limits(values, "log")
+    below, above = limits[0] / low, high / limits[1]
+    if max(below, above) <= 1:
+        return "", None
+    end = shown.min() if below > above else shown.max()
+    step = table.index[np.flatnonzero((values == end).any(axis=1))[0]]
+    ends = [(below, "down", shown.min()), (above, "up", shown.max())]
+    texts = [f"{way} to {number(float(value))}" for factor, way, value in ends if factor > 1]
+    return f": {' and '.join(texts)}", int(step)
 
 
 def middle_note(arms: Sequence[Arm]) -> str:
@@ -471,17 +625,24 @@ def middle_note(arms: Sequence[Arm]) -> str:
     return f"{'Mean of two runs' if most == 2 else 'Median over the runs'}{of_each}. "
 
 
-def cells_of(facet: Facet) -> Cells:
-    """The median gradient norm over runs by step and block."""
-    tables = [thinned(table) for table in with_blocks(facet.arm)]
+def medians_of(facet: Facet) -> pd.DataFrame:
+    """The median gradient norm over runs by step and block, at every step."""
+    tables = with_blocks(facet.arm)
     steps = sorted(set().union(*(table.index for table in tables)))
     layers = sorted(set().union(*(table.columns for table in tables)))
     values = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])
     medians = np.full(values.shape[1:], np.nan)
     measured = np.isfinite(values).any(axis=0)  # nanmedian warns about columns without a number
     medians[measured] = np.nanmedian(values[:, measured], axis=0)
-    blocks = [float(layer) + 1 for layer in layers]
-    return Cells([float(step) for step in steps], blocks, medians.T.tolist(), keys=facet.keys)
+    return pd.DataFrame(medians, index=steps, columns=layers)
+
+
+def cells_of(medians: pd.DataFrame, keys: tuple[str, ...], step: int | None) -> Cells:
+    """A map of an arm, thinned after its medians were taken; `step` stays, which a title has."""
+    shown = thinned(medians, step)
+    blocks = [float(layer) + 1 for layer in shown.columns]
+    steps = [float(at) for at in shown.index]
+    return Cells(steps, blocks, shown.to_numpy().T.tolist(), keys=keys)
 
 
 def gradient_ratio(layout: Layout) -> Chart | None:
@@ -506,12 +667,13 @@ def gradient_ratio(layout: Layout) -> Chart | None:
         )
         for index, place in enumerate(grid.places)
     ]
+    panels, scale = scaled(panels, RATIO, bool(grid.rows), titled(facets, most))
     steps = sorted({int(step) for f in facets for t in with_blocks(f.arm) for step in t.index})
     return Chart(
         "gradient_ratio",
         most.words() or "Last block against the first",
         "Above 1 the last block gets the larger gradient, below 1 the first.",
-        f"{ratio_note([f.arm for f in facets])}{left_out_note(layout)}",
+        f"{scale}{ratio_note([f.arm for f in facets])}{left_out_note(layout)}",
         "Gradient norm of the last block over the first's; at the last step: "
         f"{name_extremes(ratios_at(facets, steps[-1]))}.",
         panels,
@@ -536,12 +698,15 @@ def ratio_series(facet: Facet, step: int | None) -> Series | None:
     """The ratio of an arm by step, that of `step` among them: the one that a heading has."""
     tables = of_several_blocks(facet)
     ratios = [on_scale(table.iloc[:, -1] / table.iloc[:, 0]) for table in tables]
-    curves = [thinned(ratio[np.isfinite(ratio) & (ratio > 0)], step) for ratio in ratios]
-    series = of_runs(facet.name, facet.look, curves, keys=facet.keys)
+    curves = [ratio[np.isfinite(ratio) & (ratio > 0)] for ratio in ratios]
+    # Runs of different lengths keep the same steps: at each the same runs are compared.
+    steps = thinned(pd.concat(curves, axis=1).sort_index(), step).index
+    shown = [curve[curve.index.isin(steps)] for curve in curves]
+    series = of_runs(facet.name, facet.look, shown, keys=facet.keys)
     if series is None or series.runs < MEDIANS_FROM:
         return series
-    shown = on_scale(ratios_of(facet)["shown"])
-    return replace(series, y=shown.reindex([int(x) for x in series.x]).tolist())
+    medians = on_scale(ratios_of(facet)["shown"])
+    return replace(series, y=medians.reindex([int(x) for x in series.x]).tolist())
 
 
 def scaling(layout: Layout, factor: str) -> Chart | None:
@@ -556,31 +721,26 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
     looks = dict(zip(layout.colour_levels, looks_of_levels(layout), strict=True))
     if not has_colours:
         looks = {None: look_of_all(layout)}
-    noun = noun_of(factor)
-    ticks = [number for number in numeric(layout.levels[factor]) if number > 0]
+    noun, order = noun_of(factor), in_order(layout.colour_factor or "", layout.colour_levels)
+    found.sort(key=lambda s: order.index(s.level) if has_colours else 0)
+    levels = {float(level): level for level in numeric(layout.levels[factor])}
+    ticks = [number for number in levels if number > 0]
     panels = []
     for row, (panel, title) in enumerate(itertools.product(rows, titles)):
         inside = [s for s in found if (s.panel, s.quantity) == (panel, title)]
-        moment = title.partition(", ")[2]
+        keys = {s.level: keys_of(inner, panel, s.level) if has_colours else () for s in inside}
         series = [
-            replace(one, keys=keys_of(inner, panel, s.level) if has_colours else ("all",))
+            replace(
+                one, keys=(*keys[s.level], *(key_of(factor, levels[x]) for x in at)) or ("all",)
+            )
             for s in inside
-            for one in scaling_series(s, looks[s.level])
+            for one, at in scaling_series(s, looks[s.level])
         ]
         name = ", ".join(filter(None, [title, words_of(inner.panel_factors, panel)]))
+        label = f"gradient norm, {title.partition(', ')[2]}"
         panels.append(
-            Panel(
-                series,
-                *(*divmod(row, 2), name),
-                y=Axis(f"gradient norm, {moment}", "log"),
-            )
+            Panel(series, *divmod(row, 2), f"{name}{exponents(inside)}", y=Axis(label, "log"))
         )
-    misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
-    miss = ""
-    if misses:
-        factor_of, run = max(misses)
-        miss = f" The run farthest from its line ({run}) differs from it by a factor of "
-        miss += f"{factor_of:,.3g}."
     fits = [
         [(s.fit.slope, f"{s.label}: {s.fit}") for s in found if s.fit and s.quantity == title]
         for title in titles
@@ -591,14 +751,70 @@ def scaling(layout: Layout, factor: str) -> Chart | None:
         scaling_title(found, noun),
         "On these axes a power law is a straight line, and its slope is the exponent: -0.50 falls "
         "as one over the square root.",
-        "Every run is a point; lines are least-squares fits in log-log. Beside each is its slope "
-        "and, in brackets, the 95 % confidence interval, assuming independent errors of equal "
-        f"spread.{miss}{left_out_note(inner)}",
+        "Every run is a point; lines are least-squares fits in log-log. Above each panel are their "
+        "exponents, beside a line, where there is room, with the 95 % confidence interval, "
+        "assuming independent errors of equal spread."
+        f"{misses_note(found)}{unlearned_note(found)}{left_out_note(inner)}",
         f"Gradient norms against {noun} on log scales. " + "; ".join(slopes) + ".",
-        panels,
+        with_room_for_learned(panels),
         Axis(noun, "log", ticks=tuple((float(tick), f"{tick:g}") for tick in ticks)),
         Axis("gradient norm of a block", "log"),
     )
+
+
+def exponents(found: Sequence[Scaling]) -> str:
+    """The exponents of a panel after its title, where they are few enough to be read."""
+    fits = [(s, f"{s.fit.slope:+z.2f}") for s in found if s.fit is not None]
+    if not fits or len(fits) > CROWDED:
+        return ""
+    texts = [f"{slope} ({s.label})" if len(found) > 1 else slope for s, slope in fits]
+    return f": exponent {', '.join(texts)}"
+
+
+def misses_note(found: Sequence[Scaling]) -> str:
+    """Which run is farthest from its line, and which lines are therefore no power laws."""
+    misses = [(s.fit.miss, f"{s.label}, {s.quantity}") for s in found if s.fit is not None]
+    if not misses:
+        return ""
+    miss, run = max(misses)
+    note = f" The run farthest from its line ({run}) differs from it by a factor of {miss:,.3g}."
+    return f"{note} With more than {MOST_MISS:g} a line is not called a power law."
+
+
+def unlearned_note(found: Sequence[Scaling]) -> str:
+    """How many runs are left out of the lines."""
+    count = unlearned(found)
+    if not count:
+        return ""
+    which = "the run" if count == 1 else f"the {count} runs"
+    return (
+        f" At the end of training the lines are without {which} that did not learn (crosses, or "
+        "arrows where they are outside of a panel)."
+    )
+
+
+def unlearned(found: Sequence[Scaling]) -> int:
+    """How many runs did not learn: each counts once, however many of its blocks are shown."""
+    counts: dict[str, int] = {}
+    for each in found:
+        counts[each.quantity] = counts.get(each.quantity, 0) + len(each.unlearned)
+    return max(counts.values(), default=0)
+
+
+def with_room_for_learned(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with scales that their crosses, of runs that did not learn, do not decide."""
+    learned = [
+        replace(panel, series=kept)
+        for panel in panels
+        if (kept := [series for series in panel.series if UNLEARNED not in series.label])
+    ]
+    found = []
+    for panel in panels:
+        assert panel.y is not None
+        beside = [other for other in learned if other.y == panel.y]
+        limits = limits_of_y(beside, panel.y) if beside else None
+        found.append(replace(panel, y=replace(panel.y, limits=limits)))
+    return found
 
 
 def look_of_all(layout: Layout) -> Look:
@@ -607,30 +823,52 @@ def look_of_all(layout: Layout) -> Look:
     return CATEGORIES[0] if placement is None else look_of(str(placement))
 
 
-def scaling_series(found: Scaling, look: Look) -> list[Series]:
-    """The runs as points, and the fitted line with its slope."""
-    points = Series(found.label, look, found.x, list(on_scale(pd.Series(found.y))), kind="dots")
-    if found.fit is None:
-        return [points]
-    ends = np.array([min(found.x), max(found.x)])
-    slope = f"{found.fit.slope:+z.2f}"
-    if not math.isnan(found.fit.low):
-        slope += f" ({found.fit.low:+z.2f}, {found.fit.high:+z.2f})"
-    heights = on_scale(pd.Series(found.fit.at(ends)))
-    line = Series(found.label, look, ends.tolist(), list(heights), name=slope, width=1.6)
-    return [line, points]
+def scaling_series(found: Scaling, look: Look) -> list[tuple[Series, list[float]]]:
+    """The fitted line with its exponent, and the runs as points: at each x a series of its own.
+
+    With each series the x at which alone it is: none of the line.
+    """
+    series: list[tuple[Series, list[float]]] = []
+    if found.fit is not None:
+        ends = np.array([min(found.x), max(found.x)])
+        slope = f"{found.fit.slope:+z.2f}"
+        if not math.isnan(found.fit.low):
+            slope += f" ({found.fit.low:+z.2f}, {found.fit.high:+z.2f})"
+        heights = on_scale(pd.Series(found.fit.at(ends)))
+        line = Series(found.label, look, ends.tolist(), list(heights), name=slope, width=1.6)
+        series.append((line, []))
+    cross = replace(look, mark="P" if look.mark == "X" else "X")
+    for label, looks, points in (
+        (found.label, look, list(zip(found.x, found.y, strict=True))),
+        (f"{found.label}, {UNLEARNED}", cross, found.unlearned),
+    ):
+        for at in sorted({x for x, _ in points}):
+            heights = on_scale(pd.Series([y for x, y in points if x == at]))
+            dots = Series(label, looks, [at] * len(heights), list(heights), kind="dots")
+            series.append((dots, [at]))
+    return series
 
 
 def scaling_title(found: Sequence[Scaling], noun: str) -> str:
-    """The steepest law whose exponent is known to be no 0."""
-    laws = [(s, s.fit) for s in found if s.fit is not None and (s.fit.low > 0 or s.fit.high < 0)]
+    """The steepest line whose exponent is known to be no 0: a power law, or from where to where.
+
+    A law only where the points are a straight line.
+    """
+    laws = [(s, s.fit) for s in found if s.fit is not None and s.has_direction]
     if not laws:
         return f"Of no gradient norm it is known that it changes with the {noun}"
     steepest, fit = max(laws, key=lambda law: abs(law[1].slope))
+    subject = f"{steepest.label}: the gradient norm of the {steepest.quantity},"
+    count = unlearned(found)
+    without = f"; {plural(count, 'run')} that did not learn left out at the end" if count else ""
     verb = "grows" if fit.slope > 0 else "falls"
+    if not steepest.is_straight:
+        (low, first), (high, last) = (list(steepest.medians.items())[end] for end in (0, -1))
+        places = f"as the {noun} goes from {low:g} to {high:g}"
+        return f"{subject} goes from {number(first)} to {number(last)} {places}{without}"
     return (
-        f"{steepest.label}: the gradient norm of the {steepest.quantity}, {verb} as the power "
-        f"{fit.slope:+z.2f} of the {noun} (95 % interval {fit.low:+z.2f} to {fit.high:+z.2f})"
+        f"{subject} {verb} as the power {fit.slope:+z.2f} of the {noun} (95 % interval "
+        f"{fit.low:+z.2f} to {fit.high:+z.2f}){without}"
     )
 
 

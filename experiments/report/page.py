@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from experiments.analysis.arms import RATE, Arm, Layout
 from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
-from experiments.analysis.runs import Run, differing_settings, sort_key
+from experiments.analysis.runs import UNFINISHED, Run, differing_settings, sort_key
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.machine.console import printable
 from experiments.report.changes import (
@@ -29,10 +29,10 @@ from experiments.report.changes import (
     sizes_of,
 )
 from experiments.report.chart import Chart
-from experiments.report.drawing import plural, unit_note
-from experiments.report.facets import legend_of
+from experiments.report.drawing import DIVERGED, plural, unit_note
+from experiments.report.facets import facets_of, legend_of
 from experiments.report.interactive import embedded, library
-from experiments.report.palette import Look, look_of, looks_of
+from experiments.report.palette import Look
 from experiments.report.paper_pictures import legends_of_papers
 from experiments.report.picture import Shown
 from experiments.report.sizes import are_sizes, legend_of_sizes, sizes_table
@@ -130,7 +130,7 @@ def render(
     legend = legend_of_sizes(charts) if sizes else legend_of(layout) + legends_of_papers(charts)
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
     leads = [item for item in shown if item.name in LEADS] or shown[:1]
-    unfinished = sum(run.status in ("running", "interrupted") for run in runs)
+    unfinished = sum(run.status in UNFINISHED for run in runs)
     return render_template(
         "page.html.jinja",
         charts,
@@ -144,6 +144,7 @@ def render(
         leads=leads,
         topics=topics_of([item for item in shown if item not in leads]),
         best=best_table(*tuned) if tuned else None,
+        diverged=DIVERGED,
         tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned[0]) if tuned else "",
         way=way_of(layout, arms) if has_changes(layout) else None,
@@ -184,16 +185,8 @@ def tuned_in_words(layout: Layout) -> tuple[list[TunedArm], list[Look]] | None:
 
 
 def looks_of_arms(layout: Layout, arms: Sequence[Arm]) -> list[Look]:
-    """How each arm is drawn: the colour of its level, dashes for its panel."""
-    colours = looks_of(layout.colour_factor or "", layout.colour_levels)
-    if layout.colour_factor is None:
-        colours = [look_of(arms[0].label)]
-    looks = {}
-    for index, panel in enumerate(layout.panels):
-        for level, look in zip(layout.colour_levels, colours, strict=True):
-            arm = layout.arm(panel, level)
-            if arm is not None:
-                looks[arm.key] = look.varied(index)
+    """How each arm is drawn, in tables as in figures."""
+    looks = {facet.arm.key: facet.look for facet in facets_of(layout)}
     return [looks[arm.key] for arm in arms]
 
 

@@ -1,6 +1,7 @@
 """The report's figures over learning rates, and the map of all arms' losses."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,15 +11,24 @@ from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, numeric
 from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.titles import in_order
-from experiments.analysis.tuning import TunedArm, describe_grids, tune
-from experiments.analysis.words import setting_words, value_words
+from experiments.analysis.tuning import TunedArm, describe_grids, name_some, tune
+from experiments.analysis.words import join_words, setting_words, value_words
 from experiments.report.chart import Axis, Cells, Chart, ColourScale, Limits, Panel, Series
-from experiments.report.drawing import left_out_note, name_extremes, seeds_note, unit_note
+from experiments.report.drawing import (
+    DIVERGED,
+    MOST_DESCRIBED,
+    left_out_note,
+    name_extremes,
+    over_seeds,
+    seeds_note,
+    unit_note,
+)
 from experiments.report.facets import (
     CROWDED,
     MOST_COLUMNS,
     MOST_IN_ANSWER,
     MOST_PANELS,
+    dash_of,
     grid_of,
     key_of,
     looks_of_levels,
@@ -33,6 +43,8 @@ MOST_MAPS = 15
 MOST_ROWS = 24  # arms in a map whose rows they are
 CLOSE = 0.05  # nats within which losses of one seed each are hardly told apart
 MOST_IN_TITLE = 5  # arms
+MOST_LISTED = 3  # arms that a title names for one reason
+TIED = 0.01  # by how much LR sensitivities must differ in order not to be tied
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,11 @@ class RateMap:
     name: str
     keys: tuple[str, ...]
     arms: dict[tuple[Value, Value], Arm]
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether a run learned anywhere: otherwise no cell is a best one."""
+        return any(arm.learned for arm in self.arms.values())
 
     def losses(self, rates: Sequence[float], warmups: Sequence[float]) -> np.ndarray:
         """Median losses (learning rates, warm-ups); nan where there are none."""
@@ -81,13 +98,14 @@ def rate_maps(layout: Layout) -> Chart | None:
         "lr_warmup_maps",
         title_of_maps(maps, [found for found in best if found]),
         "Dark cells learn best, yellow ones worst. A wide dark area: the arm forgives a learning "
-        "rate that is not the best. The star is each arm's best.",
-        "min(final, initial) validation loss, the median over the seeds, of two seeds the value "
-        "between theirs; a run that diverged counts with its initial loss. Below it the shares of "
-        "runs that diverged (not finite, or the loss rose), failed or are stuck (no better than "
-        f"token frequencies). Best of each arm (*): {extremes}.{unit_note(layout.unit)}"
+        "rate that is not the best. An asterisk marks each arm's best.",
+        f"min(final, initial) validation loss{over_seeds(layout)}. {DIVERGED} Below it the shares "
+        "of runs that diverged (not finite, or the loss rose), failed or are stuck (no better than "
+        f"token frequencies). Best of each arm (*): {extremes or 'none learned'}."
+        f"{unit_note(layout.unit)}"
         f"{more if len(all_maps) > len(maps) else ''}",
-        f"Maps of the final validation loss over learning rate and warm-up. Best: {extremes}.",
+        "Maps of the final validation loss over learning rate and warm-up. Best: "
+        f"{extremes or 'none learned'}.",
         panels,
         Axis("steps of warm-up", ticks=ticks_of(warmups)),
         Axis("learning rate", ticks=ticks_of(rates)),
@@ -139,9 +157,9 @@ def ranking(layout: Layout) -> Chart | None:
         title_of_ranking(losses, names[0], layout.unit.name),
         "A row is an arm, the lowest loss at the top. Dark cells learn best, yellow ones worst.",
         f"{seeds_note([arm for own in arms.values() for arm in own if arm])} min(final, initial) "
-        "validation loss, of several seeds the median; a run that diverged counts with its initial "
-        "loss. Beside it the shares of runs that diverged (not finite, or the loss rose), failed "
-        "or are stuck (no better than token frequencies)."
+        f"validation loss{over_seeds(layout)}. {DIVERGED} Beside it the shares of runs that "
+        "diverged (not finite, or the loss rose), failed or are stuck (no better than token "
+        "frequencies)."
         f"{more if len(levels) > len(shown) else ''}{unit_note(layout.unit)}"
         f"{left_out_note(layout)}",
         f"Map of the final validation loss of each arm: {name_extremes(described)}.",
@@ -239,7 +257,7 @@ def best_of(
 ) -> tuple[float, str] | None:
     """The least loss of a map and where it is; None without numbers."""
     place = find_least(table)
-    if place is None:
+    if place is None or not of_map.has_learned:
         return None
     row, column = place
     edge = " (at the grid's edge)" if row in (0, len(rates) - 1) else ""
@@ -261,23 +279,22 @@ def title_of_maps(maps: Sequence[RateMap], best: Sequence[tuple[float, str]]) ->
     shares = []
     for each in maps:
         learns = [arm for arm in each.arms.values() if arm.learned and not arm.not_learned]
-        shares.append((len(learns) / len(each.arms), f"{each.name} in {len(learns)}"))
-    cells = max(len(each.arms) for each in maps)
+        count = f"{len(learns)} of {len(each.arms)}"
+        shares.append((len(learns) / len(each.arms), f"{each.name} in {count}"))
     if len({share for share, _ in shares}) > 1:
         shares.sort(key=lambda item: -item[0])
         words = [each for _, each in shares]
         if len(words) > MOST_IN_TITLE:
             words = [words[0], f"{len(words) - 2} more between", words[-1]]
-        settings = "settings of learning rate and warm-up"
-        return f"Of {cells} {settings} all runs learn: {'; '.join(words)}"
-    return f"Best of all: {min(best)[1]}"
+        return f"Settings of learning rate and warm-up in which all runs learn: {'; '.join(words)}"
+    return f"Best of all: {min(best)[1]}" if best else "No run learned at any learning rate"
 
 
 def cells_of(
     of_map: RateMap, table: np.ndarray, rates: Sequence[float], warmups: Sequence[float]
 ) -> Cells:
     """A map with its words."""
-    best = find_least(table)
+    best = find_least(table) if of_map.has_learned else None
     texts = [
         [
             cell_text(of_map.arms[rate, warmup], float(table[row, column]))
@@ -301,10 +318,12 @@ def starts_and_ends(layout: Layout) -> list[list[float]]:
 
 def cell_text(arm: Arm, value: float) -> str:
     """A cell's loss, of two runs both, and the shares of runs that did not learn."""
-    losses = arm.capped_losses()
+    losses = arm.final_losses()
     text = "no loss" if math.isnan(value) else loss_text(value, 2)
     if len(losses) == 2:
         text = " and ".join(loss_text(loss, 2) for loss in sorted(losses))
+    elif math.isinf(median(losses)):
+        text = loss_text(math.inf)
     counts = {
         NOT_FINITE: arm.diverged(NOT_FINITE),
         LOSS_ROSE: arm.diverged(LOSS_ROSE),
@@ -331,6 +350,11 @@ class Curve:
         """Over its own learning rates."""
         return self.tuned.sensitivity(sorted(self.tuned.losses))
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether every run that ended has learned, at every learning rate."""
+        return self.tuned.has_learned and not self.tuned.failing
+
 
 def rate_sensitivity(layout: Layout) -> Chart | None:
     """Final validation loss against the learning rate, the best and the LR sensitivity of each arm.
@@ -349,22 +373,26 @@ def rate_sensitivity(layout: Layout) -> Chart | None:
         grid = wrapped([curve.label for curve in curves], MOST_COLUMNS)
     panels = [
         Panel(
-            [s for c in curves if c.panel == index for s in series_of(c)],
+            sorted(
+                (series for curve in curves if curve.panel == index for series in series_of(curve)),
+                key=lambda series: series.kind == "dots",  # on top of every line
+            ),
             *(place.row, place.column, place.title),
         )
         for index, place in enumerate(grid.places)
     ]
     return Chart(
         "lr_sensitivity",
-        title_of_sensitivity(curves),
+        title_of_sensitivity(curves, rates, layout.unit.name),
         "A flat curve: the learning rate hardly matters. A narrow valley: it must be chosen well.",
-        "min(final, initial) validation loss: the median and the range over the seeds, of two "
-        "seeds both; a star marks the lowest, a plus where it is at the edge of the arm's learning "
-        "rates and a better one may be outside. LR sensitivity: the mean over the learning rates "
-        f"minus the best (Wortsman et al. 2023, arXiv 2309.14322): {sensitivities(curves)}."
-        f"{unequal_grids(curves, rates)}{unit_note(layout.unit)}{left_out_note(inner)}",
+        f"min(final, initial) validation loss{over_seeds(layout, ' and the range')}. {DIVERGED} A "
+        "star marks the lowest, a plus where it is at the edge of the arm's learning rates: a "
+        "better one may be outside. LR sensitivity: the mean over the learning rates minus the "
+        f"best (Wortsman et al. 2023, arXiv 2309.14322): {sensitivities(curves, layout.unit.name)}."
+        f"{failing_note(curves)}{unequal_grids(curves, rates)}{unit_note(layout.unit)}"
+        f"{left_out_note(inner)}",
         "Final validation loss against the learning rate. LR sensitivity: "
-        f"{sensitivities(curves)}.",
+        f"{sensitivities(curves, layout.unit.name)}.",
         [panel for panel in panels if panel.series],
         rate_axis(rates),
         Axis(f"final validation loss ({layout.unit.name})", limits=limits_of(layout, curves)),
@@ -393,7 +421,8 @@ def curves_of(layout: Layout, inner: Layout, tuned_by_key: dict[Key, TunedArm]) 
             joint = " " if layout.colour_factor == PLACEMENT else ", "
             label = joint.join(filter(None, [name, ", ".join(others)])) if has_colours else name
             keys = tuple(key_of(n, v) for n, v in values.items()) or ("all",)
-            curves.append(Curve(tuned, name, label, look, keys, index))
+            dashed = look.varied(dash_of(inner, panel))
+            curves.append(Curve(tuned, name, label, dashed, keys, index))
     return curves
 
 
@@ -411,12 +440,12 @@ def series_of(curve: Curve) -> list[Series]:
         Series(curve.name, curve.look, rates, runs=most, keys=curve.keys),
         **values,  # type: ignore[arg-type]
     )
-    if tuned.best is None:
+    if tuned.best is None or not tuned.has_learned:
         return [line]
     words = "best, at the edge of its rates" if tuned.at_edge else "best"
     star = replace(curve.look, mark="P" if tuned.at_edge else "*")
     mark = Series(words, star, [tuned.best], [tuned.medians[tuned.best]], kind="dots")
-    return [line, replace(mark, keys=curve.keys, width=4.0)]
+    return [line, replace(mark, keys=curve.keys, width=6.0)]
 
 
 def rate_axis(rates: Sequence[float]) -> Axis:
@@ -426,39 +455,129 @@ def rate_axis(rates: Sequence[float]) -> Axis:
 
 
 def limits_of(layout: Layout, curves: Sequence[Curve]) -> Limits:
-    """The part of the scale in which the losses can be compared."""
+    """The part of the scale in which the losses can be compared: of arms that learned, if any."""
     limit = loss_limits(starts_and_ends(layout))[1]
-    medians = [loss for curve in curves for loss in curve.tuned.medians.values()]
+    learned = [curve for curve in curves if curve.tuned.has_learned] or curves
+    medians = [loss for curve in learned for loss in curve.tuned.medians.values()]
     return loss_limits([], [loss for loss in medians if loss <= limit])
 
 
-def sensitivities(curves: Sequence[Curve]) -> str:
-    """The number of each arm that has one."""
-    described = [
-        (value, f"{curve.label} {loss_text(value, 2)}, best at {curve.tuned.describe_best()}")
+def valued(curves: Sequence[Curve]) -> list[tuple[float, Curve]]:
+    """The arms that have an LR sensitivity, after it."""
+    found = ((curve.sensitivity, curve) for curve in curves)
+    return [(value, curve) for value, curve in found if value is not None]
+
+
+def sensitivities(curves: Sequence[Curve], unit: str) -> str:
+    """The number of each arm that has one; of many arms, of those that always learned."""
+    found = valued(curves)
+    if len(found) > MOST_DESCRIBED:
+        found = valued([curve for curve in curves if curve.is_steady]) or found
+    described = []
+    for value, curve in found:
+        text = f"{curve.label} {loss_text(value, 2)} {unit}, best at {curve.tuned.describe_best()}"
+        described.append((value, text if curve.is_steady else f"{text}, not all runs learned"))
+    return name_extremes(described) or "not measured"
+
+
+def failing_note(curves: Sequence[Curve]) -> str:
+    """A sentence about the arms of which a run did not learn, and at which learning rates."""
+    failing = [
+        f"{curve.label} at lr {', '.join(f'{rate:g}' for rate in curve.tuned.failing)}"
         for curve in curves
-        if (value := curve.sensitivity) is not None
+        if curve.tuned.failing
     ]
-    return name_extremes(described) or "not known, since runs are missing"
+    return f" Runs did not learn: {name_some(failing)}." if failing else ""
 
 
 def unequal_grids(curves: Sequence[Curve], rates: Sequence[float]) -> str:
     """That arms had other learning rates, where they did."""
-    if all(set(curve.tuned.losses) == set(rates) for curve in curves):
+    if have_all(curves, rates):
         return ""
-    grids = describe_grids([curve.tuned for curve in curves])
+    grids = describe_grids([replace(curve.tuned, label=curve.label) for curve in curves])
     return f" Each is over the arm's own learning rates, so they are not comparable. {grids}"
 
 
-def title_of_sensitivity(curves: Sequence[Curve]) -> str:
-    """Which arm depends most on the learning rate, and which least."""
-    found = [(c.sensitivity, c.label) for c in curves if c.sensitivity is not None]
-    if not found:
-        return "Loss against the learning rate"
-    (low, least), (high, most) = min(found), max(found)
-    if len(found) == 1:
-        return f"{least}: over the learning rates {loss_text(low, 2)} above the best on average"
-    return (
-        f"{most} depends most on the learning rate, on average {loss_text(high, 2)} above its "
-        f"best; {least} least, {loss_text(low, 2)}"
+def have_all(curves: Sequence[Curve], rates: Sequence[float]) -> bool:
+    """Whether every arm has a loss at every learning rate."""
+    return all(set(curve.tuned.losses) == set(rates) for curve in curves)
+
+
+def title_of_sensitivity(curves: Sequence[Curve], rates: Sequence[float], unit: str) -> str:
+    """Which arms did not always learn; which of the others depends most on the learning rate.
+
+    A median can hide a run that did not learn, so its arm has no place in the order.
+    """
+    parts = failing_words(curves)
+    if not have_all(curves, rates):
+        parts.append("LR sensitivity is not compared, since the arms' learning rates differ")
+    elif steady := [curve for curve in curves if curve.is_steady]:
+        parts.append(("of the others, " if parts else "") + order_of(steady, unit))
+    title = "; ".join(parts) or "Loss against the learning rate"
+    return title[0].upper() + title[1:]
+
+
+def failing_words(curves: Sequence[Curve]) -> list[str]:
+    """Which arms never learned, and of which only some runs did."""
+    never = [curve for curve in curves if curve.tuned.failing and not curve.tuned.has_learned]
+    some = [curve for curve in curves if curve.tuned.failing and curve.tuned.has_learned]
+    return [
+        *([f"{grouped(never, curves)} never learned"] if never else []),
+        *([f"some runs of {grouped(some, curves)} did not learn"] if some else []),
+    ]
+
+
+def grouped(some: Sequence[Curve], curves: Sequence[Curve]) -> str:
+    """The names of some of the arms; all of one colour as one: every Post-LN arm."""
+    own, total = (Counter(curve.name for curve in group) for group in (some, curves))
+    return list_arms(
+        f"every {curve.name} arm" if own[curve.name] == total[curve.name] > 1 else curve.label
+        for curve in some
     )
+
+
+def list_arms(names: Iterable[str]) -> str:
+    """Each name once, of many the first ones and the number of the others."""
+    first, rest = (distinct := [*dict.fromkeys(names)])[:MOST_LISTED], distinct[MOST_LISTED:]
+    return join_words([*first, *([f"{len(rest)} more"] if rest else [])])
+
+
+def order_of(curves: Sequence[Curve], unit: str) -> str:
+    """Which arms depend most and which least on the learning rate; within TIED they are tied."""
+    found = valued(curves)
+    low, high = (end(value for value, _ in found) for end in (min, max))
+    most = [(value, curve) for value, curve in found if high - value < TIED]
+    least = [(value, curve) for value, curve in found if value - low < TIED]
+    if len(found) == 1:
+        return f"{found[0][1].label} is on average {span(found, unit)} above its best{edge(found)}"
+    if len(most) == len(found):
+        how = f"alike ({span(found, unit)} above the best on average)"
+        return f"{arms_in(found)} depend on the learning rate {how}{edge(found)}"
+    return (
+        f"{arms_in(most)} depend{'' if most[1:] else 's'} most on the learning rate "
+        f"({span(most, unit)} above the best on average), {arms_in(least)} least "
+        f"({span(least, unit)}){edge([*most, *least])}"
+    )
+
+
+def arms_in(found: Sequence[tuple[float, Curve]]) -> str:
+    """The names of arms."""
+    return list_arms(curve.label for _, curve in found)
+
+
+def span(found: Sequence[tuple[float, Curve]], unit: str) -> str:
+    """A number of one arm, or the range in which several are tied."""
+    ends = (loss_text(end(value for value, _ in found), 2) for end in (min, max))
+    return f"{'tied at ' if found[1:] else ''}{' to '.join(dict.fromkeys(ends))} {unit}"
+
+
+def edge(found: Sequence[tuple[float, Curve]]) -> str:
+    """Which arms are best at the edge of the learning rates: their number depends on these."""
+    at_edge = [(value, curve) for value, curve in found if curve.tuned.at_edge]
+    if not at_edge:
+        return ""
+    if len(at_edge) < len(found):
+        who = f"{arms_in(at_edge)} {'are' if at_edge[1:] else 'is'}"
+    else:
+        who = {1: "it is", 2: "both are"}.get(len(found), "all are")
+    return f"; {who} best at the grid's edge, so this depends on the grid"

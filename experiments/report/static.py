@@ -37,7 +37,8 @@ from experiments.report.chart import (
 from experiments.report.lettering import fold, plain_text, tick_text, warnings_of_ours
 from experiments.report.style import DPI, LEGEND
 
-INK, SOFT, EMPTY = "#1b1e23", "#565d66", "#a9adb2"
+INK, SOFT = "#1b1e23", "#565d66"
+EMPTY = "#ffffff"  # of a cell that was not measured: no colour of the scale, which has a grey
 MAP = "cividis"
 STYLE: Any = {
     **dict.fromkeys(
@@ -90,7 +91,7 @@ def draw(chart: Chart) -> Figure:
         draw_panel(axis, chart, panel)
         axes.append(axis)
     if chart.colours:
-        add_colour_bar(figure, axes, chart.colours)
+        add_colour_bar(figure, axes, chart, chart.colours)
     title = "\n".join(textwrap.wrap(chart.title, int(9.5 * figure.get_figwidth())))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     add_legend(figure, chart)
@@ -102,7 +103,7 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
     x, y = chart.axes(panel)
     for way, of_axis in (("x", x), ("y", y)):
         set_axis(axis, way, of_axis)
-    axis.set_title(fold(chart.title_of(panel), 60))
+    axis.set_title(fold(chart.title_of(panel), 46 if chart.colours else 60))  # beside a colour bar
     for region in panel.regions:
         draw_region(axis, region)
     has_names = bool(names(panel, y))
@@ -177,7 +178,7 @@ def draw_series(axis: Axes, series: Series, strength: float) -> None:
         "drawstyle": "steps-post" if series.kind == "steps" else "default",
     }
     if not is_line or (series.kind == "line" and len(x) <= MOST_MARKED):
-        line |= {"marker": look.mark, "markersize": 4.5, "markeredgewidth": 0}
+        line |= mark_style(series)
     if series.y:
         axis.plot(x, series.y, **style | line)
     else:
@@ -191,8 +192,16 @@ def draw_series(axis: Axes, series: Series, strength: float) -> None:
         axis.vlines(x, series.low, series.high, color=look.light, alpha=0.8, linewidth=1)
 
 
+def mark_style(series: Series) -> dict[str, Any]:
+    """How points are drawn; large ones have a rim, which sets them off from a line's own."""
+    size = series.width / 2 if series.kind == "dots" else 1.0
+    rim = {"markeredgecolor": "white", "markeredgewidth": 1.0 if size > 1 else 0.0}
+    size *= 1.5 if series.look.mark == "*" else 1.0  # most of a star's width is its points
+    return {"marker": series.look.mark, "markersize": 4.5 * size, **rim}
+
+
 def draw_cells(axis: Axes, cells: Cells, colours: ColourScale) -> None:
-    """A heat map with the words in its cells; what was not measured is grey."""
+    """A heat map with the words in its cells; what was not measured is white."""
     values = np.ma.masked_invalid(np.array(cells.values, dtype=float))
     axis.set_facecolor(EMPTY)
     norm = norm_of(colours)
@@ -201,7 +210,7 @@ def draw_cells(axis: Axes, cells: Cells, colours: ColourScale) -> None:
     )
     for (row, column), value in np.ndenumerate(values):
         if cells.texts:
-            is_light = value is not np.ma.masked and norm(value) > 0.55
+            is_light = value is np.ma.masked or norm(value) > 0.55
             axis.text(
                 cells.x[column],
                 cells.y[row],
@@ -218,8 +227,14 @@ def norm_of(colours: ColourScale) -> Normalize:
     return (LogNorm if colours.scale == "log" else Normalize)(*colours.limits, clip=True)
 
 
-def add_colour_bar(figure: Figure, axes: Sequence[Axes], colours: ColourScale) -> None:
-    """One colour bar for all panels, with what its ends mean."""
+def add_colour_bar(
+    figure: Figure, axes: Sequence[Axes], chart: Chart, colours: ColourScale
+) -> None:
+    """One colour bar for all panels, with what its ends mean; pointed where a value is beyond."""
+    values = np.concatenate([np.ravel(p.cells.values) for p in chart.panels if p.cells])
+    (low, high), shown = colours.limits, values[np.isfinite(values)]
+    ends = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    extend = ends.get((bool((shown < low).any()), bool((shown > high).any())), "neither")
     label = colours.label
     if colours.low or colours.high:
         label += f": dark {colours.low}, yellow {colours.high}"
@@ -228,7 +243,7 @@ def add_colour_bar(figure: Figure, axes: Sequence[Axes], colours: ColourScale) -
     if colours.scale == "log":
         ticks["ticks"] = FixedLocator(log_ticks(colours.limits, MOST_TICKS))
         ticks["format"] = FuncFormatter(lambda value, _: tick_words(value))
-    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend="both", aspect=30, **ticks)
+    figure.colorbar(scale, ax=list(axes), label=fold(label, 46), extend=extend, aspect=30, **ticks)
 
 
 def draw_region(axis: Axes, region: Region) -> None:

@@ -127,10 +127,10 @@ BAD_ENDS = (NOT_FINITE, LOSS_ROSE, "failed", "stuck")  # columns of counts
 
 def learned_cell(arm: Arm, is_alone: bool = False) -> Cell:
     """How many of an arm's runs learned, of the only run whether; empty where none has a loss."""
-    if not arm.final_losses():
+    text = arm.learned_text
+    if not text:
         return Cell("", "")
     share = arm.learned / len(arm.histories)
-    text = f"{arm.learned} of {len(arm.histories)}"
     return Cell(("yes" if arm.learned else "no") if is_alone else text, repr(share))
 
 
@@ -154,8 +154,7 @@ def best_table(tuned_arms: Sequence[TunedArm], looks: Sequence[Look] = ()) -> Ta
         loss,
         "best learning rate",
         LEARNED,
-        "at the grid's edge",
-        "seeds there",
+        "seeds at the best rate",
         "LR sensitivity",
         *BAD_ENDS,
         *FIXED,
@@ -163,15 +162,14 @@ def best_table(tuned_arms: Sequence[TunedArm], looks: Sequence[Look] = ()) -> Ta
     rates = sorted({rate for tuned in tuned_arms for rate in tuned.arms})
     rows = []
     for tuned in tuned_arms:
-        losses = [] if tuned.best is None else tuned.losses[tuned.best]
-        edge, all_runs = "yes" if tuned.at_edge else "", tuned.all_runs()
+        losses = [] if tuned.best is None else tuned.arms[tuned.best].final_losses()
+        all_runs = tuned.all_runs()
         rows.append(
             [
                 Cell(tuned.label, tuned.label),
                 spread_cell(losses),
-                text_cell(tuned.best),
+                rate_cell(tuned),
                 learned_cell(all_runs),
-                Cell(edge, edge),
                 number_cell(len(losses), "d"),
                 number_cell(tuned.sensitivity(rates), ".3f"),
                 *bad_ends(all_runs),
@@ -182,6 +180,12 @@ def best_table(tuned_arms: Sequence[TunedArm], looks: Sequence[Look] = ()) -> Ta
     main = frozenset((loss, "best learning rate", LEARNED))
     looks = [looks[index] for index in order if looks]
     return compact(Table(columns, [rows[index] for index in order], main, looks=tuple(looks)))
+
+
+def rate_cell(tuned: TunedArm) -> Cell:
+    """The best learning rate, and whether it is at the edge of those that were tried."""
+    cell = text_cell(tuned.best)
+    return dataclasses.replace(cell, shown=f"{cell.shown} (edge)") if tuned.at_edge else cell
 
 
 def results_table(arms: Sequence[Arm], looks: Sequence[Look] = ()) -> Table:
@@ -346,9 +350,7 @@ def runs_table(
         [
             Cell(run_label(run, factors), f"{index:06}"),
             Cell(status_of(run), status_of(run)),
-            Cell("infinite", "inf")
-            if run.divergence == NOT_FINITE
-            else loss_cell(run.summary.val_loss),
+            loss_cell(math.inf if run.divergence else run.summary.val_loss),
             loss_cell(run.summary.val_bits_per_byte),
             loss_cell(run.summary.train_loss),
             number_cell(run.summary.spikes, "g"),

@@ -104,6 +104,6 @@ def test_a_new_statistic_is_one_place(tmp_path: Path, monkeypatch: pytest.Monkey
     with (run / "gradients.csv").open("a") as file:
         for row in rows:
             file.write(f"0,{row.layer},{row.component},{row.stat},{row.value}\n")
-    write_report([run], tmp_path / "page")
+    write_report([run], tmp_path / "page", formats=("png",))
     assert (tmp_path / "page" / "figures" / "activation_mean_abs.png").is_file()
     assert "Mean magnitude by layer" in (tmp_path / "page" / "report.html").read_text()

@@ -88,6 +88,7 @@ function axisOf(scale, axis, orient) {
     made.encode = LOG_WORDS;
     made.values = { signal: `${scale}round` };
   } else if (axis.whole) {
+    made.tickCount.signal = `max(1, min(${made.tickCount.signal}, floor(${scale}dom[1] - ${scale}dom[0])))`; // none between two
     made.tickMinStep = 1;
     made.format = "d";
   } else {
@@ -135,7 +136,7 @@ function marksOf(panel) {
       { type: "rect", from: { data: "cells" }, interactive: false, encode: { update: {
         x: { scale: "x", field: "x0" }, x2: { scale: "x", field: "x1", offset: 0.6 }, // over the seam
         y: { scale: "y", field: "y0" }, y2: { scale: "y", field: "y1", offset: -0.6 },
-        fill: [{ test: "!isValid(datum.v)", signal: "dark ? '#555a61' : '#a9adb2'" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
+        fill: [{ test: "!isValid(datum.v)", value: "#ffffff" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
       } } },
       { type: "rect", from: { data: "regions" }, interactive: false, encode: { update: {
         x: EDGE.x("x0", "0"), x2: EDGE.x("x1", "width"), y: EDGE.y("y0", "height"), y2: EDGE.y("y1", "0"),
@@ -172,8 +173,8 @@ function marksOf(panel) {
       } } },
       ...["y", "low", "high"].map((field) => ({
         type: "symbol", from: { data: "shown" }, interactive: false, encode: { update: {
-          x: { scale: "x", field: "x" }, y: { scale: "y", field }, size: { signal: "datum.x === place ? 70 : 34" },
-          shape: { signal: "shapes[datum.s]" }, fill: { signal: "colours[datum.s]" }, stroke: { signal: "paper" }, strokeWidth: { value: 0.6 },
+          x: { scale: "x", field: "x" }, y: { scale: "y", field }, size: { signal: "(datum.x === place ? 70 : 34) * sizes[datum.s] * sizes[datum.s]" },
+          shape: { signal: "shapes[datum.s]" }, fill: { signal: "colours[datum.s]" }, stroke: { signal: "paper" }, strokeWidth: { signal: "sizes[datum.s] > 1 ? 1.5 : 0.6" },
           opacity: { signal: `isValid(datum.${field}) && (yscale !== 'log' || datum.${field} > 0) && ${field === "y" ? "" : "!isValid(datum.y) && "}(datum.x === place || marked[datum.s]) ? 1 : 0` },
         } },
       })),
@@ -219,7 +220,7 @@ function cellRows(chart, panel) {
   const log = chart.data.colours.scale === "log" ? Math.log : (value) => value;
   return values.flatMap((row, j) => row.map((v, i) => ({
     x0: X[i], x1: X[i + 1], y0: Y[j], y1: Y[j + 1], v, text: texts.length ? texts[j][i].split("\n") : "",
-    isLight: v !== null && (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
+    isLight: v === null || (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
   })));
 }
 function specOf(chart, panel) {
@@ -239,7 +240,7 @@ function specOf(chart, panel) {
       signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
       signal("dashes", series.map((s) => s.dash.map((part) => part * s.width))), signal("kinds", series.map((s) => s.kind)),
-      signal("widths", series.map((s) => s.width)), signal("frames", series.map((s) => s.frame)),
+      signal("widths", series.map((s) => s.width)), signal("sizes", series.map((s) => s.kind === "dots" ? s.width / 2 : 1)), signal("frames", series.map((s) => s.frame)),
       signal("shapes", series.map((s) => SHAPES[s.mark] ?? "circle")), signal("marked", series.map(few)),
       { name: "colours", update: "dark ? darks : lights" },
       { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "dark ? '#a9b0b9' : '#565d66'" },
@@ -285,7 +286,7 @@ function barSpec({ label, limits, scale }, width) {
       { name: "dark", value: false }, { name: "ink", update: "dark ? '#e8eaed' : '#1b1e23'" }, { name: "soft", update: "ink" },
     ],
     scales: [fillScale({ limits, scale })],
-    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 0, legendY: 0, gradientLength: width - 40, gradientThickness: 14, title: label, titleLimit: width, ...(scale === "log" ? { values: logTicks(limits, width / 40), encode: LOG_WORDS } : { format: "~g", tickCount: 4 }) }],
+    legends: [{ fill: "fill", direction: "horizontal", orient: "none", legendX: 30, legendY: 0, gradientLength: width - 60, gradientThickness: 14, title: label, titleLimit: width, ...(scale === "log" ? { values: logTicks(limits, width / 40), encode: LOG_WORDS } : { format: "~g", tickCount: 4 }) }],
     config: configOf(),
   };
 }

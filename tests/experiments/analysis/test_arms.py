@@ -33,7 +33,7 @@ def test_arms_have_the_numbers_of_the_report(tmp_path: Path) -> None:
         {"arm": "no_norm", LOSS: "", "learned": "", DIVERGED: "", "failed": "1"},
         {
             "arm": "post_ln",
-            LOSS: "infinite",
+            LOSS: "diverged (1.500 to diverged)",
             "learned": "1 of 4",
             DIVERGED: "2",
             "failed": "1",
@@ -49,7 +49,8 @@ def test_arms_have_the_numbers_of_the_report(tmp_path: Path) -> None:
     runs = find_runs(tmp_path)
     table = results_table(form_arms([History(run) for run in runs], factors_of(runs, None)))
     index = table.columns.index("validation loss (nats)")
-    assert [row[index].shown for row in table.rows] == ["", "infinite", "2.500 (2.000 to 2.990)"]
+    shown = [row[index].shown for row in table.rows]
+    assert shown == ["", "diverged (1.500 to diverged)", "2.500 (2.000 to 2.990)"]
 
 
 def test_arms_without_a_loss_show_what_they_have(

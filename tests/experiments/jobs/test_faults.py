@@ -154,6 +154,7 @@ def test_a_disk_that_fills_up_and_is_cleared(toy: tuple[str, ...], tmp_path: Pat
         assert_same_run(run, whole)
 
 
+@pytest.mark.long
 def test_a_full_disk_at_the_token_cache_costs_a_warning(
     toy: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
     x, y = chart.axes(panel)
     assert y.limits == pytest.approx((1.9, 4.1))
     found = [(a.series, a.x, a.is_up, a.text, a.level) for a in arrows(panel, x, y)]
-    assert found == [(2, 1.0, True, "to 2,243", 0), (4, 2.0, False, "to -900", 0)]
+    assert found == [(2, 2.0, True, "to 2,243", 0), (4, 2.0, False, "to -900", 0)]
     with plain_matplotlib(STYLE):
         (axis,) = draw(chart).axes
     assert axis.get_ylim() == pytest.approx((1.9, 4.1))
@@ -514,6 +514,8 @@ def test_values_are_read_by_pointer_and_by_keyboard(page: Page) -> None:
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     cells = page.locator("#gradient_maps .plot").first
+    ticks = cells.locator(".role-axis-label text").all_text_contents()
+    assert ticks == ["0", "1", "2", "1", "2"]  # of steps and blocks, none between two of them
     cells.scroll_into_view_if_needed()
     cells.hover(position={"x": 100, "y": 40})
     assert "block 2" in page.locator("#gradient_maps .tip").inner_text()

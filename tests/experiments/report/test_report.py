@@ -22,7 +22,7 @@ from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import Run, find_runs
-from experiments.analysis.scaling import Scaling
+from experiments.analysis.scaling import MOST_MISS, Scaling
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
@@ -122,8 +122,8 @@ def test_results_count_and_summarise_each_arm(tmp_path: Path) -> None:
     page = write_report([tmp_path], tmp_path, formats=())
     results = tables_of(page)[0]
     assert results.loc["Pre-LN", "validation loss (nats)"] == "2.000 (1.000 to 4.500)"
-    # The failed run has no loss; the diverged one is infinite: the median of 2.5, 2.985, inf.
-    assert results.loc["Post-LN", "validation loss (nats)"] == "2.985 (2.500 to 2.985)"
+    # The failed run has no loss; the diverged one is worst: the median of 2.5, 2.985, inf.
+    assert results.loc["Post-LN", "validation loss (nats)"] == "2.985 (2.500 to diverged)"
     assert results["learned"].to_dict() == {"Pre-LN": "2 of 3", "Post-LN": "1 of 4"}
     assert results["not finite"].to_dict() == {"Pre-LN": "", "Post-LN": "1"}
     assert results["failed"].to_dict() == {"Pre-LN": "", "Post-LN": "1"}
@@ -171,10 +171,10 @@ def test_scaling_finds_the_slope_that_was_put_in(
     page = write_report([tmp_path], tmp_path, formats=("svg",))
     words = Page(page.read_text()).words
     assert (
-        "From 2 to 8 blocks the last block's gradient at initialisation goes from 3 to 3 under "
-        "Post-LN" in words
+        "From 2 to 8 blocks the last block's gradient norm at initialisation goes from 3 to 3 "
+        "under Post-LN" in words
     )
-    assert "from 1.41 to 0.707 under Pre-LN (slope -0.50, 95% interval -0.50 to -0.50)" in words
+    assert "from 1.41 to 0.707 under Pre-LN (exponent -0.50, 95% interval -0.50 to -0.50)" in words
     assert (
         "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
         "of the number of blocks (95 % interval -0.50 to -0.50)" in words
@@ -204,8 +204,7 @@ def test_scaling_finds_the_slope_that_was_put_in(
         (
             (2.45, 2.55),
             "diverged",
-            "Pre-LN ends at a validation loss of 2.40 and 2.50 nats, Post-LN at 2.45 and infinity "
-            "(diverged)",
+            "Pre-LN ends at a validation loss of 2.40 and 2.50 nats, Post-LN at 2.45 and diverged",
         ),
     ],
 )
@@ -270,6 +269,173 @@ def test_an_exponent_that_can_be_0_is_no_headline() -> None:
     assert figures.scaling_title(found[:1], "width") == (
         "Of no gradient norm it is known that it changes with the width"
     )
+
+
+def test_runs_that_did_not_learn_are_in_no_line_of_the_end(tmp_path: Path) -> None:
+    """Three of them, at the deepest, made an exponent of -0.1 one of -3.5."""
+    for depth, seed in itertools.product((2, 4, 8), (0, 1, 2)):
+        name, size = f"{depth}-{seed}", (1 + seed / 100) * depth**-0.1
+        end = {"first_block": 1e-5 if depth == 8 else size, "last_block": size}
+        start = {"first_block": size, "last_block": size}
+        make_run(
+            tmp_path,
+            name,
+            placement="post_ln",
+            n_layers=depth,
+            seed=seed,
+            val_losses=(4.0, 3.1 if depth == 8 else 2.0),
+            grad_norm={"first_step": start, "last_step": end},
+        )
+        make_run(tmp_path, f"pre{name}", n_layers=depth, seed=seed)
+    layout, _ = arms_of(tmp_path)
+    found = {s.quantity: s for s in scalings(layout, "model.n_layers") if s.level == "post_ln"}
+    assert len(found["first block, at initialisation"].x) == 9
+    end = found["first block, at the end"]
+    assert end.fit is not None
+    assert end.fit.slope == pytest.approx(-0.1)
+    assert sorted(end.unlearned) == [(8.0, 1e-5)] * 3
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    assert "without the 3 runs that did not learn" in chart.caption
+    assert chart.title == (
+        "Post-LN: the gradient norm of the last block, at initialisation, falls as the power -0.10 "
+        "of the number of blocks (95 % interval -0.11 to -0.09); 3 runs that did not learn left "
+        "out at the end"
+    )
+    panel = next(panel for panel in chart.panels if "first block, at the e" in panel.title)
+    assert panel.title == "first block, at the end: exponent +0.00 (Pre-LN), -0.10 (Post-LN)"
+    x, y = chart.axes(panel)
+    assert y.limits is not None
+    assert y.limits[0] > 0.4  # what did not learn has an arrow
+    assert [arrow.text for arrow in arrows(panel, x, y)] == ["to 1e-5"]
+
+
+def test_a_number_of_blocks_that_is_switched_off_takes_its_runs_from_a_trend(
+    tmp_path: Path,
+) -> None:
+    for depth, placement in itertools.product((2, 4), ("pre_ln", "no_norm")):
+        make_run(tmp_path, f"{placement}{depth}", placement=placement, n_layers=depth)
+    layout, _ = arms_of(tmp_path)
+    chart = figures.scaling(layout, "model.n_layers")
+    assert chart is not None
+    dots = [s for panel in chart.panels for s in panel.series if s.kind == "dots"]
+    assert len(dots) == 4 * 4
+    for series in dots:
+        (x,) = set(series.x)
+        placement = "pre_ln" if series.label == "Pre-LN" else "no_norm"
+        assert series.keys == (f"norm.placement={placement}", f"model.n_layers={x:g}")
+
+
+def test_a_line_that_points_do_not_follow_is_called_no_power() -> None:
+    x = [2.0, 4.0, 8.0, 16.0]
+    y = [1.0, 1.1, 1.2, 40.0]
+    bent = Scaling((), "post_ln", "Post-LN", "last block, at the end", x, y, fit_power(x, y))
+    assert bent.fit is not None
+    assert bent.fit.miss > MOST_MISS
+    sure = replace(bent, fit=replace(bent.fit, low=0.1))
+    assert figures.scaling_title([sure], "number of blocks") == (
+        "Post-LN: the gradient norm of the last block, at the end, goes from 1 to 40 as the "
+        "number of blocks goes from 2 to 16"
+    )
+    two = Scaling((), "", "", "", [2.0, 2.0, 4.0, 4.0], [1.0, 1.1, 2.0, 2.1], None)
+    assert not replace(two, fit=fit_power(two.x, two.y)).is_straight
+
+
+def test_no_arm_takes_the_scale_of_gradients_from_the_others(tmp_path: Path) -> None:
+    """One that vanishes, in one row of panels: that row alone reaches down to it, and wholly."""
+    for rate, warmup, placement in itertools.product((1e-3, 1e-2), (0, 30), ("pre_ln", "post_ln")):
+        is_gone = (rate, warmup, placement) == (1e-2, 0, "post_ln")
+        make_run(
+            tmp_path,
+            f"{rate}{warmup}{placement}",
+            lr=rate,
+            warmup=warmup,
+            placement=placement,
+            last_block=1e8 if is_gone else 1.5,
+        )
+    layout, _ = arms_of(tmp_path)
+    for make in (figures.gradient_ratio, figures.gradients_by_layer):
+        chart = make(layout)
+        assert chart is not None
+        assert "100,000,000 times" in chart.title
+        assert "Each row of panels has its own scale. " in chart.caption
+        ends = {(panel.row, chart.axes(panel)[1].limits) for panel in chart.panels}
+        highest = sorted(limits[1] for _, limits in ends if limits is not None)
+        assert len(highest) == 2  # one scale in each row
+        assert 1.5 < highest[0] < 3
+        assert 1e8 < highest[1] < 1e9
+        assert all(arrows(panel, *chart.axes(panel)) == [] for panel in chart.panels)
+
+
+def test_arms_that_are_alike_share_one_scale_of_gradients(tmp_path: Path) -> None:
+    for warmup, last in ((0, 2.0), (30, 1.9)):
+        make_run(tmp_path, str(warmup), warmup=warmup, last_block=last)
+        make_run(tmp_path, f"post{warmup}", warmup=warmup, last_block=last, placement="post_ln")
+    chart = figures.gradient_ratio(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.caption.startswith("All panels have one scale. ")
+    assert len({chart.axes(panel)[1].limits for panel in chart.panels}) == 1
+
+
+def test_panels_of_fewer_blocks_are_not_left_empty(tmp_path: Path) -> None:
+    for blocks, placement in itertools.product((2, 16), ("pre_ln", "post_ln")):
+        make_run(tmp_path, f"{blocks}{placement}", n_layers=blocks, placement=placement)
+    layout, _ = arms_of(tmp_path)
+    by_layer, maps = figures.gradients_by_layer(layout), figures.gradient_maps(layout)
+    assert by_layer is not None
+    assert maps is not None
+    ends = [by_layer.axes(panel)[0].limits for panel in by_layer.panels]
+    assert ends == [pytest.approx((0.98, 2.02)), pytest.approx((0.7, 16.3))]
+    heights = [maps.axes(panel)[1].limits for panel in maps.panels]
+    assert heights == [(0.5, 2.5), (0.5, 2.5), (0.5, 16.5), (0.5, 16.5)]
+
+
+def test_no_arm_takes_the_colours_of_the_maps_and_one_that_leaves_them_says_how_far(
+    tmp_path: Path,
+) -> None:
+    for placement, last in (("pre_ln", 0.5), ("post_ln", 0.4), ("no_norm", 1e6), ("b2t", 0.1)):
+        make_run(tmp_path, placement, placement=placement, last_block=last)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.colours is not None
+    assert chart.colours.limits == (0.4, 1.0)
+    titles = {panel.title for panel in chart.panels}
+    assert titles == {"Pre-LN", "Post-LN", "No norm: up to 1e6", "B2T: down to 0.1"}
+    assert "A panel whose values go further says how far" in chart.caption
+
+
+def test_arms_at_their_best_rates_are_named_with_them(tmp_path: Path) -> None:
+    for index, rate in itertools.product(range(13), (1e-3, 1e-2)):
+        is_best = (rate == 1e-2) == (index == 0)
+        losses = (4.0, 2.0 if is_best else 2.5)
+        make_run(tmp_path, f"{index}{rate}", placement=f"p{index}", lr=rate, val_losses=losses)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    titles = [panel.title for panel in chart.panels]
+    assert titles[:2] == ["P0 at lr 0.01", "P1 at lr 0.001"]
+    assert len(titles) == 13
+
+
+def test_medians_of_runs_of_different_lengths_are_of_the_same_steps(tmp_path: Path) -> None:
+    """Thinned before their medians, a step had some of its runs alone."""
+    for seed, steps in enumerate((301, 283, 211)):
+        run = make_run(tmp_path, str(seed), seed=seed)
+        rows = [
+            f"{step},{layer},block,grad_norm,{(1 + seed) * (1 + 99 * (step == 101))}"
+            for step in range(steps)
+            for layer in (0, 1)
+        ]
+        text = "\n".join(["step,layer,component,stat,value", *rows])
+        (run / "gradients.csv").write_text(text + "\n")
+    make_run(tmp_path, "b", placement="post_ln", val_losses=[4.0] * 4)
+    make_run(tmp_path, "c", placement="b2t", val_losses=[4.0] * 4)
+    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    (cells,) = (p.cells for p in chart.panels if p.cells and "pre_ln" in p.cells.keys[0])
+    shown = dict(zip(cells.x, cells.values[0], strict=True))
+    assert {value for step, value in shown.items() if step < 211 and step != 101} == {2.0}
+    assert {value for step, value in shown.items() if 211 <= step < 283} == {1.5}
+    assert len(shown) <= figures.MOST_POINTS + 1
 
 
 @pytest.mark.parametrize(
@@ -358,8 +524,11 @@ def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
     sensitive = rate_sensitivity(layout)
     assert sensitive is not None
     # Without warm-up (2.1 + 3.08) / 2 - 2.1; with it (1.6 + 1.1) / 2 - 1.1.
-    assert "warm-up 0 0.49, best at lr 0.001, the grid's edge" in sensitive.alt
-    assert "warm-up 10 0.25, best at lr 0.01, the grid's edge" in sensitive.alt
+    assert (
+        "warm-up 0 0.49 nats, best at lr 0.001, the grid's edge, not all runs learned"
+        in sensitive.alt
+    )
+    assert "warm-up 10 0.25 nats, best at lr 0.01, the grid's edge, not all" in sensitive.alt
     words = Page(write_report([tmp_path], tmp_path, formats=()).read_text()).words
     assert (
         "Pre-LN learns nothing at lr 0.01 without warm-up (3 of 3 runs) and diverges at lr 0.01 "
@@ -400,14 +569,13 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
         "validation loss (nats)": "2.100 (2.000 to 2.600)",
         "best learning rate": "0.001",
         "learned": "8 of 9",
-        "at the grid's edge": "",
         "LR sensitivity": "0.267",  # (2.8 + 2.1 + 2.2) / 3 - 2.1
         "not finite": "",
         "loss rose": "1",
         "stuck": "",
         "final norm": "yes",
     }
-    post = ["2.400 (2.300 to 2.500)", "0.0001", "4 of 9", "yes", "0.728", "3", "", "2", "no"]
+    post = ["2.400 (2.300 to 2.500)", "0.0001 (edge)", "4 of 9", "0.728", "3", "", "2", "no"]
     assert best.loc["post_ln"].tolist() == post  # (2.4 + 2.985 + 4) / 3 - 2.4
     drawn = rate_sensitivity(layout)
     assert drawn is not None
@@ -613,11 +781,11 @@ def test_many_arms_leave_panels_out_and_say_so(tmp_path: Path) -> None:
             make_run(tmp_path, f"{rate}_{warmup}", lr=rate / 1000, warmup=warmup, placement="b")
     layout, arms = arms_of(tmp_path)
     thinned = layout.thinned(12)
-    assert len(layout.panels) == len(thinned.panels) + thinned.left_out == 25
+    assert len(layout.panels) == len(thinned.panels) + len(thinned.left_out) == 25
     assert len(thinned.panels) <= 12
     assert {(0.001, 0), (0.005, 4)} <= set(thinned.panels)
     figures = drawings(layout, arms)
-    left_out = f"{thinned.left_out} of 25 panels are not shown"
+    left_out = f"Not shown, {len(thinned.left_out)} of 25 settings: with "
     assert left_out in figures["loss"].caption
     assert left_out in figures["gradients_by_layer"].caption
     alone = "Only the best learning rate of each arm, 10 of 50."
