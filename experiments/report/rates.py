@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from experiments.analysis.arms import RATE, WARMUP, Arm, Key, Layout, numeric
-from experiments.analysis.numbers import loss_text, median
+from experiments.analysis.numbers import CLOSE, loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import TunedArm, describe_grids, name_some, tune
@@ -41,7 +41,6 @@ from experiments.report.style import loss_limits
 
 MOST_MAPS = 15
 MOST_ROWS = 24  # arms in a map whose rows they are
-CLOSE = 0.05  # nats within which losses of one seed each are hardly told apart
 MOST_IN_TITLE = 5  # arms
 MOST_LISTED = 3  # arms that a title names for one reason
 TIED = 0.01  # by how much LR sensitivities must differ in order not to be tied
