@@ -184,6 +184,8 @@ def factor_phrase(name: str, levels: Sequence[Value]) -> str:
         return f"through {number_words(len(levels))} architectures"
     if name == "shortcut":
         return "with and without shortcuts"
+    if name == "trainer.clip" and len(levels) == 2 and None in levels:
+        return "with and without clipping"
     if name in UNITS and len(numbers) == len(levels):
         unit = UNITS[name]
         if len(levels) > 2:

@@ -41,7 +41,7 @@ def setting_words(name: str, value: Value) -> str:
     if name == RATE:
         return f"at lr {format_value(value)}"
     if name == "trainer.clip":
-        return "without clipping" if value is None else f"with clipping at {format_value(value)}"
+        return "without clipping" if value is None else f"with {value_words(name, value)}"
     if name == "shortcut":
         return f"{'with' if value else 'without'} shortcuts"
     if name == "model.n_layers":
@@ -60,6 +60,8 @@ def value_words(name: str, value: Value) -> str:
         return str(value)
     if name == "model.n_layers" and isinstance(value, int):
         return count_words(value, "block")
+    if name == "trainer.clip":
+        return "no clipping" if value is None else f"clipping at {format_value(value)}"
     return f"{noun_of(name)} {format_value(value)}"
 
 
@@ -70,6 +72,7 @@ def noun_of(name: str) -> str:
         "model.n_layers": "number of blocks",
         WARMUP: "warm-up",
         RATE: "learning rate",
+        "trainer.clip": "clipping",
     }
     return nouns.get(name) or short_name(name).replace("_", " ")
 

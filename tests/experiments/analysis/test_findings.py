@@ -15,12 +15,14 @@ from experiments.analysis.findings import held_equal, next_command, title_of, ve
 from experiments.analysis.histories import History, read_history
 from experiments.analysis.next_steps import AFTER
 from experiments.analysis.runs import find_runs, name_models
+from experiments.analysis.titles import factor_phrase
 from experiments.analysis.words import (
     count_words,
     number_words,
     placement_words,
     setting_words,
     times_text,
+    value_words,
 )
 from experiments.records.summary import Summary
 from experiments.settings.explain import options_of
@@ -406,7 +408,9 @@ def test_a_setting_without_an_effect_is_named(tmp_path: Path) -> None:
             summary["settings"].setdefault("trainer", {"clip": clip})
             (run / "summary.json").write_text(json.dumps(summary))
     words = held_equal(*found(tmp_path, read=True))
-    assert words.endswith("Clip 1 and clip 100 give the same runs: equal at every step.")
+    assert words.endswith(
+        "Clipping at 1 and clipping at 100 give the same runs: equal at every step."
+    )
     assert "same" not in held_equal(*found(tmp_path))
 
 
@@ -560,6 +564,9 @@ def test_settings_are_phrases_behind_a_placement() -> None:
     assert setting_words("trainer.clip", None) == "without clipping"
     assert setting_words("trainer.clip", 1.0) == "with clipping at 1"
     assert setting_words("shortcut", False) == "without shortcuts"
+    assert value_words("trainer.clip", None) == "no clipping"
+    assert factor_phrase("trainer.clip", [None, 1.0]) == "with and without clipping"
+    assert factor_phrase("trainer.clip", [0.5, 1.0]) == "with clipping at 0.5 and clipping at 1"
     assert setting_words("model.n_layers", 1) == "with 1 block"
     assert [number_words(count) for count in (0, 4, 20, 21, 22)] == [
         *("no", "four", "twenty", "twenty-one", "22")
