@@ -36,7 +36,7 @@ def placement_words(name: str) -> str:
 
 def setting_words(name: str, value: Value) -> str:
     """A setting as it follows the name of a placement: `without warm-up`, `at lr 0.003`."""
-    if name == WARMUP:
+    if name == WARMUP and isinstance(value, int | float) and float(value).is_integer():
         return f"with {count_words(int(value), 'step')} of warm-up" if value else "without warm-up"
     if name == RATE:
         return f"at lr {format_value(value)}"
@@ -44,8 +44,6 @@ def setting_words(name: str, value: Value) -> str:
         return "without clipping" if value is None else f"with {value_words(name, value)}"
     if name == "shortcut":
         return f"{'with' if value else 'without'} shortcuts"
-    if name == "model.n_layers":
-        return f"with {count_words(int(value or 0), 'block')}"
     return f"with {value_words(name, value)}"
 
 

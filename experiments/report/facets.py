@@ -19,7 +19,7 @@ from experiments.analysis.words import (
     setting_words,
     value_words,
 )
-from experiments.report.chart import Look, Series, of_runs
+from experiments.report.chart import Axis, Look, Series, of_runs
 from experiments.report.drawing import left_out_note
 from experiments.report.palette import DASHES, GREY, look_of, looks_of
 from gpt import PLACEMENTS
@@ -30,6 +30,8 @@ MOST_COLUMNS = 3
 CROWDED = 6  # arms in one panel; of more only what is most important is drawn
 MOST_IN_ANSWER = 8  # arms whose curves lead a page
 MOST_SERIES = 600  # of a slider's steps together
+
+STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
 
 
 @dataclass(frozen=True)

@@ -568,6 +568,9 @@ def test_settings_are_phrases_behind_a_placement() -> None:
     assert factor_phrase("trainer.clip", [None, 1.0]) == "with and without clipping"
     assert factor_phrase("trainer.clip", [0.5, 1.0]) == "with clipping at 0.5 and clipping at 1"
     assert setting_words("model.n_layers", 1) == "with 1 block"
+    assert setting_words("model.n_layers", "unknown") == "with number of blocks unknown"
+    assert setting_words("schedule.warmup_steps", 30.0) == "with 30 steps of warm-up"
+    assert setting_words("schedule.warmup_steps", float("nan")) == "with warm-up nan"
     assert [number_words(count) for count in (0, 4, 20, 21, 22)] == [
         *("no", "four", "twenty", "twenty-one", "22")
     ]

@@ -41,7 +41,8 @@ from experiments.report.chart import (
     tick_words,
 )
 from experiments.report.facets import key_of, legend_of
-from experiments.report.figures import answer, gradient_ratio, gradients_by_layer
+from experiments.report.figures import answer
+from experiments.report.gradients import gradient_ratio, gradients_by_layer
 from experiments.report.interactive import described, embedded
 from experiments.report.page import render
 from experiments.report.palette import look_of

@@ -22,7 +22,8 @@ from experiments.analysis.runs import find_runs
 from experiments.analysis.tuning import tune
 from experiments.machine.plotting import plain_matplotlib
 from experiments.records.summary import CorpusSummary, Summary
-from experiments.report import figures, run_pictures, write_report
+from experiments.report import losses as loss_figures
+from experiments.report import run_pictures, write_report
 from experiments.report.chart import Chart, arrows
 from experiments.report.comparison import compare
 from experiments.report.figures import makers
@@ -509,7 +510,7 @@ def test_thirty_levels_have_thirty_lines(tmp_path: Path) -> None:
     for index in range(30):
         name = f"a rather long name of a placement which is number {index}"
         make_run(tmp_path, f"r{index}", placement=name, val_losses=(4.0, 2 + index / 30))
-    drawn = figures.loss(compared(tmp_path)[0])
+    drawn = loss_figures.loss(compared(tmp_path)[0])
     assert drawn is not None
     (panel,) = drawn.panels
     assert len({series.look for series in panel.series}) == 30

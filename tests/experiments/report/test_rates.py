@@ -12,7 +12,8 @@ from experiments.analysis.runs import PLACEMENT, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.report.chart import Axis, Chart, Panel, Series, arrows
 from experiments.report.drawing import DIVERGED
-from experiments.report.figures import answer, loss, title_of_losses
+from experiments.report.figures import answer
+from experiments.report.losses import loss, title_of_losses
 from experiments.report.page import looks_of_arms, tuned_in_words
 from experiments.report.palette import look_of
 from experiments.report.rates import rate_maps, rate_sensitivity

@@ -22,15 +22,16 @@ from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.numbers import fit_power
 from experiments.analysis.runs import Run, find_runs
-from experiments.analysis.scaling import MOST_MISS, Scaling
+from experiments.analysis.scaling import MOST_MISS, Scaling, scalings
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
 from experiments.records.summary import Summary
-from experiments.report import figures, write_report
+from experiments.report import figures, gradients, power_laws, write_report
+from experiments.report import losses as loss_figures
 from experiments.report.__main__ import main
 from experiments.report.chart import Chart, arrows
 from experiments.report.facets import facets_of, legend_of
-from experiments.report.figures import makers, scalings
+from experiments.report.figures import makers
 from experiments.report.page import differences, render
 from experiments.report.palette import look_of
 from experiments.report.rates import rate_sensitivity
@@ -179,7 +180,7 @@ def test_scaling_finds_the_slope_that_was_put_in(
         "Pre-LN: the gradient norm of the last block, at initialisation, falls as the power -0.50 "
         "of the number of blocks (95 % interval -0.50 to -0.50)" in words
     )
-    chart = figures.scaling(layout, "model.n_layers")
+    chart = power_laws.scaling(layout, "model.n_layers")
     assert chart is not None
     for series in (series for panel in chart.panels for series in panel.series):
         placement = "pre_ln" if series.label == "Pre-LN" else "post_ln"
@@ -215,7 +216,7 @@ def test_an_arm_is_best_where_its_runs_are_and_a_failure_is_named(
         make_run(tmp_path, f"a{seed}", seed=seed, val_losses=(4.0, loss))
         more = {"seed": seed, "status": status if seed else "finished", "placement": "post_ln"}
         make_run(tmp_path, f"b{seed}", val_losses=(4.0, losses[seed]), **more)
-    chart = figures.loss(arms_of(tmp_path)[0])
+    chart = loss_figures.loss(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.title == title
 
@@ -242,7 +243,7 @@ def test_the_answer_compares_the_best_of_each_placement_at_rates_that_it_names(
 def test_a_heading_counts_the_arms_near_the_lowest(tmp_path: Path) -> None:
     for name, end in (("pre_ln", 2.3), ("b2t", 2.33), ("deepnorm", 2.34), ("post_ln", 2.9)):
         make_run(tmp_path, name, placement=name, val_losses=(4.0, end))
-    chart = figures.loss(arms_of(tmp_path)[0])
+    chart = loss_figures.loss(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.title == (
         "3 of 4 arms end within 0.05 nats of the lowest, 2.30 (Pre-LN); Post-LN ends at 2.90"
@@ -252,7 +253,7 @@ def test_a_heading_counts_the_arms_near_the_lowest(tmp_path: Path) -> None:
 def test_a_heading_starts_with_a_capital(tmp_path: Path) -> None:
     for rate, end in ((1e-3, 2.4), (3e-3, 2.9)):
         make_run(tmp_path, f"{rate}", lr=rate, val_losses=(4.0, end))
-    chart = figures.loss(arms_of(tmp_path)[0])
+    chart = loss_figures.loss(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.title == (
         "Learning rate 0.001 ends at a validation loss of 2.40 nats, learning rate 0.003 at 2.90"
@@ -264,9 +265,9 @@ def test_an_exponent_that_can_be_0_is_no_headline() -> None:
     made = partial(Scaling, (), "post_ln", "Post-LN")
     steep, sure = [1.0, 1e-4, 1.0, 1e-4], [1.0, 0.7, 0.5, 0.36]
     found = [made(str(y), points, y, fit_power(points, y)) for y in (steep, sure)]
-    title = figures.scaling_title(found, "width")
+    title = power_laws.scaling_title(found, "width")
     assert title.startswith(f"Post-LN: the gradient norm of the {sure}, falls as the power -0.49 ")
-    assert figures.scaling_title(found[:1], "width") == (
+    assert power_laws.scaling_title(found[:1], "width") == (
         "Of no gradient norm it is known that it changes with the width"
     )
 
@@ -294,7 +295,7 @@ def test_runs_that_did_not_learn_are_in_no_line_of_the_end(tmp_path: Path) -> No
     assert end.fit is not None
     assert end.fit.slope == pytest.approx(-0.1)
     assert sorted(end.unlearned) == [(8.0, 1e-5)] * 3
-    chart = figures.scaling(layout, "model.n_layers")
+    chart = power_laws.scaling(layout, "model.n_layers")
     assert chart is not None
     assert "without the 3 runs that did not learn" in chart.caption
     assert chart.title == (
@@ -316,7 +317,7 @@ def test_a_number_of_blocks_that_is_switched_off_takes_its_runs_from_a_trend(
     for depth, placement in itertools.product((2, 4), ("pre_ln", "no_norm")):
         make_run(tmp_path, f"{placement}{depth}", placement=placement, n_layers=depth)
     layout, _ = arms_of(tmp_path)
-    chart = figures.scaling(layout, "model.n_layers")
+    chart = power_laws.scaling(layout, "model.n_layers")
     assert chart is not None
     dots = [s for panel in chart.panels for s in panel.series if s.kind == "dots"]
     assert len(dots) == 4 * 4
@@ -333,7 +334,7 @@ def test_a_line_that_points_do_not_follow_is_called_no_power() -> None:
     assert bent.fit is not None
     assert bent.fit.miss > MOST_MISS
     sure = replace(bent, fit=replace(bent.fit, low=0.1))
-    assert figures.scaling_title([sure], "number of blocks") == (
+    assert power_laws.scaling_title([sure], "number of blocks") == (
         "Post-LN: the gradient norm of the last block, at the end, goes from 1 to 40 as the "
         "number of blocks goes from 2 to 16"
     )
@@ -354,7 +355,7 @@ def test_no_arm_takes_the_scale_of_gradients_from_the_others(tmp_path: Path) -> 
             last_block=1e8 if is_gone else 1.5,
         )
     layout, _ = arms_of(tmp_path)
-    for make in (figures.gradient_ratio, figures.gradients_by_layer):
+    for make in (gradients.gradient_ratio, gradients.gradients_by_layer):
         chart = make(layout)
         assert chart is not None
         assert "100,000,000 times" in chart.title
@@ -371,7 +372,7 @@ def test_arms_that_are_alike_share_one_scale_of_gradients(tmp_path: Path) -> Non
     for warmup, last in ((0, 2.0), (30, 1.9)):
         make_run(tmp_path, str(warmup), warmup=warmup, last_block=last)
         make_run(tmp_path, f"post{warmup}", warmup=warmup, last_block=last, placement="post_ln")
-    chart = figures.gradient_ratio(arms_of(tmp_path)[0])
+    chart = gradients.gradient_ratio(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.caption.startswith("All panels have one scale. ")
     assert len({chart.axes(panel)[1].limits for panel in chart.panels}) == 1
@@ -381,7 +382,7 @@ def test_panels_of_fewer_blocks_are_not_left_empty(tmp_path: Path) -> None:
     for blocks, placement in itertools.product((2, 16), ("pre_ln", "post_ln")):
         make_run(tmp_path, f"{blocks}{placement}", n_layers=blocks, placement=placement)
     layout, _ = arms_of(tmp_path)
-    by_layer, maps = figures.gradients_by_layer(layout), figures.gradient_maps(layout)
+    by_layer, maps = gradients.gradients_by_layer(layout), gradients.gradient_maps(layout)
     assert by_layer is not None
     assert maps is not None
     ends = [by_layer.axes(panel)[0].limits for panel in by_layer.panels]
@@ -395,7 +396,7 @@ def test_no_arm_takes_the_colours_of_the_maps_and_one_that_leaves_them_says_how_
 ) -> None:
     for placement, last in (("pre_ln", 0.5), ("post_ln", 0.4), ("no_norm", 1e6), ("b2t", 0.1)):
         make_run(tmp_path, placement, placement=placement, last_block=last)
-    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    chart = gradients.gradient_maps(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.colours is not None
     assert chart.colours.limits == (0.4, 1.0)
@@ -409,7 +410,7 @@ def test_arms_at_their_best_rates_are_named_with_them(tmp_path: Path) -> None:
         is_best = (rate == 1e-2) == (index == 0)
         losses = (4.0, 2.0 if is_best else 2.5)
         make_run(tmp_path, f"{index}{rate}", placement=f"p{index}", lr=rate, val_losses=losses)
-    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    chart = gradients.gradient_maps(arms_of(tmp_path)[0])
     assert chart is not None
     titles = [panel.title for panel in chart.panels]
     assert titles[:2] == ["P0 at lr 0.01", "P1 at lr 0.001"]
@@ -429,7 +430,7 @@ def test_medians_of_runs_of_different_lengths_are_of_the_same_steps(tmp_path: Pa
         (run / "gradients.csv").write_text(text + "\n")
     make_run(tmp_path, "b", placement="post_ln", val_losses=[4.0] * 4)
     make_run(tmp_path, "c", placement="b2t", val_losses=[4.0] * 4)
-    chart = figures.gradient_maps(arms_of(tmp_path)[0])
+    chart = gradients.gradient_maps(arms_of(tmp_path)[0])
     assert chart is not None
     (cells,) = (p.cells for p in chart.panels if p.cells and "pre_ln" in p.cells.keys[0])
     shown = dict(zip(cells.x, cells.values[0], strict=True))
@@ -768,7 +769,7 @@ def test_ratio_of_blocks_is_that_of_the_medians_beside_it(tmp_path: Path) -> Non
 
 def test_a_running_median_keeps_both_ends() -> None:
     values = pd.Series(np.arange(200.0, 0.0, -1.0) ** 2)
-    smooth = figures.smoothed(values)
+    smooth = loss_figures.smoothed(values)
     assert (smooth.iloc[0], smooth.iloc[-1]) == (values.iloc[0], values.iloc[-1])
     assert smooth.tolist() == values.tolist()  # a monotonic curve is its own running median
 
