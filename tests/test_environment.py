@@ -78,7 +78,9 @@ def settings_of_matplotlib(folder: Path, content: bytes) -> str:
         ),
         pytest.param("MPLBACKEND", "nonsense", marks=pytest.mark.long),
         pytest.param("MPLCONFIGDIR", "/dev/null/absent", marks=pytest.mark.long),
-        ("MATPLOTLIBRC", b"\xff\xfe not UTF-8"),  # in the current folder, too
+        pytest.param(  # in the current folder, too
+            "MATPLOTLIBRC", b"\xff\xfe not UTF-8", marks=pytest.mark.long
+        ),
         pytest.param(
             "MATPLOTLIBRC",
             b"nonsense\nfigure.dpi: x\ntext.usetex: True\nbackend: TkAgg\n",
@@ -230,6 +232,7 @@ def test_a_full_disk_where_the_output_goes_ends_no_run(cli: Cli, toy: tuple[str,
     assert (code, summary_of(run)["status"]) == (0, "finished")
 
 
+@pytest.mark.long
 def test_a_process_without_output_writes_into_none_of_its_files(
     toy: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -295,6 +298,7 @@ def test_a_bar_is_drawn_where_it_can_be_redrawn(
 # ---- What a platform may lack
 
 
+@pytest.mark.long
 def test_a_machine_without_the_modules_of_unix(toy: tuple[str, ...], tmp_path: Path) -> None:
     """As on Windows: the same run, where what cannot be measured is empty."""
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -388,6 +392,7 @@ def started(run: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.long
 def test_no_variable_makes_another_wandb_run_of_it(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any, capfd: Any
 ) -> None:

@@ -31,7 +31,10 @@ TEN = ("trainer.steps=10", "trainer.checkpoint_every=2", "trainer.eval_every=4")
 
 @pytest.mark.parametrize(
     ("kills", "by_clock"),
-    [(2, False), pytest.param(200, True, marks=pytest.mark.long)],
+    [
+        pytest.param(3, False, marks=pytest.mark.long),
+        pytest.param(200, True, marks=pytest.mark.long),
+    ],
 )
 def test_killed_at_random_moments(
     toy: tuple[str, ...], tmp_path: Path, kills: int, by_clock: bool
@@ -134,6 +137,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_and_is_cleared(toy: tuple[str, ...], tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     options = (*toy, "trainer.steps=40", "trainer.checkpoint_every=10", "trainer.keep=4")

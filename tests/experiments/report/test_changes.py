@@ -134,6 +134,7 @@ def test_what_cannot_be_matched_is_said(override: str, words: str) -> None:
         settings_of("match=flops", override)
 
 
+@pytest.mark.long
 def test_a_sweep_of_changes_skips_what_has_run_and_has_a_page(
     sweep: Sweep,
     capfd: pytest.CaptureFixture[str],

@@ -434,7 +434,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([folder], folder / "out", formats=())
 
 
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["screen", "phone"])
+@pytest.fixture(
+    params=[(1280, "light"), pytest.param((390, "dark"), marks=pytest.mark.long)],
+    ids=["screen", "phone"],
+)
 def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A report of two placements with and without warm-up, which must not complain or ask."""
     width, scheme = request.param

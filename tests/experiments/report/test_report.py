@@ -436,7 +436,7 @@ def test_medians_of_runs_of_different_lengths_are_of_the_same_steps(tmp_path: Pa
     shown = dict(zip(cells.x, cells.values[0], strict=True))
     assert {value for step, value in shown.items() if step < 211 and step != 101} == {2.0}
     assert {value for step, value in shown.items() if 211 <= step < 283} == {1.5}
-    assert len(shown) <= figures.MOST_POINTS + 1
+    assert len(shown) <= loss_figures.MOST_POINTS + 1
 
 
 @pytest.mark.parametrize(
