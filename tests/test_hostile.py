@@ -383,7 +383,7 @@ TEXT_SETTINGS += [
 ]
 
 
-@pytest.mark.parametrize("options", [[], ["-m"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["-m"], marks=pytest.mark.long)])
 def test_texts_arrive_letter_by_letter(
     options: list[str], composed: list[Any], tmp_path: Path
 ) -> None:

@@ -380,6 +380,7 @@ def test_a_cache_that_cannot_be_used_costs_a_warning(
     assert "the token cache was not written" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.pictures
 def test_a_text_of_one_character_is_learned_from_the_start(
     cli: Cli, toy: tuple[str, ...], tmp_path: Path, capsys: Any

@@ -185,6 +185,7 @@ def test_a_job_in_a_sweep_equals_the_job_alone(sweep: Sweep, toy: tuple[str, ...
     assert plt.get_fignums() == []
 
 
+@pytest.mark.long
 def test_series_equals_parallel(sweep: Sweep) -> None:
     """Bit for bit, at a size where two threads would add in another order than one."""
     grid = ("seed=0", "norm=pre_ln,post_ln", "model.emb_dim=64", "trainer.batch_size=16")

@@ -178,6 +178,7 @@ def test_bf16_is_compiled_as_one_graph(graphs: list[Any]) -> None:
     assert len(graphs) == 1
 
 
+@pytest.mark.long
 def test_every_model_of_a_process_is_compiled(toy: tuple[str, ...], graphs: list[Any]) -> None:
     """PyTorch compiles a function for eight kinds of model; a sweep has more in one process."""
     tokens, settings = torch.zeros(1, 4, dtype=torch.long), settings_of(*toy)

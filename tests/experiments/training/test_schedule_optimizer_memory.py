@@ -258,6 +258,7 @@ PeakMeter(torch.device("cpu"))
 """
 
 
+@pytest.mark.long
 def test_a_file_that_nobody_closed_is_whole_after_the_process(tmp_path: Path) -> None:
     """Its last lines are written when Python's last collection closes it."""
     path = tmp_path / "left_open.txt"

@@ -465,6 +465,7 @@ def test_memory_of_a_job_does_not_show_in_the_next(toy: tuple[str, ...], tmp_pat
     assert peaks[1]["measured_bytes"] < 0.2 * peaks[0]["measured_bytes"]
 
 
+@pytest.mark.long
 @pytest.mark.pictures
 def test_a_drawing_that_fails_costs_one_picture(
     cli: Cli, toy: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: Any
