@@ -93,10 +93,12 @@ def dashed_factor(layout: Layout) -> str | None:
     """The factor of which each level has a dash on the whole page; None: there is none.
 
     It is the only one that separates the panels, or the only one beside the learning rate: of that
-    many figures show the best alone.
+    many figures show the best alone. Placements that share a colour have dashes of their own, which
+    would be taken for those of each other.
     """
     names = [name for name in layout.panel_factors if name != RATE] or layout.panel_factors
-    return names[0] if len(names) == 1 else None
+    is_free = not any(look.dash for look in looks_of_levels(layout))
+    return names[0] if len(names) == 1 and is_free else None
 
 
 def dash_of(layout: Layout, panel: Key) -> int:

@@ -23,6 +23,7 @@ from experiments.report.facets import (
     Facet,
     by_block,
     dash_of,
+    dashed_factor,
     facets_of,
     frames_of,
 )
@@ -99,7 +100,7 @@ def answer(layout: Layout) -> Chart | None:
 
 def in_one_panel(facet: Facet, layout: Layout) -> Facet:
     """An arm where all share a panel: under its whole name, with a dash for each other setting."""
-    has_dash = len(layout.panel_factors) == 1
+    has_dash = len(layout.panel_factors) == 1 and dashed_factor(layout) is not None
     own = dash_of(layout, layout.panels[facet.panel])
     look = facet.look if has_dash else facet.look.varied(facet.panel - own)
     return replace(facet, name=facet.label, look=look)

@@ -12,6 +12,7 @@ from experiments.analysis.runs import PLACEMENT, find_runs
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.report.chart import Axis, Chart, Panel, Series, arrows
 from experiments.report.drawing import DIVERGED
+from experiments.report.facets import facets_of
 from experiments.report.figures import answer
 from experiments.report.losses import loss, title_of_losses
 from experiments.report.page import looks_of_arms, tuned_in_words
@@ -282,3 +283,17 @@ def test_an_arm_has_one_dash_in_all_tables_and_figures(tmp_path: Path) -> None:
     lead = answer(layout)
     assert lead is not None
     assert len({series.look for series in lead.panels[0].series if series.name}) == 8
+
+
+def test_a_placement_keeps_its_dash_at_each_rate_where_others_share_its_colour(
+    tmp_path: Path,
+) -> None:
+    """DeepNorm and Keel have one colour: dashed, DeepNorm would be taken for Keel."""
+    layout = layout_of(tmp_path, over_rates(deepnorm=(2.0, 2.1, 2.2), keel=(2.3, 2.4, 2.5)))
+    facets = facets_of(layout)
+    assert len(facets) == 6
+    for facet in facets:
+        placement = dict(zip(layout.factors, facet.arm.key, strict=True))[PLACEMENT]
+        assert facet.look.dash == look_of(str(placement)).dash
+    plain = layout_of(tmp_path / "plain", over_rates(pre_ln=(2.0, 2.1, 2.2), post_ln=(2, 2, 2)))
+    assert len({facet.look.dash for facet in facets_of(plain)}) == 3
