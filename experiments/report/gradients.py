@@ -248,8 +248,7 @@ def gradient_maps(layout: Layout) -> Chart | None:
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
         "dark row: that block gets little of the gradient.",
         f"Colours reach from the 1st to the 99th percentile{of_most}.{further} White: not measured "
-        f"or not finite. {middle_note([f.arm for f in facets])}Before clipping. A block goes dark "
-        f"that at the last step gets less than a tenth of what the largest one gets.{note}",
+        f"or not finite. {middle_note([f.arm for f in facets])}Before clipping.{note}",
         f"Heat maps of the gradient norm by block and step{for_arms}, on a scale from "
         f"{number(limits[0])} to {number(limits[1])}.",
         [

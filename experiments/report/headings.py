@@ -68,17 +68,21 @@ def title_of_maps(maps: Sequence[Cells], facets: Sequence[Facet]) -> str:
     darkest = min(ends, key=lambda end: end.lowest / end.highest)
     if not darkest.dark:
         low, high = min(end.lowest for end in ends), max(end.highest for end in ends)
-        return f"No block goes dark: at the last step gradient norms are {between(low, high)}"
+        return (
+            "No block gets less than a tenth of the largest gradient: at the last step they are "
+            f"{between(low, high)}"
+        )
     where = f"{darkest.label}: " if len(facets) > 1 else ""
     least, most = (darkest.values.index(v) for v in (darkest.lowest, darkest.highest))
     words = (
-        f"{where}{blocks_text(darkest.dark)} {'goes' if len(darkest.dark) == 1 else 'go'} dark; "
+        f"{where}{blocks_text(darkest.dark)} {'gets' if len(darkest.dark) == 1 else 'get'} less "
+        "than a tenth of the largest gradient; "
         f"at step {darkest.step:g} block {darkest.blocks[least]:g} gets "
         f"{number(darkest.lowest)}, block {darkest.blocks[most]:g} {number(darkest.highest)}"
     )
     others = sum(bool(end.dark) for end in ends) - 1
     if others:
-        words += f"; {others} more of {len(ends)} arms have dark blocks"
+        words += f"; {others} more of {len(ends)} arms have such blocks"
     return words[0].upper() + words[1:]
 
 
@@ -200,7 +204,7 @@ def over_blocks(values: Sequence[Value], apart: Callable[[Value, Value], float])
     if apart(low, high) <= SMALL:
         return f"is nearly the same in all blocks: {range_of(values)}"
     if not low.is_below(high):
-        return f"is {range_of(values)}: no block differs from the others beyond the runs' range"
+        return f"is {range_of(values)}: so few runs do not tell the blocks apart"
     middles = [value.middle for value in values]
     if middles in (sorted(middles), sorted(middles, reverse=True)):
         verb = "rises" if middles[0] < middles[-1] else "falls"
@@ -227,7 +231,7 @@ def between_arms(values: Sequence[Value], apart: Callable[[Value, Value], float]
         return f"hardly differs between the arms: {range_of(values)}"
     distinct = [pair for pair in pairs if pair[0].is_below(pair[1]) and apart(*pair) > SMALL]
     if not distinct:
-        return f"is {range_of(values)}: no arm differs from the others beyond the runs' range"
+        return f"is {range_of(values)}: so few runs do not tell the arms apart"
     pair = max(distinct, key=lambda pair: apart(*pair))
     block = blocks[pair[0].block]
     sides = [[value for value in block if apart(value, end) <= SMALL] for end in reversed(pair)]
@@ -235,7 +239,7 @@ def between_arms(values: Sequence[Value], apart: Callable[[Value, Value], float]
     named = [f"{shown_of(side)} ({arms_text(side, block)})" for side in sides]
     if sum(map(len, sides)) == len(block) > 2:
         named[1] = f"{shown_of(sides[1])} ({of_the_rest(sides[1], block)})"
-    return f"differs most in block {pair[0].block:g}: {' against '.join(named)}"
+    return f"clearly differs in block {pair[0].block:g}: {' against '.join(named)}"
 
 
 def of_the_rest(side: Sequence[Value], block: Sequence[Value]) -> str:

@@ -48,11 +48,12 @@ def test_arms_that_differ_are_named_where_they_differ_most() -> None:
         "B2T": [[1.0, 1.04], [1.0, 1.05], [1.0, 1.06]],
     }
     assert title("activation_rms", arms) == (
-        "Root mean square at step 120 differs most in block 2: 7.5 (Pre-LN) against 1.03 to 1.05 "
-        "(the other 2 arms)"
+        "Root mean square at step 120 clearly differs in block 2: 7.5 (Pre-LN) against 1.03 "
+        "to 1.05 (the other 2 arms)"
     )
     assert title("activation_rms", {name: arms[name] for name in ("Pre-LN", "Post-LN")}) == (
-        "Root mean square at step 120 differs most in block 2: 7.5 (Pre-LN) against 1.03 (Post-LN)"
+        "Root mean square at step 120 clearly differs in block 2: 7.5 (Pre-LN) against 1.03 "
+        "(Post-LN)"
     )
 
 
@@ -62,7 +63,7 @@ def test_arms_of_one_placement_are_named_together() -> None:
         for name, value in (("Pre-LN", 0.88), ("Post-LN", 0.66))
         for place in range(2)
     }
-    words = "Attention entropy at step 120 differs most in block 1: "
+    words = "Attention entropy at step 120 clearly differs in block 1: "
     assert title("attention_entropy", arms) == (
         f"{words}0.88 to 0.89 (every Pre-LN arm) against 0.66 to 0.67 (every Post-LN arm)"
     )
@@ -80,8 +81,7 @@ def test_the_highest_of_overlapping_ranges_is_no_finding() -> None:
         "Pre-LN": [[3.22, 3.53, 3.74], [3.04, 3.18, 3.03], [3.16, 3.14, 3.08]],
     }
     assert title("stream_kurtosis", arms) == (
-        "Kurtosis of the stream at step 120 is 2.14 to 3.74: no arm differs from the others beyond "
-        "the runs' range"
+        "Kurtosis of the stream at step 120 is 2.14 to 3.74: so few runs do not tell the arms apart"
     )
 
 
@@ -117,7 +117,7 @@ def test_ties_at_the_top_share_their_place() -> None:
         ([[0.99, 1.02, 1.05]], "is nearly the same in all blocks: 0.99 to 1.05"),
         (
             [[0.2, 0.5], [0.4, 0.3], [0.3, 0.6]],
-            "is 0.2 to 0.6: no block differs from the others beyond the runs' range",
+            "is 0.2 to 0.6: so few runs do not tell the blocks apart",
         ),
         ([[0.1, 0.5], [0.11, 0.51]], "rises from 0.1 to 0.11 in block 1 to 0.5 to 0.51 in block 2"),
     ],
@@ -162,17 +162,20 @@ def test_the_title_of_maps_names_the_blocks_that_go_dark() -> None:
     even, dark = cells((1.0, 0.2), (9.9, 0.3)), cells((1, 0.0014), (1, 2e-3), (1, 9e-3), (1, 0.1))
     arms = [facet("Pre-LN"), facet("Post-LN")]
     assert title_of_maps([even, dark], arms) == (
-        "Post-LN: blocks 1 to 3 go dark; at step 10 block 1 gets 0.0014, block 4 0.1"
+        "Post-LN: blocks 1 to 3 get less than a tenth of the largest "
+        "gradient; at step 10 block 1 gets 0.0014, block 4 0.1"
     )
     assert title_of_maps([dark], arms[1:]) == (
-        "Blocks 1 to 3 go dark; at step 10 block 1 gets 0.0014, block 4 0.1"
+        "Blocks 1 to 3 get less than a tenth of the largest "
+        "gradient; at step 10 block 1 gets 0.0014, block 4 0.1"
     )
-    assert title_of_maps([dark, dark], arms).endswith("; 1 more of 2 arms have dark blocks")
+    assert title_of_maps([dark, dark], arms).endswith("; 1 more of 2 arms have such blocks")
 
 
 def test_maps_without_a_dark_block_say_so() -> None:
     """What was dark or bright before the end is no headline."""
     assert title_of_maps([cells((1e-9, 0.2, math.nan), (9.9, 0.3, math.nan))], [facet("a")]) == (
-        "No block goes dark: at the last step gradient norms are 0.2 to 0.3"
+        "No block gets less than a tenth of the largest gradient: at the last step they are 0.2 to "
+        "0.3"
     )
     assert title_of_maps([cells((math.nan,))], [facet("a")]) == "Gradient norm by block and step"
