@@ -122,7 +122,8 @@ def ranking(layout: Layout) -> Chart | None:
 
     None where curves tell them apart, or `rate_maps` shows them.
     """
-    if len(layout.colour_levels) <= MOST_IN_ANSWER or rate_maps(layout) is not None:
+    has_maps = all(len(numeric(layout.levels.get(name, []))) > 1 for name in (RATE, WARMUP))
+    if len(layout.colour_levels) <= MOST_IN_ANSWER or has_maps:
         return None
     layout = layout.thinned(MOST_PANELS)
     arms = {
@@ -215,7 +216,7 @@ def title_of_ranking(best: Sequence[float], name: str, unit: str) -> str:
 
 def ticks_of(levels: Sequence[float]) -> tuple[tuple[float, str], ...]:
     """Levels at even distances."""
-    return tuple((float(index), f"{level:g}") for index, level in enumerate(levels))
+    return ticks_in_words(f"{level:g}" for level in levels)
 
 
 def colour_limits(finite: np.ndarray, layout: Layout) -> tuple[Limits, bool]:

@@ -25,9 +25,7 @@ from experiments.training.optimizer import make_optimizer
 
 log = logging.getLogger(__name__)
 
-VOCABULARY = (
-    64  # of random tokens: work of the head is the same for all, and would hide the blocks'
-)
+VOCABULARY = 64  # of random tokens: a large head would hide what differs between the blocks
 
 
 def step_times(

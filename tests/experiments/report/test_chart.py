@@ -591,23 +591,10 @@ def test_every_part_of_a_chart_is_drawn(browser: Browser, tmp_path: Path) -> Non
         ),
     ]
     chart = chart_of(*panels, colours=ColourScale("loss", (1.0, 2.0), low="good", high="bad"))
-    make_run(tmp_path, "a")
-    runs = find_runs(tmp_path)
-    arms = form_arms([read_history(run) for run in runs], [])
-    path = tmp_path / "page.html"
-    shown = [Shown(chart, [])]
-    path.write_text(render(tmp_path, runs, arms, Layout(arms, []), shown, []))
-    page = browser.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(path.as_uri())
-    page.evaluate("normscopeCharts.draw().then(() => null)")
-    words = page.locator("#made svg text").all_text_contents()
-    assert {"predicted", "slope -1", "here", "1.00", "nonefailed", "60", "0.1"} <= {*words}
-    assert "dark: good; yellow: bad" in page.locator("#made").inner_text()
-    assert complaints == []
-    page.close()
+    with shown(browser, tmp_path, chart) as page:
+        words = page.locator("#made svg text").all_text_contents()
+        assert {"predicted", "slope -1", "here", "1.00", "nonefailed", "60", "0.1"} <= {*words}
+        assert "dark: good; yellow: bad" in page.locator("#made").inner_text()
 
 
 @contextmanager
