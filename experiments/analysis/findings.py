@@ -770,7 +770,7 @@ def seeds_held(arms: Sequence[Arm]) -> list[str]:
         return []
     named = join_words([str(seed) for seed in own])
     noun = "seed" if len(own) == 1 else "seeds"
-    return [f"{noun} {named} with the batches that they draw"]
+    return [f"{noun} {named} and {'its' if len(own) == 1 else 'their'} batches"]
 
 
 def unequal_sizes(runs: Sequence[Run]) -> list[str]:

@@ -14,7 +14,7 @@ from experiments.report.palette import Look
 from experiments.report.style import GREATEST, LEAST
 
 WORSE = 2.0  # a curve that widens a scale by this factor, against all others, may leave it
-DECADES = 4.0  # up to which a log scale shows everything
+DECADES = 3.0  # up to which a log scale shows everything
 PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
 LEAST_DECADES = math.log10(2)  # of a log scale: less would make a noise look like a law
 # A letter's width, a line's height and its distance to a level, as parts of a small panel.
@@ -101,7 +101,9 @@ class Series:
 class Cells:
     """A heat map. Row i of `values` and `texts` is at y[i].
 
-    x, y  middles of the columns and rows; their edges are halfway between
+    x, y            middles of the columns and rows; their edges are halfway between
+    keys            by which the legend of a page switches it off
+    x_keys, y_keys  by which its columns and rows are switched off; empty: they are not
     """
 
     x: Sequence[float]
@@ -109,6 +111,8 @@ class Cells:
     values: Sequence[Sequence[float]]
     texts: Sequence[Sequence[str]] = ()
     keys: tuple[str, ...] = ()
+    x_keys: Sequence[tuple[str, ...]] = ()
+    y_keys: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,8 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
     curves: dict[object, list[np.ndarray]] = {}
     for panel in panels:
         for index, series in enumerate(panel.series):
-            name = (panel.row, panel.column, series.keys or index, series.frame)
+            # Of an arm all steps of a slider together: without one alone the others would stay.
+            name = (panel.row, panel.column, series.keys or index)
             curves.setdefault(name, []).append(series.shown)
     lines = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
     heights = widened(lines, [s.band for panel in panels for s in panel.series], axis.scale)
@@ -261,19 +266,35 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
 def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]:
     """The ends of a scale that holds the curves, but for those that would squeeze the others.
 
-    One after another, the curve without which the scale is narrowest is left out, as long as it
-    widens the scale more than WORSE times, and at least half of them and two stay. A log scale of
-    few DECADES holds everything.
+    Curves are left out together where the narrowest scale without them is more than WORSE times
+    narrower for each of them, such as one that explodes and one that vanishes. At least half of
+    them and two stay. A log scale of few DECADES holds everything.
     """
     spans = [span for curve in curves if (span := span_of(curve, scale)) is not None]
-    for _ in range(min(len(spans) // 2, len(spans) - 2)):
-        whole = width_of(spans)
-        rest = min((spans[:i] + spans[i + 1 :] for i in range(len(spans))), key=width_of)
-        if whole <= WORSE * width_of(rest) or (scale == "log" and whole <= DECADES):
+    scales = narrowest(spans)
+    count = len(spans)
+    fewest = count - max(0, min(count // 2, count - 2))
+    while not (scale == "log" and count and width_of(scales[count]) <= DECADES):
+        fewer = [
+            some
+            for some in range(count - 1, fewest - 1, -1)
+            if 0 < WORSE ** (count - some) * width_of(scales[some]) < width_of(scales[count])
+        ]
+        if not fewer:
             break
-        spans = rest
-    ends = [end for span in spans for end in span]
-    return from_scale([min(ends), max(ends)], scale) if ends else []
+        count = fewer[0]
+    return from_scale(scales[count], scale) if spans else []
+
+
+def narrowest(spans: Sequence[Limits]) -> dict[int, Limits]:
+    """For each number of spans the narrowest scale that holds so many."""
+    found: dict[int, Limits] = {}
+    for low in sorted({low for low, _ in spans}):
+        inside = sorted(high for lowest, high in spans if lowest >= low)
+        for count, high in enumerate(inside, 1):
+            if count not in found or high - low < width_of(found[count]):
+                found[count] = low, high
+    return found
 
 
 def widened(lines: Sequence[float], bands: Iterable[np.ndarray], scale: Scale) -> Sequence[float]:
@@ -316,9 +337,9 @@ def span_of(curve: np.ndarray, scale: Scale) -> Limits | None:
     return (float(shown.min()), float(shown.max())) if shown.size else None
 
 
-def width_of(spans: Sequence[Limits]) -> float:
-    """How much of a scale the spans take together."""
-    return max(high for _, high in spans) - min(low for low, _ in spans)
+def width_of(ends: Limits) -> float:
+    """How much of a scale is between two ends."""
+    return ends[1] - ends[0]
 
 
 def roomy(values: Iterable[float], scale: Scale, room: float) -> Limits:
@@ -594,7 +615,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "infinite" if math.isinf(value) else "not measured"
     size = abs(value)
-    if size and not 1e-3 <= size < 1e5:
+    if size and not 1e-4 <= size < 1e5:
         digits, exponent = f"{value:.2e}".split("e")
         return f"{float(digits):g}e{int(exponent)}"
     return f"{value:,.0f}" if size >= 1e3 else f"{value:.3g}"

@@ -139,10 +139,10 @@ def draw_band(axis: Axes, values: Band, line: Line, most_marks: int = 20, **styl
         )
 
 
-def seeds_note(arms: Sequence[Arm]) -> str:
+def seeds_note(arms: Sequence[Arm], noun: str = "arm") -> str:
     """A sentence about how many runs a line is of; on a page of one arm without this word."""
     counts = sorted({len(arm.histories) for arm in arms})
-    per_arm, of_each = (" per arm", " of each arm") if len(arms) > 1 else ("", "")
+    per_arm, of_each = (f" per {noun}", f" of each {noun}") if len(arms) > 1 else ("", "")
     if counts == [1]:
         return f"One run{per_arm}."
     if counts == [2]:

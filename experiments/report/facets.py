@@ -69,6 +69,25 @@ class Grid:
     columns: tuple[str, ...] = ()
 
 
+def not_diverged(facets: Sequence[Facet]) -> list[Facet]:
+    """The arms of which a run did not diverge; all of them where there is none such.
+
+    What a run measured while it diverged says nothing about its placement beside the others.
+    """
+    found = [f for f in facets if f.arm.count("diverged") < len(f.arm.histories)]
+    return found or [*facets]
+
+
+def diverged_note(facets: Sequence[Facet]) -> str:
+    """A sentence about the arms of which a heading does not speak, where there are some."""
+    spoken_of = not_diverged(facets)
+    silent = [facet.label for facet in facets if facet not in spoken_of]
+    if not silent:
+        return ""
+    few = join_words(silent) if len(silent) < 3 else f"{len(silent)} arms"
+    return f" The heading does not speak of {few}, where every run diverged."
+
+
 def key_of(factor: str | None, level: Value) -> str:
     """The name by which a level is switched off."""
     return f"{factor}={level}"

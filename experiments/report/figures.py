@@ -24,6 +24,7 @@ from experiments.report.facets import (
     by_block,
     dash_of,
     dashed_factor,
+    diverged_note,
     facets_of,
     frames_of,
 )
@@ -66,7 +67,7 @@ def answer(layout: Layout) -> Chart | None:
         return None
     losses = [series for facet in facets for series in loss_series(facet, layout)]
     tables = {facet.label: with_blocks(facet.arm) for facet in facets}
-    most = most_uneven(told)
+    most = most_uneven(facets)
     frames = frames_of([t for each in tables.values() for t in each], len(facets), most.step)
     blocks = [s for f in facets for s in by_block(f, tables[f.label], frames)]
     if not losses or not blocks:
@@ -87,7 +88,8 @@ def answer(layout: Layout) -> Chart | None:
         "Loss: a lower curve has learned more. Gradient norm: a flat line gives every block the "
         "same gradient; move the slider to see it change.",
         f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
-        f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{note}"
+        f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{most.range_note}"
+        f"{diverged_note(facets)}{note}"
         f"{unit_note(layout.unit)}",
         f"Loss against steps, and gradient norm by block. {ends_of(told)}",
         [left, right],

@@ -41,11 +41,13 @@ from experiments.report.facets import (
     Facet,
     Grid,
     by_block,
+    diverged_note,
     each_alone,
     facets_of,
     fit_for_panels,
     frames_of,
     grid_of,
+    not_diverged,
 )
 from experiments.report.headings import (
     MEDIANS_FROM,
@@ -87,7 +89,8 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
         "A flat line: every block gets the same gradient. Move the slider to see how training "
         "changes it.",
         f"{GRAD_NORM.axis.capitalize()}, before clipping. {scale}"
-        f"{seeds_note([f.arm for f in facets])}{left_out_note(layout)}",
+        f"{seeds_note([f.arm for f in facets])}{most.range_note}{diverged_note(facets)}"
+        f"{left_out_note(layout)}",
         f"Gradient norm by block. Last block over the first at step {frames[-1]}: "
         f"{name_extremes(ratios_at(facets, frames[-1]))}.",
         panels,
@@ -207,9 +210,12 @@ def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
 
 
 def most_uneven(facets: Sequence[Facet]) -> Uneven:
-    """At which arm and step, of all steps, the last and the first block differ most."""
+    """At which arm and step, of all steps, the last and the first block differ most.
+
+    Arms that diverged count only among such.
+    """
     found = []
-    for facet in facets:
+    for facet in not_diverged(facets):
         ratios = ratios_of(facet)
         if not ratios.empty:
             step = np.abs(np.log(ratios["shown"])).idxmax()
@@ -247,7 +253,7 @@ def gradient_maps(layout: Layout) -> Chart | None:
         title_of_maps(maps, facets),
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
         "dark row: that block gets little of the gradient.",
-        f"Colours reach from the 1st to the 99th percentile{of_most}.{further} White: not measured "
+        f"Colours reach from the 1st to the 99th percentile{of_most}.{further} Empty: not measured "
         f"or not finite. {middle_note([f.arm for f in facets])}Before clipping.{note}",
         f"Heat maps of the gradient norm by block and step{for_arms}, on a scale from "
         f"{number(limits[0])} to {number(limits[1])}.",
@@ -383,7 +389,8 @@ def gradient_ratio(layout: Layout) -> Chart | None:
         "gradient_ratio",
         most.words() or "Last block against the first",
         "Above 1 the last block gets the larger gradient, below 1 the first.",
-        f"{scale}{ratio_note([f.arm for f in facets])}{left_out_note(layout)}",
+        f"{scale}{ratio_note([f.arm for f in facets])}{most.range_note}{diverged_note(facets)}"
+        f"{left_out_note(layout)}",
         "Gradient norm of the last block over the first's; at the last step: "
         f"{name_extremes(ratios_at(facets, steps[-1]))}.",
         panels,

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,15 +49,30 @@ class Uneven:
 
     @property
     def largest(self) -> str:
-        """How many times as much the one block gets, at most, and that of the single runs."""
-        larger, smaller, *ratios = "last", "first", self.low, self.ratio, self.high
-        if self.ratio < 1:
-            larger, smaller, *ratios = "first", "last", 1 / self.high, 1 / self.ratio, 1 / self.low
-        low, shown, high = map(three_digits, ratios)
+        """How many times as much the one block gets, at the step where they differ most."""
+        larger, smaller = ("first", "last") if self.ratio < 1 else ("last", "first")
+        low, shown, high = map(three_digits, self.ratios)
         times = f"{low} and {high}" if self.runs == 2 and low != high else shown
-        words = f"the {larger} block gets at most {times} times the {smaller}'s gradient"
-        ranges = f" (single runs: {low} to {high})" if self.runs >= MEDIANS_FROM else ""
-        return f"{words}, at step {self.step}{ranges}"
+        of_runs = "median, " if self.runs >= MEDIANS_FROM else ""
+        return (
+            f"the {larger} block gets up to {times} times the {smaller}'s gradient "
+            f"({of_runs}step {self.step})"
+        )
+
+    @property
+    def ratios(self) -> tuple[float, float, float]:
+        """The lowest, the shown and the highest ratio of the larger to the smaller one."""
+        if self.ratio < 1:
+            return 1 / self.high, 1 / self.ratio, 1 / self.low
+        return self.low, self.ratio, self.high
+
+    @property
+    def range_note(self) -> str:
+        """A sentence about the single runs, of which `words` has the median; else empty."""
+        if self.step is None or self.runs < MEDIANS_FROM:
+            return ""
+        low, _, high = map(three_digits, self.ratios)
+        return f" Single runs at step {self.step}: {low} to {high} times."
 
 
 def title_of_maps(maps: Sequence[Cells], facets: Sequence[Facet]) -> str:
@@ -154,6 +169,14 @@ class Value:
     def middle(self) -> float:
         return sum(self.shown) / len(self.shown)
 
+    def rounded(self, largest: float) -> "Value":
+        """With as many decimals as three digits of the largest value have: others are near 0."""
+        decimals = 2 - math.floor(math.log10(largest)) if largest else 0
+        low, high, *shown = (
+            round(value, decimals) + 0.0 for value in (self.low, self.high, *self.shown)
+        )
+        return replace(self, shown=tuple(shown), low=low, high=high)
+
     def is_below(self, other: "Value") -> bool:
         """Whether the ranges of both are too far apart for chance."""
         widest = max(self.high - self.low, other.high - other.low)
@@ -188,6 +211,8 @@ def title_of_statistic(
     if not values:
         return f"{words} by block"
     is_log, largest = statistic.scale == "log", max(abs(value.middle) for value in values)
+    if not is_log:
+        values = [value.rounded(largest) for value in values]
 
     def apart(one: Value, other: Value) -> float:
         """Their difference as a share of the larger one, on a linear scale of the largest."""

@@ -120,6 +120,8 @@ def cells_of(cells: Cells) -> dict[str, Any]:
         "values": [numbers(row) for row in cells.values],
         "texts": cells.texts,
         "keys": cells.keys,
+        "x_keys": list(cells.x_keys) or [()] * len(cells.x),
+        "y_keys": list(cells.y_keys) or [()] * len(cells.y),
     }
 
 

@@ -163,8 +163,11 @@ def limits_of_losses(facets: Sequence[Facet], layout: Layout) -> tuple[float, fl
     return loss_limits([h.losses(layout.unit.column).tolist() for h in histories], levels)
 
 
-def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
-    """Which arm ends lowest, and which highest, where they differ beyond the range of the runs."""
+def title_of_losses(facets: Sequence[Facet], layout: Layout, noun: str = "") -> str:
+    """Where few arms end, or the lowest and the highest of more, beyond the range of the runs.
+
+    noun  what the arms are; empty: as the layout asks
+    """
     ends = [
         (end, facet.label, losses)
         for facet in facets
@@ -172,7 +175,8 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
     ]
     if not ends or not layout.unit.comparable:
         return "Loss, step by step"
-    (_, best, low), (_, worst, high) = min(ends), max(ends)
+    ends.sort()
+    (_, best, low), (_, worst, high) = ends[0], ends[-1]
     are_ranges = len(ends) > 1 and min(len(low), len(high)) > 1
     unit = layout.unit.name
     if are_ranges and min(high) <= max(low) and not any(math.inf in losses for *_, losses in ends):
@@ -181,14 +185,15 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout) -> str:
         shown = f"validation losses are {spread} {unit}"
         return f"No arm differs from the others beyond the runs' range: {shown}"
     margin = margin_of([losses for *_, losses in ends if math.inf not in losses])
-    close = sum(end - min(ends)[0] <= margin for end, *_ in ends)
+    close = sum(end - ends[0][0] <= margin for end, *_ in ends)
     words = f"{best} {end_words(low, f'ends at a validation loss of %s {unit}')}"
-    highest = f", {worst} {end_words(high, 'at %s')}" if len(ends) > 1 else ""
-    if close > 1 and len(ends) > 2:
-        words = f"{close} of {len(ends)} arms end within {margin:.2f} {unit} of the lowest, "
-        words += f"{ends_text(low)} ({best})"
-        highest = f"; {worst} {end_words(high, 'ends at %s')}"
-    words = capital(words + highest)
+    named = ends[1:] if len(ends) <= MOST_NAMED else ends[-1:]
+    words += "".join(f", {label} {end_words(losses, 'at %s')}" for _, label, losses in named)
+    if close > 1 and len(ends) > MOST_NAMED:
+        words = f"{close} of {len(ends)} {noun or noun_of_arms(layout)} end within {margin:.2f} "
+        words += f"{unit} of the lowest, {ends_text(low)} ({best}); "
+        words += f"{worst} {end_words(high, 'ends at %s')}"
+    words = capital(words)
     counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
     # Of two runs both are shown, and of one; a median hides the others.
     gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
@@ -203,7 +208,15 @@ def title_of_best(facets: Sequence[Facet], layout: Layout) -> str:
     best: dict[Value, Facet] = {}
     for facet in sorted(facets, key=lambda facet: loss_rank(facet.arm)):
         best.setdefault(facet.arm.key[place], facet)
-    return f"Each placement at its best: {title_of_losses([*best.values()], layout)}"
+    words = title_of_losses([*best.values()], layout, "placements")
+    return f"Each placement at its best: {words}"
+
+
+def noun_of_arms(layout: Layout) -> str:
+    """What the arms of a layout are; placements at a rate are no more than the one or the other."""
+    if layout.factors == [PLACEMENT]:
+        return "placements"
+    return "arms" if len(layout.factors) < 2 else "combinations"
 
 
 def end_words(losses: Sequence[float], form: str) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from experiments.analysis.arms import RATE, Arm, Layout
 from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
-from experiments.analysis.runs import UNFINISHED, Run, differing_settings, sort_key
+from experiments.analysis.runs import PLACEMENT, UNFINISHED, Run, differing_settings, sort_key
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.machine.console import printable
 from experiments.report.changes import (
@@ -144,7 +144,8 @@ def render(
         leads=leads,
         topics=topics_of([item for item in shown if item not in leads]),
         best=best_table(*tuned) if tuned else None,
-        diverged=DIVERGED,
+        tuned_noun="placement" if {*layout.factors} == {PLACEMENT, RATE} else "arm",
+        diverged=DIVERGED if any(arm.count("diverged") for arm in arms) else "",
         tokens_note=unit_note(layout.unit),
         grids=describe_grids(tuned[0]) if tuned else "",
         way=way_of(layout, arms) if has_changes(layout) else None,

@@ -22,9 +22,11 @@ from experiments.report.facets import (
     BLOCK,
     MOST_PANELS,
     Facet,
+    diverged_note,
     facets_of,
     frames_of,
     grid_of,
+    not_diverged,
 )
 from experiments.report.gradients import blocks_panels
 from experiments.report.headings import (
@@ -82,9 +84,12 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     ends = ends_by_block(panels, facets, frames[-1])
     return Chart(
         statistic.name,
-        title_of_statistic(statistic, last_series(panels, facets, frames[-1]), frames[-1]),
+        title_of_statistic(
+            statistic, last_series(panels, not_diverged(facets), frames[-1]), frames[-1]
+        ),
         READ.get(statistic.name, "One point for each block; the first block is on the left."),
-        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{left_out_note(layout)}{note}",
+        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{diverged_note(facets)}"
+        f"{left_out_note(layout)}{note}",
         f"{statistic.title}. First to last block at step {frames[-1]}, {statistic.words}: "
         f"{name_extremes(ends)}.",
         panels,

@@ -12,7 +12,7 @@ from experiments.analysis.numbers import CLOSE, loss_text, median
 from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import TunedArm, describe_grids, name_some, tune
-from experiments.analysis.words import join_words, setting_words, value_words
+from experiments.analysis.words import join_words, noun_of, setting_words, value_words
 from experiments.report.chart import Axis, Cells, Chart, ColourScale, Limits, Panel, Series
 from experiments.report.drawing import (
     DIVERGED,
@@ -43,6 +43,7 @@ MOST_MAPS = 15
 MOST_ROWS = 24  # arms in a map whose rows they are
 MOST_IN_TITLE = 5  # arms
 MOST_LISTED = 3  # arms that a title names for one reason
+WORTSMAN = "Wortsman et al. 2023, arXiv 2309.14322"
 TIED = 0.01  # by how much LR sensitivities must differ in order not to be tied
 
 
@@ -98,9 +99,9 @@ def rate_maps(layout: Layout) -> Chart | None:
         title_of_maps(maps, [found for found in best if found]),
         "Dark cells learn best, yellow ones worst. A wide dark area: the arm forgives a learning "
         "rate that is not the best. An asterisk marks each arm's best.",
-        f"min(final, initial) validation loss{over_seeds(layout)}. {DIVERGED} Below it the shares "
-        "of runs that diverged (not finite, or the loss rose), failed or are stuck (no better than "
-        f"token frequencies). Best of each arm (*): {extremes or 'none learned'}."
+        f"min(final, initial) validation loss{over_seeds(layout)}."
+        f"{not_learned_note([arm for each in maps for arm in each.arms.values()])} Best of each "
+        f"arm (*): {extremes or 'none learned'}."
         f"{unit_note(layout.unit)}"
         f"{more if len(all_maps) > len(maps) else ''}",
         "Maps of the final validation loss over learning rate and warm-up. Best: "
@@ -145,24 +146,30 @@ def ranking(layout: Layout) -> Chart | None:
         [*range(len(layout.panels))],
         [*range(len(shown))],
         table,
-        [[in_a_row(arm) if arm else "" for arm in arms[level]] for level in shown],
+        [
+            [in_a_row(arm, is_best_of(arm, arms[level])) if arm else "" for arm in arms[level]]
+            for level in shown
+        ],
         ("all",),
+        [keys_of_panel(layout, panel) for panel in layout.panels],
+        [(key_of(layout.colour_factor, level),) for level in shown],
     )
     described = [
         (loss, f"{name} {loss_text(loss)}") for loss, name in zip(losses, names, strict=True)
     ]
+    every = [arm for own in arms.values() for arm in own if arm]
+    noun = noun_of(str(layout.colour_factor))
     more = f" The last {len(levels) - len(shown)} of {len(levels)} are not shown."
     return Chart(
         "ranking",
         title_of_ranking(losses, names[0], layout.unit.name),
-        "A row is an arm, the lowest loss at the top. Dark cells learn best, yellow ones worst.",
-        f"{seeds_note([arm for own in arms.values() for arm in own if arm])} min(final, initial) "
-        f"validation loss{over_seeds(layout)}. {DIVERGED} Beside it the shares of runs that "
-        "diverged (not finite, or the loss rose), failed or are stuck (no better than token "
-        "frequencies)."
+        f"A row is a {noun}, the lowest loss at the top. Dark cells learn best, yellow ones worst."
+        f"{' An asterisk marks the best cell of a row.' if len(layout.panels) > 1 else ''}",
+        f"{seeds_note(every, 'cell')} min(final, initial) validation loss{over_seeds(layout)}."
+        f"{not_learned_note(every)}{sensitivities_note(layout)}"
         f"{more if len(levels) > len(shown) else ''}{unit_note(layout.unit)}"
         f"{left_out_note(layout)}",
-        f"Map of the final validation loss of each arm: {name_extremes(described)}.",
+        f"Map of the final validation loss of each {noun}: {name_extremes(described)}.",
         [Panel(cells=cells)],
         Axis(
             "",
@@ -178,10 +185,32 @@ def ranking(layout: Layout) -> Chart | None:
     )
 
 
-def in_a_row(arm: Arm) -> str:
+def not_learned_note(arms: Sequence[Arm]) -> str:
+    """What the words in cells mean that have such: stuck, and diverged."""
+    notes = []
+    if any(arm.count("diverged") for arm in arms):
+        notes.append(f"Diverged: not finite, or the loss rose. {DIVERGED}")
+    if any(arm.stuck for arm in arms):
+        notes.append("Stuck: no better than token frequencies.")
+    return "".join(f" {note}" for note in notes)
+
+
+def in_a_row(arm: Arm, is_best: bool = False) -> str:
     """A cell's words in one line, of one run without its share."""
-    words = ", ".join(cell_text(arm, median(arm.capped_losses())).split("\n"))
+    loss, *shares = cell_text(arm, median(arm.capped_losses())).split("\n")
+    words = ", ".join([f"{loss}{'*' if is_best else ''}", *shares])
     return words.replace("1 of 1 ", "")
+
+
+def keys_of_panel(layout: Layout, panel: Key) -> tuple[str, ...]:
+    """By what the arms of a panel are switched off."""
+    return tuple(map(key_of, layout.panel_factors, panel))
+
+
+def is_best_of(arm: Arm, row: Sequence[Arm | None]) -> bool:
+    """Whether an arm has the lowest loss of several in a row, and has learned."""
+    losses = [loss_of(other) for other in row if other]
+    return len(losses) > 1 and bool(arm.learned) and loss_of(arm) == min(losses)
 
 
 def ticks_in_words(words: Iterable[str]) -> tuple[tuple[float, str], ...]:
@@ -306,7 +335,11 @@ def cells_of(
         for row, rate in enumerate(rates)
     ]
     places = range(len(warmups)), range(len(rates))
-    return Cells([*places[0]], [*places[1]], table.tolist(), texts, of_map.keys)
+    return Cells(
+        *([*places[0]], [*places[1]], table.tolist(), texts, of_map.keys),
+        [(key_of(WARMUP, warmup),) for warmup in warmups],
+        [(key_of(RATE, rate),) for rate in rates],
+    )
 
 
 def starts_and_ends(layout: Layout) -> list[list[float]]:
@@ -359,15 +392,15 @@ class Curve:
 def rate_sensitivity(layout: Layout) -> Chart | None:
     """Final validation loss against the learning rate, the best and the LR sensitivity of each arm.
 
-    A star marks the best, a cross where that is at the edge of the arm's own learning rates.
+    A star marks the best, a cross where that is at the edge of the arm's own learning rates. None
+    where `ranking` has all of that in a row for each arm.
     """
-    tuned_by_key = {tuned.key: tuned for tuned in tune(layout) if tuned.losses}
-    if not tuned_by_key:
+    curves = curves_of(layout)
+    if not curves or (len(curves) > MOST_IN_ANSWER and ranking(layout) is not None):
         return None
     rates = numeric(layout.levels[RATE])
     inner = layout.without(RATE).thinned(MOST_PANELS)
     grid = grid_of(inner)
-    curves = curves_of(layout, inner, tuned_by_key)
     if len(curves) > CROWDED and len(inner.panels) == 1:  # many arms: each beside all others
         curves = [replace(curve, panel=index) for index, curve in enumerate(curves)]
         grid = wrapped([curve.label for curve in curves], MOST_COLUMNS)
@@ -388,7 +421,7 @@ def rate_sensitivity(layout: Layout) -> Chart | None:
         f"min(final, initial) validation loss{over_seeds(layout, ' and the range')}. {DIVERGED} A "
         "star marks the lowest, a plus where it is at the edge of the arm's learning rates: a "
         "better one may be outside. LR sensitivity: the mean over the learning rates minus the "
-        f"best (Wortsman et al. 2023, arXiv 2309.14322): {sensitivities(curves, layout.unit.name)}."
+        f"best ({WORTSMAN}): {sensitivities(curves, layout.unit.name)}."
         f"{failing_note(curves)}{unequal_grids(curves, rates)}{unit_note(layout.unit)}"
         f"{left_out_note(inner)}",
         "Final validation loss against the learning rate. LR sensitivity: "
@@ -401,8 +434,10 @@ def rate_sensitivity(layout: Layout) -> Chart | None:
     )
 
 
-def curves_of(layout: Layout, inner: Layout, tuned_by_key: dict[Key, TunedArm]) -> list[Curve]:
-    """Each arm that has losses, in the panel of its other settings."""
+def curves_of(layout: Layout) -> list[Curve]:
+    """Each arm that has losses at several learning rates, in the panel of its other settings."""
+    tuned_by_key = {tuned.key: tuned for tuned in tune(layout) if tuned.losses}
+    inner = layout.without(RATE).thinned(MOST_PANELS)
     names = [name for name in layout.factors if name != RATE]
     has_colours = layout.colour_factor not in (RATE, None)
     levels = layout.colour_levels if has_colours else [None]
@@ -480,6 +515,17 @@ def sensitivities(curves: Sequence[Curve], unit: str) -> str:
     return name_extremes(described) or "not measured"
 
 
+def sensitivities_note(layout: Layout) -> str:
+    """A sentence about the LR sensitivity of arms that have several learning rates."""
+    curves = curves_of(layout)
+    if not curves:
+        return ""
+    found = sensitivities(curves, layout.unit.name)
+    return (
+        f" LR sensitivity, the mean over the learning rates minus the best ({WORTSMAN}): {found}."
+    )
+
+
 def failing_note(curves: Sequence[Curve]) -> str:
     """A sentence about the arms of which a run did not learn, and at which learning rates."""
     failing = [
@@ -506,13 +552,14 @@ def have_all(curves: Sequence[Curve], rates: Sequence[float]) -> bool:
 def title_of_sensitivity(curves: Sequence[Curve], rates: Sequence[float], unit: str) -> str:
     """Which arms did not always learn; which of the others depends most on the learning rate.
 
-    A median can hide a run that did not learn, so its arm has no place in the order.
+    A median can hide a run that did not learn, so its arm has no place in the order. Nor has one
+    that is best at the edge of its learning rates: it may depend on them more than it seems.
     """
     parts = failing_words(curves)
     if not have_all(curves, rates):
         parts.append("LR sensitivity is not compared, since the arms' learning rates differ")
     elif steady := [curve for curve in curves if curve.is_steady]:
-        parts.append(("of the others, " if parts else "") + order_of(steady, unit))
+        parts.append(("of the others, " if parts else "") + "; ".join(order_of(steady, unit)))
     title = "; ".join(parts) or "Loss against the learning rate"
     return title[0].upper() + title[1:]
 
@@ -537,26 +584,50 @@ def grouped(some: Sequence[Curve], curves: Sequence[Curve]) -> str:
 
 
 def list_arms(names: Iterable[str]) -> str:
-    """Each name once, of many the first ones and the number of the others."""
-    first, rest = (distinct := [*dict.fromkeys(names)])[:MOST_LISTED], distinct[MOST_LISTED:]
-    return join_words([*first, *([f"{len(rest)} more"] if rest else [])])
+    """Each name once, of many their number."""
+    distinct = [*dict.fromkeys(names)]
+    return join_words(distinct) if len(distinct) <= MOST_LISTED else f"{len(distinct)} arms"
 
 
-def order_of(curves: Sequence[Curve], unit: str) -> str:
-    """Which arms depend most and which least on the learning rate; within TIED they are tied."""
-    found = valued(curves)
+def order_of(curves: Sequence[Curve], unit: str) -> list[str]:
+    """Which arms depend most and which least on the learning rate; within TIED they are tied.
+
+    Those that are best at the edge of their learning rates are named apart.
+    """
+    found = [(value, curve) for value, curve in valued(curves) if not curve.tuned.at_edge]
+    at_edge = [curve for curve in curves if curve.tuned.at_edge]
+    parts = [compared(found, unit)] if found else []
+    return [*parts, edge_words(at_edge, bool(found))] if at_edge else parts
+
+
+def edge_words(at_edge: Sequence[Curve], are_some: bool) -> str:
+    """That arms are best at the edge of their learning rates: some of all, or all."""
+    who = list_arms(curve.label for curve in at_edge)
+    if not are_some and len(at_edge) > 1:
+        who = "both" if len(at_edge) == 2 else "all"
+    rates = {curve.tuned.best for curve in at_edge}
+    where = f" (lr {rates.pop():g})" if len(rates) == 1 else ""
+    verb = "is" if len(at_edge) == 1 else "are"
+    return (
+        f"{who} {verb} best at the grid's edge{where}, so a wider grid must tell how much the "
+        "learning rate matters"
+    )
+
+
+def compared(found: Sequence[tuple[float, Curve]], unit: str) -> str:
+    """Which of some arms depend most and which least on the learning rate."""
     low, high = (end(value for value, _ in found) for end in (min, max))
     most = [(value, curve) for value, curve in found if high - value < TIED]
     least = [(value, curve) for value, curve in found if value - low < TIED]
     if len(found) == 1:
-        return f"{found[0][1].label} is on average {span(found, unit)} above its best{edge(found)}"
+        return f"{found[0][1].label} is on average {span(found, unit)} above its best"
     if len(most) == len(found):
         how = f"alike ({span(found, unit)} above the best on average)"
-        return f"{arms_in(found)} depend on the learning rate {how}{edge(found)}"
+        return f"{arms_in(found)} depend on the learning rate {how}"
     return (
         f"{arms_in(most)} depend{'' if most[1:] else 's'} most on the learning rate "
         f"({span(most, unit)} above the best on average), {arms_in(least)} least "
-        f"({span(least, unit)}){edge([*most, *least])}"
+        f"({span(least, unit)})"
     )
 
 
@@ -569,15 +640,3 @@ def span(found: Sequence[tuple[float, Curve]], unit: str) -> str:
     """A number of one arm, or the range in which several are tied."""
     ends = (loss_text(end(value for value, _ in found), 2) for end in (min, max))
     return f"{'tied at ' if found[1:] else ''}{' to '.join(dict.fromkeys(ends))} {unit}"
-
-
-def edge(found: Sequence[tuple[float, Curve]]) -> str:
-    """Which arms are best at the edge of the learning rates: their number depends on these."""
-    at_edge = [(value, curve) for value, curve in found if curve.tuned.at_edge]
-    if not at_edge:
-        return ""
-    if len(at_edge) < len(found):
-        who = f"{arms_in(at_edge)} {'are' if at_edge[1:] else 'is'}"
-    else:
-        who = {1: "it is", 2: "both are"}.get(len(found), "all are")
-    return f"; {who} best at the grid's edge, so this depends on the grid"

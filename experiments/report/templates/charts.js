@@ -20,7 +20,7 @@ let isPrinting = false;
 // Numbers that are read together: in one notation, each with three digits, unless they are counts.
 function numbers(values, areCounts) {
   const sizes = values.filter((value) => value).map(Math.abs);
-  const isFar = sizes.some((size) => size < 1e-3 || size >= 1e5);
+  const isFar = sizes.some((size) => size < 1e-4 || size >= 1e5);
   return values.map((value) => {
     if (value === null || value === undefined) return "not finite";
     if (isFar && value) return value.toExponential(2).replace("e+", "e");
@@ -136,7 +136,7 @@ function marksOf(panel) {
       { type: "rect", from: { data: "cells" }, interactive: false, encode: { update: {
         x: { scale: "x", field: "x0" }, x2: { scale: "x", field: "x1", offset: 0.6 }, // over the seam
         y: { scale: "y", field: "y0" }, y2: { scale: "y", field: "y1", offset: -0.6 },
-        fill: [{ test: "!isValid(datum.v)", value: "#ffffff" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
+        fill: [{ test: "!isValid(datum.v)", signal: "paper" }, panel.cells ? { scale: "fill", field: "v" } : { value: null }],
       } } },
       { type: "rect", from: { data: "regions" }, interactive: false, encode: { update: {
         x: EDGE.x("x0", "0"), x2: EDGE.x("x1", "width"), y: EDGE.y("y0", "height"), y2: EDGE.y("y1", "0"),
@@ -193,7 +193,7 @@ function marksOf(panel) {
       text({ from: { data: "cells" }, encode: {
         text: { field: "text" }, x: { signal: "(scale('x', datum.x0) + scale('x', datum.x1)) / 2" },
         y: { signal: "(scale('y', datum.y0) + scale('y', datum.y1)) / 2" }, align: { value: "center" }, baseline: { value: "middle" },
-        lineHeight: { value: 15 }, fill: { signal: "datum.isLight ? '#000000' : '#ffffff'" }, fontSize: { value: 12.5 },
+        lineHeight: { value: 15 }, fill: { signal: "!isValid(datum.v) ? ink : datum.isLight ? '#000000' : '#ffffff'" }, fontSize: { value: 12.5 },
       } }),
     ] },
     { type: "symbol", from: { data: "arrows" }, interactive: false, encode: { update: {
@@ -219,8 +219,8 @@ function cellRows(chart, panel) {
   const [low, high] = chart.data.colours.limits;
   const log = chart.data.colours.scale === "log" ? Math.log : (value) => value;
   return values.flatMap((row, j) => row.map((v, i) => ({
-    x0: X[i], x1: X[i + 1], y0: Y[j], y1: Y[j + 1], v, text: texts.length ? texts[j][i].split("\n") : "",
-    isLight: v === null || (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
+    i, j, x0: X[i], x1: X[i + 1], y0: Y[j], y1: Y[j + 1], v, text: texts.length ? texts[j][i].split("\n") : "",
+    isLight: (log(v) - log(low)) / (log(high) - log(low)) > 0.55,
   })));
 }
 function specOf(chart, panel) {
@@ -233,7 +233,7 @@ function specOf(chart, panel) {
     $schema: "https://vega.github.io/schema/vega/v6.json",
     padding: 5, autosize: { type: "fit", contains: "padding" }, background: null,
     signals: [
-      signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("frame", null),
+      signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("offx", []), signal("offy", []), signal("frame", null),
       signal("dark", false), signal("place", null), signal("isZoomed", false), signal("follows", panel.follows),
       signal("room", 0), { name: "isNarrow", update: `room < ${NARROW}` },
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
@@ -249,7 +249,7 @@ function specOf(chart, panel) {
     data: [
       { name: "shown", values: rowsOf(panel), transform: [onSeries("s")] },
       { name: "bars", source: "shown", transform: [{ type: "filter", expr: "kinds[datum.s] === 'bars'" }] },
-      { name: "cells", values: cellRows(chart, panel) },
+      { name: "cells", values: cellRows(chart, panel), transform: [{ type: "filter", expr: "indexof(offx, datum.i) < 0 && indexof(offy, datum.j) < 0" }] },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
       { name: "names", values: panel.names, transform: [{ type: "filter", expr: `!isNarrow && (datum.series === null || ${isOn("series")})` }] },
       { name: "references", values: panel.references.map(({ label, x: at, y: height, points, is_right, is_below }) => ({
@@ -320,6 +320,7 @@ function addChart(figure) {
     cell.style.setProperty("--at", `${panel.row + 1} / ${panel.column + 1}`);
     if (panel.title) cell.append(element("p", "panel-title", panel.title));
     const plot = element("div", "plot" + (columns === 1 || data.widths.length ? " tall" : ""));
+    if (panel.cells) plot.style.minHeight = `${1.15 * panel.y.ticks.length + 4}rem`; // a line of words in each row
     plot.tabIndex = 0;
     plot.setAttribute("role", "application");
     plot.setAttribute("aria-label", `${panel.title || figure.dataset.title}: arrows left and right read values, plus and minus zoom, 0 shows all`);
@@ -441,7 +442,8 @@ function setSignals(chart) {
     if (!view) continue;
     const xdom = chart.zoom.get(`x${panel.x.label}`) ?? panel.x.limits;
     const ydom = chart.zoom.get(`y${panel.y.label}`) ?? panel.y.limits;
-    view.signal("dark", isDark).signal("off", hidden).signal("frame", chart.frame)
+    const [offx, offy] = ["x_keys", "y_keys"].map((name) => (panel.cells?.[name] ?? []).flatMap((keys, i) => isOff(keys) ? [i] : []));
+    view.signal("dark", isDark).signal("off", hidden).signal("offx", offx).signal("offy", offy).signal("frame", chart.frame)
       .signal("xdom", xdom).signal("ydom", ydom).signal("isZoomed", xdom !== panel.x.limits || ydom !== panel.y.limits).signal("room", plot.clientWidth)
       .signal("xround", ticksIn(panel.x, xdom, plot.clientWidth / 55)).signal("yround", ticksIn(panel.y, ydom, plot.clientHeight / 24));
     running.push(view.runAsync());
@@ -450,11 +452,11 @@ function setSignals(chart) {
   return Promise.all(running);
 }
 function isEmpty({ series, cells }) {
-  return cells ? isOff(cells.keys) : series.length > 0 && series.every(({ keys }) => isOff(keys));
+  return cells ? isOff(cells.keys) || cells.x_keys.every(isOff) || cells.y_keys.every(isOff) : series.length > 0 && series.every(({ keys }) => isOff(keys));
 }
 function sayWhatIsShown(chart) { // beside the figure: what its heading means, what its lines are
   const { steps, note } = chart.heading, { panels } = chart.data;
-  const keys = panels.flatMap(({ series, cells }) => [...series, ...(cells ? [cells] : [])].map((one) => one.keys));
+  const keys = panels.flatMap(({ series, cells }) => [...series.map((one) => one.keys), ...(cells ? [cells.keys, ...cells.x_keys, ...cells.y_keys] : [])]);
   const speaksOf = [
     ...(steps.length && !steps.includes(chart.frame) ? [`step ${steps.join(" and ")}`] : []), ...(keys.some(isOff) ? ["all arms"] : []),
   ];
@@ -544,7 +546,7 @@ function pointAt(chart, one, pixel) {
   if (panel.cells) {
     const index = (edges, value) => edges.findIndex((edge, i) => i + 1 < edges.length && edge <= value && value < edges[i + 1]);
     const i = index(panel.cells.x_edges, at.x), j = index(panel.cells.y_edges, at.y);
-    return i < 0 || j < 0 ? hide(chart, one) : showCell(chart, one, i, j, pixel);
+    return i < 0 || j < 0 || isOff(panel.cells.x_keys[i]) || isOff(panel.cells.y_keys[j]) ? hide(chart, one) : showCell(chart, one, i, j, pixel);
   }
   const places = placesOf(chart, one);
   if (!places.length) return hide(chart, one);

@@ -79,7 +79,7 @@ def test_the_arm_that_learned_nothing_comes_first(tmp_path: Path) -> None:
     assert title_of(*runs) == "Post-LN with and without warm-up, and Pre-LN without"
     assert verdict_of(*runs) == f"{LESSON}."
     assert held_equal(*runs) == (
-        "Equal in all arms: seeds 0, 1 and 2 with the batches that they draw, initialisation "
+        "Equal in all arms: seeds 0, 1 and 2 and their batches, initialisation "
         "xavier, learning rate 0.001, 2 blocks."
     )
 

@@ -66,7 +66,13 @@ def chart_of(*panels: Panel, x: Axis | None = None, y: Axis | None = None, **mor
         ([[2.0, 4.0], [2.5, 5.0], [-2400.0, 3.0]], "linear", [2.0, 5.0]),
         ([[2.0, 4.0], [100.0, 900.0]], "linear", [2.0, 900.0]),  # neither is the odd one
         ([[1e-2, 1.0], [1e-1, 10.0], [1.0, 1e13]], "log", [1e-2, 10.0]),
-        ([[1e-2, 1.0], [1e-1, 10.0], [1e-1, 1e2]], "log", [1e-2, 1e2]),  # of few decades
+        ([[1e-2, 1.0], [1e-1, 10.0], [1e-1, 10.0]], "log", [1e-2, 10.0]),  # of few decades
+        # One explodes and one vanishes: without either alone the scale would hardly be narrower.
+        ([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0], [1e5, 1e6], [1e-5, 1e-4]], "log", [1.0, 4.0]),
+        ([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0], [1e5, 1e6], [1e5, 1e6]], "log", [1.0, 4.0]),
+        # So many are no exception: they spread.
+        ([[1.0, 10.0], [10.0, 1e2], [1e2, 1e3], [1e3, 1e4]], "log", [1.0, 1e4]),
+        ([[1.0], [1.0], [2.0], [3.0]], "linear", [1.0, 3.0]),
         ([[2.0, np.nan, 4.0], [np.inf]], "linear", [2.0, 4.0]),
         ([[0.0, -1.0, 3.0, 30.0]], "log", [3.0, 30.0]),
         ([[np.nan]], "linear", []),
@@ -97,6 +103,18 @@ def test_what_leaves_a_panel_has_an_arrow_with_its_value() -> None:
     assert {"to 2,243", "to -900"} <= {text.get_text() for text in axis.texts}
 
 
+def test_an_arm_leaves_a_scale_with_all_its_steps() -> None:
+    """Of a slider's steps one alone would make no scale narrower: the others would hold it open."""
+    arms = {"a": 1.0, "b": 2.0, "c": 3.0, "exploded": 1e6}
+    series = [
+        Series(name, PRE, [1, 2], [value, 2 * value], keys=(name,), frame=frame)
+        for name, value in arms.items()
+        for frame in (0, 10, 20)
+    ]
+    _, y = chart_of(Panel(series), y=Axis("gradient norm", "log")).axes(Panel(series))
+    assert y.limits == pytest.approx((1.0, 6.0), rel=0.1)
+
+
 def ranged(y: list[float], low: list[float], high: list[float]) -> Series:
     return Series("arm", PRE, range(len(y)), y, low, high, runs=3, keys=("arm",))
 
@@ -109,7 +127,7 @@ def ranged(y: list[float], low: list[float], high: list[float]) -> Series:
         ("log", ranged([1e-3, 1.0], [1e-4, 0.1], [1e-2, 2.0]), (6.1e-5, 3.3), []),
         # One that would leave it less is cut at that end, and says how far it goes.
         ("linear", ranged([2.0, 4.0], [1.5, 3.0], [2.5, 900.0]), (1.375, 4.125), ["range to 900"]),
-        ("log", ranged([1.0, 2.0], [1e-4, 1.0], [2.0, 3.0]), (0.947, 3.17), ["range to 1e-4"]),
+        ("log", ranged([1.0, 2.0], [1e-4, 1.0], [2.0, 3.0]), (0.947, 3.17), ["range to 0.0001"]),
         # A line that leaves counts before the range around it.
         (
             "linear",
@@ -256,7 +274,8 @@ def test_ends_of_a_colour_scale_are_percentiles() -> None:
         (1e13, "1e13"),
         (-0.5, "-0.5"),
         (3e-8, "3e-8"),
-        (1.384e-4, "1.38e-4"),
+        (1.384e-4, "0.000138"),
+        (1.384e-5, "1.38e-5"),
         (0.0, "0"),
         (2.345, "2.35"),
     ],
@@ -407,11 +426,12 @@ def test_a_heading_has_the_ratio_that_its_figure_shows_where_its_slider_opens(
         table.to_csv(run / "gradients.csv", index=False)
     histories = [read_history(run) for run in find_runs(tmp_path)]
     layout = Layout(form_arms(histories, []), [])
-    words = "he last block gets at most 25 times the first's gradient, at step 117"
+    words = "he last block gets up to 25 times the first's gradient (median, step 117)"
     charts = [make(layout) for make in (answer, gradients_by_layer, gradient_ratio)]
     for chart in charts:
         assert chart is not None
-        assert chart.title.endswith(f"{words} (single runs: 5 to 50)")
+        assert chart.title.endswith(words)
+        assert " Single runs at step 117: 5 to 50 times." in chart.caption
     for chart in charts[:2]:
         assert chart is not None
         assert chart.frame == 117
@@ -491,6 +511,29 @@ def test_the_legend_switches_arms_off_in_all_figures(page: Page) -> None:
     page.get_by_label("10", exact=True).press("Space")
     assert page.locator("#loss .panel:visible").count() == 1
     assert maps.count() == 2
+
+
+def test_the_legend_switches_rows_and_columns_of_a_map_off(
+    browser: Browser, tmp_path: Path
+) -> None:
+    keys = [(key_of(PLACEMENT, "pre_ln"),), (key_of(PLACEMENT, "post_ln"),)]
+    table = [0, 1], [0, 1], [[2.0, 3.0], [4.0, np.nan]], [["a", "b"], ["c", "d"]], ("all",)
+    rows, columns = Cells(*table, y_keys=keys), Cells(*table, x_keys=keys)
+    panels = Panel(cells=rows), Panel((), 0, 1, cells=columns)
+    chart = chart_of(*panels, colours=ColourScale("loss", (2.0, 4.0)))
+    with shown(browser, tmp_path, chart, **SCREEN) as page:
+
+        def words() -> str:
+            found = page.locator("#made .plot .mark-text text").all_text_contents()
+            return "".join(word for word in found if word in "abcd")
+
+        assert words() == "abcdabcd"
+        page.get_by_label("Post-LN", exact=True).uncheck()
+        assert words() == "abac"
+        note = page.locator("#made .heading-note")
+        assert note.inner_text() == "The heading speaks of all arms."
+        page.get_by_label("Pre-LN", exact=True).uncheck()
+        assert page.locator("#made .panel:visible").count() == 0
 
 
 def test_a_slider_moves_through_steps_by_their_numbers(page: Page) -> None:
@@ -738,7 +781,7 @@ def test_a_value_and_its_range_have_three_digits_and_one_notation(
         tip = page.locator("#made .tip")
         for step, words in (
             ("Home", "0.200 (0.0667 to 2.11)"),
-            ("ArrowRight", "3.78e-4 (1.26e-4 to 3.99e-3)"),
+            ("ArrowRight", "0.000378 (0.000126 to 0.00399)"),
         ):
             page.locator("#made input").press(step)
             page.locator("#made .plot").last.press("ArrowLeft")

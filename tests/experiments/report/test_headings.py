@@ -99,7 +99,7 @@ def test_chance_is_seldom_a_finding(count: int) -> None:
     named = 0
     for _ in range(150):
         arms = {name: drawn.normal(5, 1, (count, 6)).tolist() for name in "abc"}
-        named += "differs most" in title("attention_entropy", arms)
+        named += "clearly differs" in title("attention_entropy", arms)
     assert named <= 15
 
 
@@ -126,6 +126,15 @@ def test_of_one_arm_the_blocks_are_compared(runs: Runs, words: str) -> None:
     assert title("attention_entropy", {"Post-LN": runs}) == f"Attention entropy at step 120 {words}"
 
 
+def test_a_value_far_below_the_others_of_a_linear_scale_is_near_nothing() -> None:
+    runs = {"Pre-LN": [[0.6593, 0.0]], "Post-LN": [[-1.324e-4, 0.0]], "B2T": [[1.19e-7, 0.0]]}
+    assert title("layer_drop", runs).endswith(
+        "differs in block 1: 0.659 (Pre-LN) against 0 (the other 2 arms)"
+    )
+    runs = {"Pre-LN": [[5e-3, 1.0]], "Post-LN": [[2.31e-4, 1.0]]}
+    assert title("update_ratio", runs).endswith("0.005 (Pre-LN) against 0.000231 (Post-LN)")
+
+
 def test_nothing_measured_is_no_finding() -> None:
     assert title("attention_entropy", {"a": [[math.nan]]}) == "Attention entropy by block"
 
@@ -135,19 +144,20 @@ def test_nothing_measured_is_no_finding() -> None:
 
 def test_two_runs_are_named_both_and_one_alone() -> None:
     most = Uneven(4.0, 4.0, 9.0, 2, "", 7)
-    assert (
-        most.words() == "The last block gets at most 4 and 9 times the first's gradient, at step 7"
-    )
+    assert most.words() == "The last block gets up to 4 and 9 times the first's gradient (step 7)"
     assert replace(most, runs=1).words("; ") == (
-        "; the last block gets at most 4 times the first's gradient, at step 7"
+        "; the last block gets up to 4 times the first's gradient (step 7)"
     )
+    assert most.range_note == ""
 
 
 def test_a_first_block_that_gets_more_is_said_so() -> None:
-    assert Uneven(1 / 8, 1 / 16, 1 / 5, 3, "Pre-LN", 9).words() == (
-        "Pre-LN: the first block gets at most 8 times the last's gradient, at step 9 (single runs: "
-        "5 to 16)"
+    most = Uneven(1 / 8, 1 / 16, 1 / 5, 3, "Pre-LN", 9)
+    assert most.words() == (
+        "Pre-LN: the first block gets up to 8 times the last's gradient (median, step 9)"
     )
+    assert most.range_note == " Single runs at step 9: 5 to 16 times."
+    assert replace(most, step=None).range_note == ""
 
 
 # Maps

@@ -246,8 +246,40 @@ def test_a_heading_counts_the_arms_near_the_lowest(tmp_path: Path) -> None:
     chart = loss_figures.loss(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.title == (
-        "3 of 4 arms end within 0.05 nats of the lowest, 2.30 (Pre-LN); Post-LN ends at 2.90"
+        "3 of 4 placements end within 0.05 nats of the lowest, 2.30 (Pre-LN); Post-LN ends at 2.90"
     )
+
+
+def test_a_heading_names_all_of_three_arms(tmp_path: Path) -> None:
+    for name, end in (("pre_ln", 2.3), ("b2t", 2.33), ("post_ln", 2.9)):
+        make_run(tmp_path, name, placement=name, val_losses=(4.0, end))
+    chart = loss_figures.loss(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.title == (
+        "Pre-LN ends at a validation loss of 2.30 nats, B2T at 2.33, Post-LN at 2.90"
+    )
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_heading_does_not_compare_with_what_diverged(tmp_path: Path) -> None:
+    """It would be about the run that exploded; the figure shows it, and its caption names it."""
+    make_run(tmp_path, "pre_ln", last_block=0.2)
+    make_run(tmp_path, "post_ln", placement="post_ln", last_block=6.0)
+    run = make_run(tmp_path, "none", placement="no_norm", status="diverged", last_block=1e-9)
+    rows = (run / "gradients.csv").read_text()
+    (run / "gradients.csv").write_text(rows.replace("activation_rms,", "activation_rms,9000"))
+    drawn = drawings(*arms_of(tmp_path))
+    note = " The heading does not speak of No norm, where every run diverged."
+    for name, words in (
+        ("gradients_by_layer", "Post-LN: the last block gets up to 6 times the first's gradient"),
+        ("gradient_ratio", "Post-LN: the last block gets up to 6 times the first's gradient"),
+        ("activation_rms", "Root mean square at step 2 hardly differs between the arms: 1 to 2"),
+    ):
+        assert drawn[name].title.startswith(words)
+        assert note in drawn[name].caption
+        assert len(drawn[name].panels[0].series) % 3 == 0
+    make_run(tmp_path, "seed1", placement="no_norm", seed=1, last_block=1e-3)
+    assert drawings(*arms_of(tmp_path))["gradient_ratio"].title.startswith("No norm: the first")
 
 
 def test_a_heading_starts_with_a_capital(tmp_path: Path) -> None:
@@ -489,15 +521,24 @@ def test_very_many_arms_are_rows_of_a_map_the_best_at_the_top(tmp_path: Path) ->
     (panel,) = chart.panels
     assert panel.cells is not None
     texts = dict(zip(rows, reversed(panel.cells.texts), strict=True))
-    assert texts["Keel"] == ["1.94", "2.04"]
+    assert texts["Keel"] == ["1.94*", "2.04"]
     assert texts["Post-LN"] == ["3.00, stuck", "3.00, stuck"]
     assert chart.colours is not None
     assert chart.colours.limits == (1.9, 2.5)
     assert chart.colours.high == "worst, or not all runs learned"
+    assert chart.how_to_read.startswith("A row is a placement, the lowest loss at the top.")
+    assert chart.caption.startswith(
+        "One run per cell. min(final, initial) validation loss. Diverged: not finite, or the loss "
+    )
+    assert " Stuck: no better than token frequencies. LR sensitivity, the mean " in chart.caption
     assert "answer" not in drawn
+    assert "lr_sensitivity" not in drawn  # each placement has two rates in its row
+    assert drawn["loss"].title.startswith("2 of 18 combinations end within 0.05 nats of the")
     shutil.rmtree(tmp_path / "b2t-0.001")
     shutil.rmtree(tmp_path / "b2t-0.01")
-    assert "ranking" not in drawings(*arms_of(tmp_path))
+    drawn = drawings(*arms_of(tmp_path))
+    assert "ranking" not in drawn
+    assert "lr_sensitivity" in drawn
 
 
 def test_learning_rate_maps_hold_medians_and_shares(tmp_path: Path) -> None:
@@ -600,7 +641,7 @@ def test_the_best_learning_rate_of_each_arm(tmp_path: Path) -> None:
     assert best["failed"].to_dict() == {"pre_ln": "", "post_ln": "1"}
     assert best["LR sensitivity"].to_dict() == {"pre_ln": "0.425", "post_ln": ""}
     words = Page(render(tmp_path, find_runs(tmp_path), arms, layout, [], [])).words
-    assert "Best of each arm" in words
+    assert "Best of each placement" in words
     assert "The arms did not have the same learning rates and seeds" in words
     assert (
         "Post-LN fails at lr 0.001 and above (5 of 6 runs); its best is a median of 2.40 nats at "
