@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from experiments.report.palette import Look
 from experiments.report.style import GREATEST, LEAST
 
 WORSE = 2.0  # a curve that widens a scale by this factor, against all others, may leave it
-DECADES = 3.0  # up to which a log scale shows everything
+DECADES = 4.0  # up to which a log scale shows everything where there are few curves
+CROWDED = 6  # curves in one panel; of more only what is most important is drawn
 PERCENTILES = 1, 99  # of a heat map's values: the ends of its colour scale
 LEAST_DECADES = math.log10(2)  # of a log scale: less would make a noise look like a law
 # A letter's width, a line's height and its distance to a level, as parts of a small panel.
@@ -250,31 +252,35 @@ def limits_of_y(panels: Sequence[Panel], axis: Axis) -> Limits:
     if cells:
         ends = [edge for c in cells for edge in edges(c.y)]
         return min(ends), max(ends)
-    curves: dict[object, list[np.ndarray]] = {}
+    curves: dict[tuple[int, int, object], list[np.ndarray]] = {}
     for panel in panels:
         for index, series in enumerate(panel.series):
             # Of an arm all steps of a slider together: without one alone the others would stay.
             name = (panel.row, panel.column, series.keys or index)
             curves.setdefault(name, []).append(series.shown)
-    lines = fitted([np.concatenate(values) for values in curves.values()], axis.scale)
+    is_crowd = max(Counter(name[:2] for name in curves).values(), default=0) > CROWDED
+    lines = fitted([np.concatenate(values) for values in curves.values()], axis.scale, is_crowd)
     heights = widened(lines, [s.band for panel in panels for s in panel.series], axis.scale)
     levels = [r.y for panel in panels for r in panel.references if r.y is not None]
     shown = [*heights, *levels, *axis.shows, *(y for y, _ in axis.ticks)]
     return roomy(of_least_width(shown, axis.scale), axis.scale, 0.05)
 
 
-def fitted(curves: Iterable[np.ndarray], scale: Scale = "linear") -> list[float]:
+def fitted(
+    curves: Iterable[np.ndarray], scale: Scale = "linear", is_crowd: bool = False
+) -> list[float]:
     """The ends of a scale that holds the curves, but for those that would squeeze the others.
 
     Curves are left out together where the narrowest scale without them is more than WORSE times
     narrower for each of them, such as one that explodes and one that vanishes. At least half of
-    them and two stay. A log scale of few DECADES holds everything.
+    them and two stay. A log scale of few DECADES holds everything, unless there is a crowd.
     """
     spans = [span for curve in curves if (span := span_of(curve, scale)) is not None]
     scales = narrowest(spans)
     count = len(spans)
     fewest = count - max(0, min(count // 2, count - 2))
-    while not (scale == "log" and count and width_of(scales[count]) <= DECADES):
+    holds_all = 0.0 if is_crowd or scale != "log" else DECADES
+    while count and width_of(scales[count]) > holds_all:
         fewer = [
             some
             for some in range(count - 1, fewest - 1, -1)
@@ -401,10 +407,11 @@ def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
             if arrow := arrow_of(index, series, y, is_up):
                 arm = (series.keys or series.label, series.frame, is_up)
                 by_arm.setdefault(arm, []).append(arrow)
-    found = [
-        max(each, key=lambda arrow: (not arrow.of_range, arrow.size)) for each in by_arm.values()
-    ]
-    return stacked(found, x)
+    at_once: dict[int | None, list[Arrow]] = {}  # a slider shows the arrows of one step
+    for each in by_arm.values():
+        arrow = max(each, key=lambda arrow: (not arrow.of_range, arrow.size))
+        at_once.setdefault(panel.series[arrow.series].frame, []).append(arrow)
+    return [arrow for found in at_once.values() for arrow in stacked(found, x)]
 
 
 def arrow_of(index: int, series: Series, axis: Axis, is_up: bool) -> Arrow | None:

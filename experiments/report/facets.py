@@ -27,7 +27,6 @@ from gpt import PLACEMENTS
 MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 24  # of a figure with a panel for each arm
 MOST_COLUMNS = 3
-CROWDED = 6  # arms in one panel; of more only what is most important is drawn
 MOST_IN_ANSWER = 8  # arms whose curves lead a page
 MOST_SERIES = 600  # of a slider's steps together
 

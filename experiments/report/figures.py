@@ -34,6 +34,8 @@ from experiments.report.gradients import (
     gradient_ratio,
     gradients_by_layer,
     most_uneven,
+    scaled,
+    titled,
     with_blocks,
 )
 from experiments.report.losses import (
@@ -75,12 +77,9 @@ def answer(layout: Layout) -> Chart | None:
     named = {series.label: series for series in reversed(losses)}
     losses = [replace(s, name=s.label) if named.get(s.label) is s else s for s in losses]
     left = Panel(losses, 0, 0, "Loss", references=token_frequencies(facets, layout))
-    right = Panel(
-        blocks,
-        *(0, 1, "Gradient norm by block"),
-        BLOCK,
-        Axis("gradient norm", "log"),
-    )
+    by_blocks = Panel(blocks, 0, 1, "Gradient norm by block", BLOCK)
+    norms = Axis("gradient norm", "log")
+    (right,), _ = scaled([by_blocks], norms, False, titled(facets, most))
     return Chart(
         "answer",
         f"{title_of_best(told, layout) if rates else title_of_losses(told, layout)}"

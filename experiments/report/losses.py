@@ -15,6 +15,7 @@ from experiments.analysis.numbers import loss_text, margin_of, median
 from experiments.analysis.runs import NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.words import capital, join_words
 from experiments.report.chart import (
+    CROWDED,
     Axis,
     Chart,
     Panel,
@@ -31,7 +32,6 @@ from experiments.report.drawing import (
     unit_note,
 )
 from experiments.report.facets import (
-    CROWDED,
     MOST_PANELS,
     STEP,
     Facet,

@@ -14,6 +14,7 @@ from experiments.analysis.scaling import MOST_MISS, SCALED, Scaling, scalings
 from experiments.analysis.titles import in_order, runs_of, shared
 from experiments.analysis.words import noun_of
 from experiments.report.chart import (
+    CROWDED,
     Axis,
     Chart,
     Panel,
@@ -27,7 +28,6 @@ from experiments.report.drawing import (
     plural,
 )
 from experiments.report.facets import (
-    CROWDED,
     key_of,
     keys_of,
     looks_of_levels,

@@ -13,7 +13,7 @@ from experiments.analysis.runs import LOSS_ROSE, NOT_FINITE, PLACEMENT, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import TunedArm, describe_grids, name_some, tune
 from experiments.analysis.words import join_words, noun_of, setting_words, value_words
-from experiments.report.chart import Axis, Cells, Chart, ColourScale, Limits, Panel, Series
+from experiments.report.chart import CROWDED, Axis, Cells, Chart, ColourScale, Limits, Panel, Series
 from experiments.report.drawing import (
     DIVERGED,
     MOST_DESCRIBED,
@@ -24,7 +24,6 @@ from experiments.report.drawing import (
     unit_note,
 )
 from experiments.report.facets import (
-    CROWDED,
     MOST_COLUMNS,
     MOST_IN_ANSWER,
     MOST_PANELS,

@@ -115,6 +115,14 @@ def test_an_arm_leaves_a_scale_with_all_its_steps() -> None:
     assert y.limits == pytest.approx((1.0, 6.0), rel=0.1)
 
 
+@pytest.mark.parametrize(("count", "top"), [(3, 5000.0), (7, 10.0)])
+def test_a_log_scale_of_a_few_decades_holds_all_of_few_arms(count: int, top: float) -> None:
+    values = [[1.0, 10.0]] * count + [[5.0, 5000.0]]
+    panel = Panel([Series("arm", PRE, [1, 2], each) for each in values])
+    _, y = chart_of(panel, y=Axis("rms", "log")).axes(panel)
+    assert y.limits == pytest.approx((1.0, top), rel=0.55)
+
+
 def ranged(y: list[float], low: list[float], high: list[float]) -> Series:
     return Series("arm", PRE, range(len(y)), y, low, high, runs=3, keys=("arm",))
 
@@ -215,6 +223,17 @@ def test_texts_of_neighbouring_arrows_are_below_each_other() -> None:
     panel = Panel(series)
     y = Axis("loss", limits=(0.0, 5.0))
     assert [arrow.level for arrow in arrows(panel, *chart_of(panel, y=y).axes(panel))] == [0, 1, 2]
+
+
+def test_texts_of_arrows_at_other_steps_take_no_room() -> None:
+    series = [
+        Series(name, PRE, [1, 2], [value, 1], keys=(name,), frame=frame)
+        for frame in (0, 10, 20)
+        for name, value in (("a", 50), ("b", 60))
+    ]
+    panel = Panel(series, y=Axis("norm", limits=(0, 2)))
+    found = [(arrow.text, arrow.level) for arrow in arrows(panel, *chart_of(panel).axes(panel))]
+    assert found == [("to 50", 0), ("to 60", 1)] * 3
 
 
 def test_one_run_is_a_value_two_are_two_and_more_have_a_median_and_a_range() -> None:

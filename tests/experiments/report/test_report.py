@@ -282,6 +282,18 @@ def test_a_heading_does_not_compare_with_what_diverged(tmp_path: Path) -> None:
     assert drawings(*arms_of(tmp_path))["gradient_ratio"].title.startswith("No norm: the first")
 
 
+def test_the_figure_that_leads_shows_the_arm_of_its_heading_whole(tmp_path: Path) -> None:
+    """Beside so many it would else leave the scale, as any other that is so far from them."""
+    for place, name in enumerate(("pre_ln", "b2t", "keel", "admin", "mix_ln", "peri_ln", "sub_ln")):
+        make_run(tmp_path, name, placement=name, last_block=1 + place / 10)
+    make_run(tmp_path, "post_ln", placement="post_ln", last_block=1e5)
+    chart = figures.answer(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert "Post-LN: the last block gets up to 100,000 times" in chart.title
+    right = chart.panels[1]
+    assert arrows(right, *chart.axes(right)) == []
+
+
 def test_a_heading_starts_with_a_capital(tmp_path: Path) -> None:
     for rate, end in ((1e-3, 2.4), (3e-3, 2.9)):
         make_run(tmp_path, f"{rate}", lr=rate, val_losses=(4.0, end))
