@@ -31,6 +31,7 @@ from experiments.report.changes import (
 from experiments.report.chart import Chart
 from experiments.report.drawing import DIVERGED, plural, unit_note
 from experiments.report.facets import facets_of, legend_of
+from experiments.report.failure import failure_of
 from experiments.report.interactive import embedded, library
 from experiments.report.palette import Look
 from experiments.report.paper_pictures import legends_of_papers
@@ -143,6 +144,8 @@ def render(
         unfinished=plural(unfinished, "run") if unfinished else "",
         leads=leads,
         topics=topics_of([item for item in shown if item not in leads]),
+        failure=failure_of(layout),
+        drawn={item.name for item in shown},
         best=best_table(*tuned) if tuned else None,
         tuned_noun="placement" if {*layout.factors} == {PLACEMENT, RATE} else "arm",
         diverged=DIVERGED if any(arm.count("diverged") for arm in arms) else "",

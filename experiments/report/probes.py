@@ -35,6 +35,8 @@ from experiments.report.headings import (
 from experiments.report.style import on_scale
 from normscope.stats import Statistic
 
+# Statistics of which the first step matters most: the update that warm-up makes small.
+FIRST = {"update_ratio"}
 SAME = 0.01  # share by which values at a step may differ that are called the same
 # How to read a statistic over the blocks.
 READ = {
@@ -80,23 +82,24 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     if without:
         note += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
         note += "left out."
-    panels = blocks_panels(facets, grid, tables, frames)
-    ends = ends_by_block(panels, facets, frames[-1])
+    panels, frame = blocks_panels(facets, grid, tables, frames), frames[-1]
+    if statistic.name in FIRST:
+        frame = frames[0]
+    ends = ends_by_block(panels, facets, frame)
     return Chart(
         statistic.name,
-        title_of_statistic(
-            statistic, last_series(panels, not_diverged(facets), frames[-1]), frames[-1]
-        ),
+        title_of_statistic(statistic, series_at(panels, not_diverged(facets), frame), frame),
         READ.get(statistic.name, "One point for each block; the first block is on the left."),
         f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{diverged_note(facets)}"
         f"{left_out_note(layout)}{note}",
-        f"{statistic.title}. First to last block at step {frames[-1]}, {statistic.words}: "
+        f"{statistic.title}. First to last block at step {frame}, {statistic.words}: "
         f"{name_extremes(ends)}.",
         panels,
         BLOCK,
         Axis(statistic.words.partition(";")[0], statistic.scale, shows=statistic.shows),
         grid.rows,
         grid.columns,
+        frame=frame,
     )
 
 
@@ -111,7 +114,7 @@ def are_alike(
     return all(bool(np.allclose(mean, means[0], rtol=SAME, atol=0)) for mean in means[1:])
 
 
-def last_series(
+def series_at(
     panels: Sequence[Panel], facets: Sequence[Facet], frame: int
 ) -> list[tuple[Facet, Series]]:
     """Each arm with its series at a step."""
@@ -125,5 +128,5 @@ def ends_by_block(
     """First and last block of each arm at a step, with words."""
     return [
         (s.middle[-1], f"{f.label} from {number(s.middle[0])} to {number(s.middle[-1])}")
-        for f, s in last_series(panels, facets, frame)
+        for f, s in series_at(panels, facets, frame)
     ]

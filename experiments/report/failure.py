@@ -1,0 +1,223 @@
+"""How an arm came to learn nothing, in the order of its steps, beside arms that learned."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.analysis.arms import RATE, WARMUP, Layout
+from experiments.analysis.numbers import loss_text, median
+from experiments.analysis.runs import PLACEMENT
+from experiments.analysis.words import capital, setting_words, value_words
+from experiments.report.facets import Facet, facets_of
+from experiments.report.gradients import ratios_of
+
+UNEVEN = 10.0  # times as much gradient in the last block as in the first, or as little
+ALIKE = 0.9  # cosine between different tokens whose states are nearly the same
+Values = dict[int, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A sentence about a step, and the name of the figure that shows it."""
+
+    words: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """An arm that learned, and in what it differs from the one that did not."""
+
+    facet: Facet
+    words: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An arm that learned nothing, in words, and what was measured of it in order."""
+
+    label: str
+    moments: list[Moment]
+
+
+def failure_of(layout: Layout) -> Failure | None:
+    """The course of the arm that differs least from one that learned; None without such a pair."""
+    facets = facets_of(layout)
+    stuck = [facet for facet in facets if facet.arm.stuck == len(facet.arm.histories)]
+    beside = [(facet, rescued_of(facet, facets, layout)) for facet in stuck]
+    pairs = [(facet, rescued) for facet, rescued in beside if rescued]
+    if not pairs or not layout.unit.comparable:
+        return None
+    facet, rescued = min(pairs, key=lambda pair: distance(pair[0], pair[1][0].facet, layout))
+    makers = (at_start, first_update, when_uneven, way_back, tokens_alike, what_is_left)
+    moments = [moment for make in makers if (moment := make(facet, rescued)) is not None]
+    return Failure(facet.label, moments)
+
+
+def rescued_of(stuck: Facet, facets: Sequence[Facet], layout: Layout) -> list[Rescued]:
+    """The nearest arm of the same placement that learned in every run, and one of another.
+
+    Each differs in one setting alone. Empty without the first one.
+    """
+    learned = [f for f in facets if f.arm.learned == len(f.arm.histories)]
+    near = [f for f in learned if len(different(stuck, f, layout)) == 1]
+    same = [f for f in near if different(stuck, f, layout) != [PLACEMENT]]
+    others = [f for f in near if f not in same]
+    nearest = sorted(same, key=lambda facet: distance(stuck, facet, layout))
+    chosen = [*nearest[:1], *others[:1]] if nearest else []
+    return [Rescued(facet, difference_words(stuck, facet, layout)) for facet in chosen]
+
+
+def difference_words(one: Facet, other: Facet, layout: Layout) -> str:
+    """The level in which another arm differs: with 60 steps of warm-up, Pre-LN."""
+    (name,) = different(one, other, layout)
+    level = other.arm.key[layout.factors.index(name)]
+    return value_words(name, level) if name == PLACEMENT else setting_words(name, level)
+
+
+def different(one: Facet, other: Facet, layout: Layout) -> list[str]:
+    """The factors in which two arms differ."""
+    levels = zip(layout.factors, one.arm.key, other.arm.key, strict=True)
+    return [name for name, level, own in levels if level != own]
+
+
+def distance(one: Facet, other: Facet, layout: Layout) -> tuple[int, int]:
+    """How far apart two arms are that differ in one factor: warm-up first, then the rate."""
+    (name,) = different(one, other, layout)
+    place, levels = layout.factors.index(name), layout.levels[name]
+    steps = abs(levels.index(one.arm.key[place]) - levels.index(other.arm.key[place]))
+    return {WARMUP: 0, RATE: 1}.get(name, 2), steps
+
+
+def compared(
+    stuck: Facet, rescued: Sequence[Rescued], number_of: Callable[[Facet], float | None]
+) -> tuple[str, str]:
+    """A number of the arm, and in brackets those of the others that have it."""
+    named = [(each.words, number_of(each.facet)) for each in rescued]
+    others = "; ".join(f"{words} {text(value)}" for words, value in named if value is not None)
+    own = number_of(stuck)
+    assert own is not None
+    return text(own), f" ({others})" if others else ""
+
+
+def text(value: float) -> str:
+    """A number with two digits: 0.046, 0.7, 1.0, 18, 3,700."""
+    short = float(f"{value:.2g}")
+    if short >= 10:
+        return f"{short:,.0f}"
+    return f"{short:.1f}" if short >= 1 else f"{short:g}"
+
+
+def ratio_at(step: int) -> Callable[[Facet], float | None]:
+    """The last block's gradient over the first's at a step."""
+
+    def ratio(facet: Facet) -> float | None:
+        shown = ratios_of(facet)["shown"]
+        return float(shown[step]) if step in shown.index else None
+
+    return ratio
+
+
+def probed(facet: Facet, name: str) -> Values:
+    """The median over the runs of a statistic, by step and block."""
+    tables = [h.probes[name] for h in facet.arm.histories if name in h.probes]
+    steps = set.intersection(*(set(table.index) for table in tables)) if tables else set()
+    values = {int(s): np.median([t.loc[s].to_numpy(float) for t in tables], axis=0) for s in steps}
+    return {step: row for step, row in sorted(values.items()) if np.isfinite(row).all()}
+
+
+def at_start(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """Whether the first and the last block began alike."""
+    ratios = ratios_of(stuck)["shown"]
+    if ratios.empty or ratios.index[0] != 0:
+        return None
+    found = compared(stuck, rescued, ratio_at(0))
+    begins = "It begins even" if 0.5 <= ratios.iloc[0] <= 2 else "It begins uneven"
+    return Moment(
+        f"{begins}: at step 0 the last block gets {found[0]} times the gradient of the first"
+        f"{found[1]}.",
+        "gradient_ratio",
+    )
+
+
+def first_update(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """How much the first update that was probed changes the weights."""
+    steps = probed(stuck, "update_ratio")
+    if not steps or min(steps) != 0:
+        return None
+
+    def share(facet: Facet) -> float | None:
+        row = probed(facet, "update_ratio").get(0)
+        return None if row is None else 100 * float(np.median(row))
+
+    found = compared(stuck, rescued, share)
+    return Moment(
+        f"The first update changes each block's weights by {found[0]} % of their norm{found[1]}.",
+        "update_ratio",
+    )
+
+
+def when_uneven(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """The first step at which one end of the network gets hardly any gradient."""
+    ratios = ratios_of(stuck)["shown"]
+    uneven = ratios.index[np.abs(np.log(ratios)) >= math.log(UNEVEN)].tolist()
+    if not uneven:
+        return None
+    found = compared(stuck, rescued, ratio_at(uneven[0]))
+    return Moment(
+        f"At step {uneven[0]} the last block gets {found[0]} times the gradient of the first"
+        f"{found[1]}.",
+        "gradient_ratio",
+    )
+
+
+def way_back(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """That the same placement went a part of the same way where it learned, and came back."""
+    ratios = ratios_of(rescued[0].facet)["shown"]
+    if ratios.empty:
+        return None
+    most, end = float(ratios.max()), float(ratios.iloc[-1])
+    if most < 3 or most < 3 * end:
+        return None
+    return Moment(
+        f"{capital(rescued[0].words)} it goes a part of this way, up to {text(most)} times at step "
+        f"{ratios.idxmax()}, and comes back to {text(end)} times.",
+        "gradient_ratio",
+    )
+
+
+def tokens_alike(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """After which block the states of different tokens are nearly the same at the end."""
+    own = probed(stuck, "token_cosine")
+    if not own:
+        return None
+    step = max(own)
+    tables = [probed(each.facet, "token_cosine") for each in rescued]
+    others = [table[step] for table in tables if step in table]
+    sizes = {len(row) for row in (own[step], *others)}
+    if len(others) < len(rescued) or len(sizes) > 1:
+        return None
+    apart = np.where(own[step] >= ALIKE, own[step] - np.max(others, axis=0), -math.inf)
+    block = int(apart.argmax())
+    if apart[block] < 1 - ALIKE:
+        return None
+    found = compared(stuck, rescued, lambda f: float(probed(f, "token_cosine")[step][block]))
+    return Moment(
+        f"At step {step} the states of different tokens after block {block + 1} are nearly the "
+        f"same, with a cosine of {found[0]}{found[1]}: the blocks after it cannot tell the tokens "
+        "apart.",
+        "token_cosine",
+    )
+
+
+def what_is_left(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+    """The loss, beside that of token frequencies alone."""
+    alone = stuck.arm.histories[0].run.summary.corpus.unigram_validation_loss
+    losses = [
+        f"{each.words} {loss_text(median(each.facet.arm.final_losses()), 2)}" for each in rescued
+    ]
+    own = loss_text(median(stuck.arm.final_losses()), 2)
+    beside = f"; token frequencies alone give {loss_text(alone, 2)}" if alone else ""
+    return Moment(f"It ends at {own} nats ({'; '.join(losses)}){beside}.", "loss")
