@@ -193,8 +193,8 @@ STEPS = (
         "Tokens",
         "Text becomes numbers: each piece of a text has its number in GPT-2's vocabulary.",
         tokens_title,
-        "The space belongs to the word after it. Both sentences begin with the same word, so with "
-        "the same number.",
+        "A space is part of the word after it. Texts that begin with the same word begin with the "
+        "same number.",
         "python run.py tokenizer=char trainer.steps=100",
         "trains the default model on single characters instead",
     ),
@@ -283,8 +283,8 @@ STEPS = (
         "Logits of the model",
         "The model of 12 blocks on the two sentences, in training mode, with dropout.",
         logits_title,
-        "That is still far from a prediction. So the loss starts a little above that of a uniform "
-        "choice, ln 50,257 = 10.8 nats. Training lowers it from there.",
+        "That is still far from a prediction. A uniform choice has a loss of ln 50,257 = 10.8 "
+        "nats; the untrained model's is a little above it. Training lowers it from there.",
         "python run.py init=gpt2 trainer.steps=100",
         "trains a smaller model for 100 steps from GPT-2's smaller initial weights: the loss "
         "starts near the logarithm of that model's vocabulary size",
@@ -295,7 +295,8 @@ STEPS = (
         "GPT-2's four sizes",
         "The models that OpenAI published, counted from their shapes alone: nothing is allocated.",
         sizes_title,
-        "Context and vocabulary are the same in all four, and each head is 64 wide.",
+        "Context and vocabulary are the same in all four, and each head is 64 wide. A block grows "
+        "with the square of the width, the embeddings with the width alone.",
         "python run.py experiment=model_sizes",
         "counts every size the project knows, beside what is published",
     ),

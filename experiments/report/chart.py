@@ -399,8 +399,10 @@ class Arrow:
 def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
     """An arrow for each arm that leaves a panel, at the top and at the bottom.
 
-    A line that leaves counts before a range that does, and the farthest before the others.
+    A line that leaves counts before a range that does, and the farthest before the others. In a
+    crowd it is named.
     """
+    is_crowd = len({series.keys or series.label for series in panel.series}) > CROWDED
     by_arm: dict[object, list[Arrow]] = {}
     for index, series in enumerate(panel.series):
         for is_up in (True, False):
@@ -410,6 +412,9 @@ def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
     at_once: dict[int | None, list[Arrow]] = {}  # a slider shows the arrows of one step
     for each in by_arm.values():
         arrow = max(each, key=lambda arrow: (not arrow.of_range, arrow.size))
+        if is_crowd:
+            name = panel.series[arrow.series].label
+            arrow = dataclasses.replace(arrow, text=f"{name} {arrow.text}")
         at_once.setdefault(panel.series[arrow.series].frame, []).append(arrow)
     return [arrow for found in at_once.values() for arrow in stacked(found, x)]
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,15 @@ def facets_of(layout: Layout, holds: Callable[[Arm], object] = bool) -> list[Fac
                 label = label_in_words(layout, panel, name)
                 found.append(Facet(arm, name, label, look, keys, index))
     return found
+
+
+def switched_by_rate(facets: Sequence[Facet]) -> list[Facet]:
+    """Arms at their best learning rates: the legend switches each off also by its rate."""
+    rates = [{history.run.settings.get(RATE) for history in f.arm.histories} for f in facets]
+    return [
+        replace(facet, keys=(*facet.keys, *(key_of(RATE, rate) for rate in own)))
+        for facet, own in zip(facets, rates, strict=True)
+    ]
 
 
 def dashed_factor(layout: Layout) -> str | None:

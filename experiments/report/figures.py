@@ -27,6 +27,7 @@ from experiments.report.facets import (
     diverged_note,
     facets_of,
     frames_of,
+    switched_by_rate,
 )
 from experiments.report.gradients import (
     GRAD_NORM,
@@ -64,6 +65,7 @@ def answer(layout: Layout) -> Chart | None:
         rates = {tuned.key: tuned.describe_best() for tuned in tune(layout) if tuned.losses}
         layout, note = layout_at_best(layout), " Each arm at its best learning rate."
     facets = [in_one_panel(facet, layout) for facet in facets_of(layout)]
+    facets = switched_by_rate(facets) if rates else facets
     told = [with_rate(facet, rates) for facet in facets]
     if len(facets) > MOST_IN_ANSWER:
         return None

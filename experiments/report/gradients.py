@@ -12,6 +12,8 @@ from experiments.analysis.arms import RATE, Arm, Layout
 from experiments.analysis.titles import runs_of, shared
 from experiments.analysis.words import setting_words
 from experiments.report.chart import (
+    CROWDED,
+    DECADES,
     WORSE,
     Axis,
     Cells,
@@ -48,6 +50,7 @@ from experiments.report.facets import (
     frames_of,
     grid_of,
     not_diverged,
+    switched_by_rate,
 )
 from experiments.report.headings import (
     MEDIANS_FROM,
@@ -250,7 +253,7 @@ def gradient_maps(layout: Layout) -> Chart | None:
     heights = [(edges(cells.y)[0], edges(cells.y)[-1]) for cells in maps]
     return Chart(
         "gradient_maps",
-        title_of_maps(maps, facets),
+        title_of_maps(maps, facets, limits[1]),
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
         "dark row: that block gets little of the gradient.",
         f"Colours reach from the 1st to the 99th percentile{of_most}.{further} Empty: not measured "
@@ -281,7 +284,7 @@ def with_rates(facets: Sequence[Facet], layout: Layout) -> list[Facet]:
         return [*facets]
     return [
         replace(facet, label=f"{facet.label} {setting_words(RATE, rate)}")
-        for facet, rate in zip(facets, rates, strict=True)
+        for facet, rate in zip(switched_by_rate(facets), rates, strict=True)
     ]
 
 
@@ -289,7 +292,8 @@ def colours_of_most(tables: Sequence[pd.DataFrame]) -> Limits:
     """The ends of a colour scale that no arm takes from the others.
 
     Each arm needs its own percentiles. The scale begins with the narrowest one that holds half of
-    the arms. Then those join, the nearest first, with which it is at most WORSE times as wide.
+    the arms. Then those join, the nearest first, with which it is at most WORSE times as wide, or
+    has few DECADES where there are few arms.
     """
     values = [table.to_numpy(dtype=float) for table in tables]
     needs = [percentile_limits(v, "log") for v in values if np.isfinite(v).any()]
@@ -309,6 +313,8 @@ def colours_of_most(tables: Sequence[pd.DataFrame]) -> Limits:
     scales = [(low, high) for low, high in pairs if low < high]
     scale = min((s for s in scales if 2 * holds(s) >= len(needs)), key=width)
     most = WORSE * width(scale)
+    if len(needs) <= CROWDED:
+        most = max(most, DECADES * math.log(10))
     for each in sorted(needs, key=lambda each: width(joined(scale, each))):
         if width(joined(scale, each)) <= most:
             scale = joined(scale, each)

@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from experiments.analysis.arms import Key
 from experiments.analysis.words import join_words, three_digits
 from experiments.report.chart import Cells, Series, number
 from experiments.report.facets import Facet
@@ -75,17 +77,22 @@ class Uneven:
         return f" Single runs at step {self.step}: {low} to {high} times."
 
 
-def title_of_maps(maps: Sequence[Cells], facets: Sequence[Facet]) -> str:
-    """Which blocks of which arm get least at the end, beside the block that gets most."""
+def title_of_maps(maps: Sequence[Cells], facets: Sequence[Facet], highest: float) -> str:
+    """Which blocks of which arm get least at the end, beside the block that gets most.
+
+    highest  what the colours end at: no block is dark that gets more
+    """
     ends = [end for cells, facet in zip(maps, facets, strict=True) for end in end_of(cells, facet)]
     if not ends:
         return "Gradient norm by block and step"
-    darkest = min(ends, key=lambda end: end.lowest / end.highest)
+    shown = [end for end in ends if end.lowest < highest] or ends
+    darkest = min(shown, key=lambda end: end.lowest / end.highest)
     if not darkest.dark:
-        low, high = min(end.lowest for end in ends), max(end.highest for end in ends)
+        of_arm = "of its arm " if len(ends) > 1 else ""
+        within = ", of the arms within the colours," if len(shown) < len(ends) else ""
         return (
-            "No block gets less than a tenth of the largest gradient: at the last step they are "
-            f"{between(low, high)}"
+            f"At the last step{within} no block gets less than a tenth of the largest gradient "
+            f"{of_arm}(the lowest share is {number(darkest.lowest / darkest.highest)})"
         )
     where = f"{darkest.label}: " if len(facets) > 1 else ""
     least, most = (darkest.values.index(v) for v in (darkest.lowest, darkest.highest))
@@ -154,9 +161,11 @@ def blocks_text(blocks: Sequence[float]) -> str:
 class Value:
     """What a figure shows of an arm in a block: the only value, two values, or median and range.
 
+    key   the levels of the arm
     name  of its colour, which other arms may share
     """
 
+    key: Key
     name: str
     label: str
     block: float
@@ -177,6 +186,10 @@ class Value:
         )
         return replace(self, shown=tuple(shown), low=low, high=high)
 
+    def is_near(self, other: "Value") -> bool:
+        """Whether one setting alone makes the difference."""
+        return sum(map(operator.ne, self.key, other.key)) < 2
+
     def is_below(self, other: "Value") -> bool:
         """Whether the ranges of both are too far apart for chance."""
         widest = max(self.high - self.low, other.high - other.low)
@@ -192,7 +205,7 @@ def values_of(arm: Facet, series: Series) -> list[Value]:
         high = low if math.isnan(high) else high  # one of two runs has ended
         shown = (series.y[place],) if series.y else (low, high)
         if all(map(math.isfinite, shown)):
-            where = arm.name, arm.label, series.x[place]
+            where = arm.arm.key, arm.name, arm.label, series.x[place]
             found.append(Value(*where, shown, low, high, series.runs))
     return found
 
@@ -200,7 +213,7 @@ def values_of(arm: Facet, series: Series) -> list[Value]:
 def title_of_statistic(
     statistic: Statistic, found: Sequence[tuple[Facet, Series]], frame: int
 ) -> str:
-    """In which block arms differ most; of a single arm, how the blocks differ.
+    """In which block two arms that are one setting apart differ most; of one arm, how blocks do.
 
     No difference is claimed that is small or within the range of the runs. Then the title has the
     range of all of them.
@@ -254,7 +267,11 @@ def between_arms(values: Sequence[Value], apart: Callable[[Value, Value], float]
     pairs = [pair for inside in blocks.values() for pair in itertools.permutations(inside, 2)]
     if all(apart(*pair) <= SMALL for pair in pairs):
         return f"hardly differs between the arms: {range_of(values)}"
-    distinct = [pair for pair in pairs if pair[0].is_below(pair[1]) and apart(*pair) > SMALL]
+    distinct = [
+        pair
+        for pair in pairs
+        if pair[0].is_near(pair[1]) and pair[0].is_below(pair[1]) and apart(*pair) > SMALL
+    ]
     if not distinct:
         return f"is {range_of(values)}: so few runs do not tell the arms apart"
     pair = max(distinct, key=lambda pair: apart(*pair))

@@ -142,8 +142,8 @@ def shortcut(lecture: Lecture) -> Chart:
     return Chart(
         "shortcut",
         "The gradient of each layer, with and without shortcuts",
-        "Read from right to left, as the gradient travels. Each line of the scale is ten times "
-        "the one below.",
+        "Read from right to left, as the gradient travels. The scale is logarithmic: equal "
+        "distances are equal factors.",
         "Mean of the absolute gradient over each layer's weight; input (1, 0, -1), target 0.",
         "Gradients of five layers, on a logarithmic scale, with and without shortcuts.",
         [Panel(series)],

@@ -193,7 +193,7 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout, noun: str = "") -> 
         words = f"{close} of {len(ends)} {noun or noun_of_arms(layout)} end within {margin:.2f} "
         words += f"{unit} of the lowest, {ends_text(low)} ({best}); "
         words += f"{worst} {end_words(high, 'ends at %s')}"
-    words = capital(words)
+    words = f"Of what is shown here, {words}" if layout.left_out else capital(words)
     counts = [(label, losses.count(math.inf), len(losses)) for _, label, losses in ends]
     # Of two runs both are shown, and of one; a median hides the others.
     gone = [f"{label} in {n} of {total}" for label, n, total in counts if 0 < n < total > 2]
@@ -201,15 +201,23 @@ def title_of_losses(facets: Sequence[Facet], layout: Layout, noun: str = "") -> 
 
 
 def title_of_best(facets: Sequence[Facet], layout: Layout) -> str:
-    """The same of arms at their best rates: of each placement the one that ends lowest."""
-    if PLACEMENT not in layout.factors:
+    """The same of arms at their best rates: of each placement the one that ends lowest.
+
+    Where some were not run with the settings of the others, the best of each are no fair pair.
+    """
+    place = layout.factors.index(PLACEMENT) if PLACEMENT in layout.factors else None
+    if place is None or not is_whole(layout):
         return title_of_losses(facets, layout)
-    place = layout.factors.index(PLACEMENT)
     best: dict[Value, Facet] = {}
     for facet in sorted(facets, key=lambda facet: loss_rank(facet.arm)):
         best.setdefault(facet.arm.key[place], facet)
     words = title_of_losses([*best.values()], layout, "placements")
     return f"Each placement at its best: {words}"
+
+
+def is_whole(layout: Layout) -> bool:
+    """Whether each combination of the levels was run."""
+    return len(layout.by_key) == math.prod(map(len, layout.levels.values()))
 
 
 def noun_of_arms(layout: Layout) -> str:

@@ -108,7 +108,7 @@ def misses_note(found: Sequence[Scaling]) -> str:
         return ""
     miss, run = max(misses)
     note = f" The run farthest from its line ({run}) differs from it by a factor of {miss:,.3g}."
-    return f"{note} With more than {MOST_MISS:g} a line is not called a power law."
+    return f"{note} A line that a run misses by more than {MOST_MISS:g} times is no power law."
 
 
 def unlearned_note(found: Sequence[Scaling]) -> str:

@@ -1,6 +1,7 @@
 """Figures of what the probes saw inside the blocks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -82,15 +83,18 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     if without:
         note += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
         note += "left out."
+    rule = (
+        " The heading compares arms that differ in one setting." if len(layout.factors) > 1 else ""
+    )
     panels, frame = blocks_panels(facets, grid, tables, frames), frames[-1]
     if statistic.name in FIRST:
         frame = frames[0]
     ends = ends_by_block(panels, facets, frame)
     return Chart(
         statistic.name,
-        title_of_statistic(statistic, series_at(panels, not_diverged(facets), frame), frame),
+        title_of_statistic(statistic, series_at(panels, named(not_diverged(facets)), frame), frame),
         READ.get(statistic.name, "One point for each block; the first block is on the left."),
-        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{diverged_note(facets)}"
+        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{diverged_note(facets)}{rule}"
         f"{left_out_note(layout)}{note}",
         f"{statistic.title}. First to last block at step {frame}, {statistic.words}: "
         f"{name_extremes(ends)}.",
@@ -101,6 +105,16 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
         grid.columns,
         frame=frame,
     )
+
+
+def named(facets: Sequence[Facet]) -> list[Facet]:
+    """The arms as a heading calls them: also that they learned nothing."""
+    return [
+        replace(facet, label=f"stuck {facet.label}")
+        if facet.arm.stuck == len(facet.arm.histories)
+        else facet
+        for facet in facets
+    ]
 
 
 def are_alike(

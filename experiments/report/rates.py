@@ -492,8 +492,18 @@ def limits_of(layout: Layout, curves: Sequence[Curve]) -> Limits:
     """The part of the scale in which the losses can be compared: of arms that learned, if any."""
     limit = loss_limits(starts_and_ends(layout))[1]
     learned = [curve for curve in curves if curve.tuned.has_learned] or curves
-    medians = [loss for curve in learned for loss in curve.tuned.medians.values()]
+    medians = [
+        loss
+        for curve in learned
+        for rate, loss in curve.tuned.medians.items()
+        if not has_diverged(curve.tuned.arms[rate])
+    ]
     return loss_limits([], [loss for loss in medians if loss <= limit])
+
+
+def has_diverged(arm: Arm) -> bool:
+    """Whether all its runs diverged, so that its loss is the initial one."""
+    return arm.count("diverged") == len(arm.histories)
 
 
 def valued(curves: Sequence[Curve]) -> list[tuple[float, Curve]]:

@@ -14,6 +14,7 @@ const SHAPES = {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const off = new Set();
 const charts = [];
+const MOST_NAMES = 5; // beside lines that are told apart by these alone
 const NARROW = 420; // pixels of a panel that has no room for names beside its lines
 let isPrinting = false;
 
@@ -466,7 +467,8 @@ function sayWhatIsShown(chart) { // beside the figure: what its heading means, w
   chart.none.hidden = !isNothing;
   if (chart.bar) chart.bar.hidden = isNothing;
   if (!chart.key) return;
-  chart.key.hidden = !chart.views.some(({ plot }) => plot.clientWidth && plot.clientWidth < NARROW);
+  const hasNames = chart.key.children.length <= MOST_NAMES;
+  chart.key.hidden = hasNames && !chart.views.some(({ plot }) => plot.clientWidth && plot.clientWidth < NARROW);
   for (const entry of chart.key.children) entry.hidden = entry.keysOf.every(isOff);
 }
 

@@ -19,8 +19,8 @@ RMS, ENTROPY = described("activation_rms"), described("attention_entropy")
 Runs = Sequence[Sequence[float]]
 
 
-def facet(label: str) -> Facet:
-    return Facet(Arm((), label, []), label.partition(" ")[0], label, LOOK, (label,), 0)
+def facet(label: str, *key: str) -> Facet:
+    return Facet(Arm(key, label, []), label.partition(" ")[0], label, LOOK, (label,), 0)
 
 
 def series(runs: Runs) -> Series:
@@ -70,6 +70,16 @@ def test_arms_of_one_placement_are_named_together() -> None:
     arms["Post-LN 2"] = [[0.77]]
     assert title("attention_entropy", arms) == (
         f"{words}0.88 to 0.89 (every Pre-LN arm) against 0.66 to 0.67 (Post-LN 0 and Post-LN 1)"
+    )
+
+
+def test_arms_that_differ_in_two_settings_are_not_compared() -> None:
+    """What the learning rate does is no finding about the placement."""
+    ends = {("post_ln", "1e-3"): 1.0, ("post_ln", "1e-2"): 3.0, ("pre_ln", "1e-3"): 4.0}
+    ends["pre_ln", "1e-2"] = 5.0
+    found = [(facet(" ".join(key), *key), series([[end]])) for key, end in ends.items()]
+    assert title_of_statistic(RMS, found, 120).endswith(
+        "differs in block 1: 4 (pre_ln 1e-3) against 1 (post_ln 1e-3)"
     )
 
 
@@ -171,21 +181,30 @@ def cells(*rows: Sequence[float]) -> Cells:
 def test_the_title_of_maps_names_the_blocks_that_go_dark() -> None:
     even, dark = cells((1.0, 0.2), (9.9, 0.3)), cells((1, 0.0014), (1, 2e-3), (1, 9e-3), (1, 0.1))
     arms = [facet("Pre-LN"), facet("Post-LN")]
-    assert title_of_maps([even, dark], arms) == (
+    assert title_of_maps([even, dark], arms, 2.0) == (
         "Post-LN: blocks 1 to 3 get less than a tenth of the largest "
         "gradient; at step 10 block 1 gets 0.0014, block 4 0.1"
     )
-    assert title_of_maps([dark], arms[1:]) == (
+    assert title_of_maps([dark], arms[1:], 2.0) == (
         "Blocks 1 to 3 get less than a tenth of the largest "
         "gradient; at step 10 block 1 gets 0.0014, block 4 0.1"
     )
-    assert title_of_maps([dark, dark], arms).endswith("; 1 more of 2 arms have such blocks")
+    assert title_of_maps([dark, dark], arms, 2.0).endswith("; 1 more of 2 arms have such blocks")
 
 
 def test_maps_without_a_dark_block_say_so() -> None:
     """What was dark or bright before the end is no headline."""
-    assert title_of_maps([cells((1e-9, 0.2, math.nan), (9.9, 0.3, math.nan))], [facet("a")]) == (
-        "No block gets less than a tenth of the largest gradient: at the last step they are 0.2 to "
-        "0.3"
+    even, none = cells((1e-9, 0.2, math.nan), (9.9, 0.3, math.nan)), cells((math.nan,))
+    words = "At the last step no block gets less than a tenth of the largest gradient"
+    assert title_of_maps([even], [facet("a")], 1.0) == f"{words} (the lowest share is 0.667)"
+    assert title_of_maps([none], [facet("a")], 1.0) == "Gradient norm by block and step"
+
+
+def test_blocks_that_are_all_beyond_the_colours_are_no_headline() -> None:
+    """Each is the brightest that there is, though one gets a twentieth of the other."""
+    maps, arms = [cells((7.0,), (140.0,)), cells((0.2,), (0.3,))], [facet("none"), facet("Pre-LN")]
+    assert title_of_maps(maps, arms, 2.0) == (
+        "At the last step, of the arms within the colours, no block gets less than a tenth of the "
+        "largest gradient of its arm (the lowest share is 0.667)"
     )
-    assert title_of_maps([cells((math.nan,))], [facet("a")]) == "Gradient norm by block and step"
+    assert title_of_maps(maps, arms, 8.0).startswith("None: block 1 gets less than a tenth of")
