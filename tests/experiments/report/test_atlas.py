@@ -39,7 +39,6 @@ from gpt import PLACEMENTS
 from gpt.block import Block
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "atlas.html"
-browser = test_page.browser
 
 
 @functools.cache
