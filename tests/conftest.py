@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,18 @@ def pytest_collection_finish() -> None:
     """Each run collects garbage before it measures memory: not what all test files imported."""
     gc.freeze()
     gc.enable()
+    imported.update(sys.modules)
 
 
+def pytest_runtest_logfinish() -> None:
+    """Nor what a test imported in addition."""
+    if not imported.issuperset(sys.modules):
+        imported.update(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+imported: set[str] = set()  # modules that collections of garbage leave out
 predictions: dict[str, dict[str, int]] = {}
 
 
