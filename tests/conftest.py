@@ -2,13 +2,16 @@
 
 import gc
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra._internal.hydra import Hydra
+from playwright.sync_api import Browser, sync_playwright
 
 import run
 from composing import compose_quickly
@@ -51,6 +54,16 @@ TOY = (
     "wandb.mode=disabled",
 )
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 SMALL_BOOK = GPTConfig(50257, 16, 12, 2, 1)  # in place of the lecture's model
 
 Cli = Callable[..., tuple[int, Path]]
@@ -70,8 +83,18 @@ def pytest_collection_finish() -> None:
     """Each run collects garbage before it measures memory: not what all test files imported."""
     gc.freeze()
     gc.enable()
+    imported.update(sys.modules)
 
 
+def pytest_runtest_logfinish() -> None:
+    """Nor what a test imported in addition."""
+    if not imported.issuperset(sys.modules):
+        imported.update(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+imported: set[str] = set()  # modules that collections of garbage leave out
 predictions: dict[str, dict[str, int]] = {}
 
 
@@ -128,6 +151,19 @@ def figures_alone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(report, "makers", chosen)
 
     return choose
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window, started once; `test_page.tab_of` gives its tab."""
+    if CHROMIUM is None:
+        if os.environ.get("NORMSCOPE_REQUIRE_BROWSER") == "1":
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

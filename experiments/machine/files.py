@@ -129,11 +129,14 @@ def home_directory() -> str:
 
 def hide_home(value: Any) -> Any:
     """Nested `value` with ~ for the home directory, so that records do not name the user."""
-    if isinstance(value, dict):
-        return {key: hide_home(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [hide_home(item) for item in value]
     home = home_directory()
-    if isinstance(value, str) and home:
-        return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)", "~", value)
-    return value
+    place = re.compile(rf"(?<![\w/.-]){re.escape(home)}(?=/|$)")
+
+    def hidden(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: hidden(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [hidden(item) for item in value]
+        return place.sub("~", value) if home and isinstance(value, str) else value
+
+    return hidden(value)

@@ -10,8 +10,7 @@ b2t, span, two_hop, keel or ln_scaling.
 """
 
 import dataclasses
-import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -27,14 +26,6 @@ SMALL = GPTConfig(11, 9, 12, 3, 4)
 TOLERANCE = 1e-10
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # theirs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_for_good() -> Iterator[None]:
-    """Runs of later tests collect garbage often; spare them what was imported here."""
-    yield
-    gc.collect()
-    gc.freeze()
 
 
 def assert_same(

@@ -429,9 +429,6 @@ def test_no_word_can_leave_the_script_of_a_page() -> None:
     assert (shown["title"], shown["series"][0]["y"]) == (words, [1, None])
 
 
-browser = test_page.browser
-
-
 def test_a_heading_has_the_ratio_that_its_figure_shows_where_its_slider_opens(
     tmp_path: Path,
 ) -> None:
@@ -480,21 +477,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A report of two placements with and without warm-up, which must not complain or ask."""
     width, scheme = request.param
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith(("data:", "file:")) else complaints.append(r.url),
-    )
-    page.goto(report.as_uri())
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    page.evaluate("normscopeCharts.draw().then(() => null)")
-    yield page
-    assert complaints == []
-    context.close()
+    tab = test_page.tab_of(browser, {"width": width, "height": 900}, scheme)
+    with test_page.opened(tab, report) as page:
+        page.evaluate(DRAW)
+        yield page
+
+
+# Unfolds what is folded, and draws every chart.
+DRAW = """async () => {
+  for (const fold of document.querySelectorAll('details')) fold.open = true;
+  await normscopeCharts.draw();
+}"""
 
 
 def test_an_arm_has_one_dash_in_all_figures_and_the_legend_shows_it(report: Path) -> None:
@@ -668,17 +661,12 @@ def shown(browser: Browser, folder: Path, chart: Chart, **settings: Any) -> Iter
     arms = form_arms([read_history(run) for run in runs], [PLACEMENT])
     path = folder / "page.html"
     path.write_text(render(folder, runs, arms, Layout(arms, [PLACEMENT]), [Shown(chart, [])], []))
-    context = browser.new_context(**settings)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(path.as_uri())
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    page.evaluate("normscopeCharts.draw().then(() => null)")
-    yield page
-    assert complaints == []
-    context.close()
+    tab = browser.new_context(**settings).new_page() if settings else browser
+    with test_page.opened(tab, path) as page:
+        page.evaluate(DRAW)
+        yield page
+    if settings:
+        page.context.close()
 
 
 def lesson() -> Chart:
@@ -701,14 +689,13 @@ def lesson() -> Chart:
     return dataclasses.replace(chart, title="Post-LN gets little gradient at step 50")
 
 
-SCREEN: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 
 
 def test_a_heading_says_when_the_figure_shows_something_else(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+    with shown(browser, tmp_path, lesson()) as page:
         note, slider = page.locator("#made .heading-note"), page.locator("#made input")
         assert note.inner_text() == ""
         slider.press("Home")
@@ -730,7 +717,7 @@ def test_a_line_in_the_losses_follows_the_slider(browser: Browser, tmp_path: Pat
     assert [panel["follows"] for panel in described(chart)["panels"]] == [True, False]
     alone = dataclasses.replace(chart, panels=[chart.panels[0]])
     assert not described(alone)["panels"][0]["follows"]
-    with shown(browser, tmp_path, chart, **SCREEN) as page:
+    with shown(browser, tmp_path, chart) as page:
         page.locator("#made input").press("End")
         found = page.evaluate(
             """async () => {
@@ -748,7 +735,7 @@ def test_a_line_in_the_losses_follows_the_slider(browser: Browser, tmp_path: Pat
 def test_names_and_levels_are_in_the_figure_at_every_width(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+    with shown(browser, tmp_path, lesson()) as page:
         loss, key = page.locator("#made .plot").first, page.locator("#made .key")
         assert {"Pre-LN", "frequencies"} <= {*loss.locator("svg text").all_text_contents()}
         assert not key.is_visible()
@@ -779,7 +766,7 @@ def test_a_log_axis_of_a_page_has_the_ticks_of_the_picture(
     ]
     cells = Panel(row=4, cells=Cells([0, 1], [1, 2], [[0.1, 2.0], [0.3, 1.0]]))
     chart = chart_of(*panels, cells, colours=ColourScale("norm", limits[0], "log"))
-    with shown(browser, tmp_path, chart, **SCREEN) as page:
+    with shown(browser, tmp_path, chart) as page:
         ticks = [signal(page, "made", index, "yround") for index in range(4)]
         most = [
             page.locator("#made .plot").nth(i).evaluate("(b) => b.clientHeight / 24")
@@ -796,7 +783,7 @@ def test_a_log_axis_of_a_page_has_the_ticks_of_the_picture(
 def test_a_value_and_its_range_have_three_digits_and_one_notation(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+    with shown(browser, tmp_path, lesson()) as page:
         tip = page.locator("#made .tip")
         for step, words in (
             ("Home", "0.200 (0.0667 to 2.11)"),
@@ -813,7 +800,7 @@ def test_a_value_and_its_range_have_three_digits_and_one_notation(
 def test_a_drag_zooms_selects_nothing_and_values_out_of_view_are_silent(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with shown(browser, tmp_path, lesson(), **SCREEN) as page:
+    with shown(browser, tmp_path, lesson()) as page:
         assert page.get_by_text("Drag over a figure to zoom in.").is_visible()
         plot, tip = page.locator("#made .plot").first, page.locator("#made .tip")
         plot.scroll_into_view_if_needed()

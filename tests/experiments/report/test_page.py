@@ -3,26 +3,26 @@
 import io
 import itertools
 import json
-import os
 import re
-import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from experiments import report as report_package
 from experiments.analysis.lecture import Check, Lecture, read_arms
 from experiments.lecture.parts import activation_table, shortcut_table
-from experiments.report import write_report
+from experiments.report import picture, write_report
 from experiments.report.board import read_board
+from experiments.report.chart import Chart
 from experiments.report.claim_figures import figure_of
 from experiments.report.claims_page import render_page
 from experiments.report.lecture_page import charts_of
@@ -31,34 +31,15 @@ from experiments.report.picture import draw_picture
 from made_boards import write_board
 from made_runs import HOSTILE, make_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("NORMSCOPE_REQUIRE_BROWSER") == "1":
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine runs: losses 1 to 8 and one that diverged, whose name and reason are hostile."""
+    """Nine runs: losses 1 to 8 and one that diverged, whose name and reason are hostile.
+
+    The files of its figures, to which it has links, are not drawn.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     for index in range(8):
         make_run(
@@ -73,27 +54,54 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     name = HOSTILE.replace("/", "\u2215")
     make_run(folder, name, seed=4, status="diverged", reason=f"<b>{HOSTILE}</b>")
-    return write_report([folder], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "save_chart", named)
+        return write_report([folder], folder)
+
+
+def named(chart: Chart, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """As `save_chart`, with the names alone."""
+    return [folder / f"{chart.name}.{kind}" for kind in formats]
+
+
+def tab_of(browser: Browser, viewport: dict[str, int] = DESKTOP, scheme: str = "light") -> Page:
+    """The browser's only tab, with nothing left of what it was used for.
+
+    A tab of its own would cost each test more than the page that it opens.
+    """
+    context = browser.contexts[0] if browser.contexts else browser.new_context()
+    page = context.pages[0] if context.pages else context.new_page()
+    context.clear_permissions()
+    page.goto("about:blank")
+    page.mouse.move(0, 0)
+    page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    page.emulate_media(color_scheme=scheme, media="null")  # type: ignore[arg-type]
+    return page
 
 
 @contextmanager
-def opened(browser: Browser, path: Path) -> Iterator[Page]:
+def opened(tab: Browser | Page, path: Path) -> Iterator[Page]:
     """Within: the page, which at the end must have asked for nothing and complained of nothing."""
-    context = browser.new_context(viewport=DESKTOP, color_scheme="light")
-    page = context.new_page()
+    page = tab_of(tab) if isinstance(tab, Browser) else tab
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith("data:") else complaints.append(request.url),
-    )
-    page.goto(path.as_uri())
-    assert complaints == [path.as_uri()]
-    yield page
-    assert complaints == [path.as_uri()]
-    context.close()
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: complaints.append(message.text),
+        "pageerror": lambda error: complaints.append(str(error)),
+        "dialog": lambda dialog: complaints.append(dialog.message),
+        "request": lambda request: (
+            None if request.url.startswith("data:") else complaints.append(request.url)
+        ),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    try:
+        page.goto(path.as_uri())
+        assert complaints == [path.as_uri()]
+        yield page
+        assert complaints == [path.as_uri()]
+    finally:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
 
 
 @pytest.fixture
@@ -162,8 +170,8 @@ def losses(page: Page) -> list[str]:
     """The validation losses of the runs that are shown, in order."""
     heads = page.locator("#runs-table thead th").all_inner_texts()
     column = [head.split("\n")[0].strip(" \u25b2\u25bc") for head in heads].index("validation loss")
-    rows = page.locator("#runs-table tbody tr:visible").all()
-    return [row.locator("th, td").nth(column).inner_text() for row in rows]
+    rows = page.locator("#runs-table tbody tr:visible")
+    return [*rows.evaluate_all(f"(rows) => rows.map((row) => row.cells[{column}].innerText)")]
 
 
 def test_sorting_by_click_and_by_keyboard(page: Page) -> None:
@@ -278,14 +286,12 @@ def test_the_answer_comes_first_and_the_rest_is_folded(folded: Page) -> None:
 
 
 def test_an_address_opens_what_it_names(browser: Browser, report: Path) -> None:
-    context = browser.new_context(viewport=DESKTOP)
-    page = context.new_page()
+    page = tab_of(browser)
     page.goto(f"{report.as_uri()}#gradient_maps")
     assert page.locator("#gradient_maps").is_visible()
     assert not page.locator("#provenance dl").is_visible()
     page.goto(f"{report.as_uri()}#provenance")
     assert page.locator("#provenance dl").is_visible()
-    context.close()
 
 
 def test_other_columns_are_shown_on_demand(folded: Page) -> None:
