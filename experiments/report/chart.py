@@ -402,7 +402,7 @@ def arrows(panel: Panel, x: Axis, y: Axis) -> list[Arrow]:
     A line that leaves counts before a range that does, and the farthest before the others. In a
     crowd it is named.
     """
-    is_crowd = len({series.keys or series.label for series in panel.series}) > CROWDED
+    is_crowd = len({series.label for series in panel.series}) > CROWDED
     by_arm: dict[object, list[Arrow]] = {}
     for index, series in enumerate(panel.series):
         for is_up in (True, False):

@@ -28,9 +28,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class Rescued:
-    """An arm that learned, and in what it differs from the one that did not."""
+    """An arm that learned, the setting in which it differs from the one that did not, and how."""
 
     facet: Facet
+    setting: str
     words: str
 
 
@@ -47,12 +48,12 @@ def failure_of(layout: Layout) -> Failure | None:
     facets = facets_of(layout)
     stuck = [facet for facet in facets if facet.arm.stuck == len(facet.arm.histories)]
     beside = [(facet, rescued_of(facet, facets, layout)) for facet in stuck]
-    pairs = [(facet, rescued) for facet, rescued in beside if rescued]
+    pairs = [(facet, learned) for facet, learned in beside if learned]
     if not pairs or not layout.unit.comparable:
         return None
-    facet, rescued = min(pairs, key=lambda pair: distance(pair[0], pair[1][0].facet, layout))
+    facet, learned = min(pairs, key=lambda pair: distance(pair[0], pair[1][0].facet, layout))
     makers = (at_start, first_update, when_uneven, way_back, tokens_alike, what_is_left)
-    moments = [moment for make in makers if (moment := make(facet, rescued)) is not None]
+    moments = [moment for make in makers if (moment := make(facet, learned)) is not None]
     return Failure(facet.label, moments)
 
 
@@ -67,14 +68,16 @@ def rescued_of(stuck: Facet, facets: Sequence[Facet], layout: Layout) -> list[Re
     others = [f for f in near if f not in same]
     nearest = sorted(same, key=lambda facet: distance(stuck, facet, layout))
     chosen = [*nearest[:1], *others[:1]] if nearest else []
-    return [Rescued(facet, difference_words(stuck, facet, layout)) for facet in chosen]
+    return [rescued(stuck, facet, layout) for facet in chosen]
 
 
-def difference_words(one: Facet, other: Facet, layout: Layout) -> str:
-    """The level in which another arm differs: with 60 steps of warm-up, Pre-LN."""
-    (name,) = different(one, other, layout)
-    level = other.arm.key[layout.factors.index(name)]
-    return value_words(name, level) if name == PLACEMENT else setting_words(name, level)
+def rescued(stuck: Facet, facet: Facet, layout: Layout) -> Rescued:
+    """An arm with the level in which it differs: with 60 steps of warm-up, Pre-LN."""
+    (name,) = different(stuck, facet, layout)
+    level = facet.arm.key[layout.factors.index(name)]
+    return Rescued(
+        facet, name, value_words(name, level) if name == PLACEMENT else setting_words(name, level)
+    )
 
 
 def different(one: Facet, other: Facet, layout: Layout) -> list[str]:
@@ -92,10 +95,10 @@ def distance(one: Facet, other: Facet, layout: Layout) -> tuple[int, int]:
 
 
 def compared(
-    stuck: Facet, rescued: Sequence[Rescued], number_of: Callable[[Facet], float | None]
+    stuck: Facet, learned: Sequence[Rescued], number_of: Callable[[Facet], float | None]
 ) -> tuple[str, str]:
     """A number of the arm, and in brackets those of the others that have it."""
-    named = [(each.words, number_of(each.facet)) for each in rescued]
+    named = [(each.words, number_of(each.facet)) for each in learned]
     others = "; ".join(f"{words} {text(value)}" for words, value in named if value is not None)
     own = number_of(stuck)
     assert own is not None
@@ -128,12 +131,12 @@ def probed(facet: Facet, name: str) -> Values:
     return {step: row for step, row in sorted(values.items()) if np.isfinite(row).all()}
 
 
-def at_start(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def at_start(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """Whether the first and the last block began alike."""
     ratios = ratios_of(stuck)["shown"]
     if ratios.empty or ratios.index[0] != 0:
         return None
-    found = compared(stuck, rescued, ratio_at(0))
+    found = compared(stuck, learned, ratio_at(0))
     begins = "It begins even" if 0.5 <= ratios.iloc[0] <= 2 else "It begins uneven"
     return Moment(
         f"{begins}: at step 0 the last block gets {found[0]} times the gradient of the first"
@@ -142,7 +145,7 @@ def at_start(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
     )
 
 
-def first_update(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def first_update(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """How much the first update that was probed changes the weights."""
     steps = probed(stuck, "update_ratio")
     if not steps or min(steps) != 0:
@@ -152,20 +155,22 @@ def first_update(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
         row = probed(facet, "update_ratio").get(0)
         return None if row is None else 100 * float(np.median(row))
 
-    found = compared(stuck, rescued, share)
-    return Moment(
-        f"The first update changes each block's weights by {found[0]} % of their norm{found[1]}.",
-        "update_ratio",
+    found = compared(stuck, learned, share)
+    words = (
+        f"The first update changes each block's weights by {found[0]} % of their norm{found[1]}."
     )
+    if learned[0].setting == WARMUP:
+        words += " Warm-up lets the learning rate rise over its steps, so the first are small."
+    return Moment(words, "update_ratio")
 
 
-def when_uneven(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def when_uneven(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """The first step at which one end of the network gets hardly any gradient."""
     ratios = ratios_of(stuck)["shown"]
     uneven = ratios.index[np.abs(np.log(ratios)) >= math.log(UNEVEN)].tolist()
     if not uneven:
         return None
-    found = compared(stuck, rescued, ratio_at(uneven[0]))
+    found = compared(stuck, learned, ratio_at(uneven[0]))
     return Moment(
         f"At step {uneven[0]} the last block gets {found[0]} times the gradient of the first"
         f"{found[1]}.",
@@ -173,37 +178,37 @@ def when_uneven(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
     )
 
 
-def way_back(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def way_back(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """That the same placement went a part of the same way where it learned, and came back."""
-    ratios = ratios_of(rescued[0].facet)["shown"]
+    ratios = ratios_of(learned[0].facet)["shown"]
     if ratios.empty:
         return None
     most, end = float(ratios.max()), float(ratios.iloc[-1])
     if most < 3 or most < 3 * end:
         return None
     return Moment(
-        f"{capital(rescued[0].words)} it goes a part of this way, up to {text(most)} times at step "
+        f"{capital(learned[0].words)} it goes a part of this way, up to {text(most)} times at step "
         f"{ratios.idxmax()}, and comes back to {text(end)} times.",
         "gradient_ratio",
     )
 
 
-def tokens_alike(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def tokens_alike(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """After which block the states of different tokens are nearly the same at the end."""
     own = probed(stuck, "token_cosine")
     if not own:
         return None
     step = max(own)
-    tables = [probed(each.facet, "token_cosine") for each in rescued]
+    tables = [probed(each.facet, "token_cosine") for each in learned]
     others = [table[step] for table in tables if step in table]
     sizes = {len(row) for row in (own[step], *others)}
-    if len(others) < len(rescued) or len(sizes) > 1:
+    if len(others) < len(learned) or len(sizes) > 1:
         return None
     apart = np.where(own[step] >= ALIKE, own[step] - np.max(others, axis=0), -math.inf)
     block = int(apart.argmax())
     if apart[block] < 1 - ALIKE:
         return None
-    found = compared(stuck, rescued, lambda f: float(probed(f, "token_cosine")[step][block]))
+    found = compared(stuck, learned, lambda f: float(probed(f, "token_cosine")[step][block]))
     return Moment(
         f"At step {step} the states of different tokens after block {block + 1} are nearly the "
         f"same, with a cosine of {found[0]}{found[1]}: the blocks after it cannot tell the tokens "
@@ -212,11 +217,11 @@ def tokens_alike(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
     )
 
 
-def what_is_left(stuck: Facet, rescued: Sequence[Rescued]) -> Moment | None:
+def what_is_left(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     """The loss, beside that of token frequencies alone."""
     alone = stuck.arm.histories[0].run.summary.corpus.unigram_validation_loss
     losses = [
-        f"{each.words} {loss_text(median(each.facet.arm.final_losses()), 2)}" for each in rescued
+        f"{each.words} {loss_text(median(each.facet.arm.final_losses()), 2)}" for each in learned
     ]
     own = loss_text(median(stuck.arm.final_losses()), 2)
     beside = f"; token frequencies alone give {loss_text(alone, 2)}" if alone else ""

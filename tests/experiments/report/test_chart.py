@@ -225,6 +225,13 @@ def test_texts_of_neighbouring_arrows_are_below_each_other() -> None:
     assert [arrow.level for arrow in arrows(panel, *chart_of(panel, y=y).axes(panel))] == [0, 1, 2]
 
 
+def test_an_arrow_in_a_crowd_has_a_name() -> None:
+    series = [Series(f"arm {index}", PRE, [1, 2], [1, 2]) for index in range(7)]
+    panel = Panel([*series, Series("No norm", NONE, [1, 2], [1, 92])], y=Axis("rms", limits=(0, 3)))
+    (arrow,) = arrows(panel, *chart_of(panel).axes(panel))
+    assert arrow.text == "No norm to 92"
+
+
 def test_texts_of_arrows_at_other_steps_take_no_room() -> None:
     series = [
         Series(name, PRE, [1, 2], [value, 1], keys=(name,), frame=frame)
@@ -533,7 +540,7 @@ def test_the_legend_switches_rows_and_columns_of_a_map_off(
     rows, columns = Cells(*table, y_keys=keys), Cells(*table, x_keys=keys)
     panels = Panel(cells=rows), Panel((), 0, 1, cells=columns)
     chart = chart_of(*panels, colours=ColourScale("loss", (2.0, 4.0)))
-    with shown(browser, tmp_path, chart, **SCREEN) as page:
+    with shown(browser, tmp_path, chart) as page:
 
         def words() -> str:
             found = page.locator("#made .plot .mark-text text").all_text_contents()

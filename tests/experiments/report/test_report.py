@@ -438,15 +438,26 @@ def test_panels_of_fewer_blocks_are_not_left_empty(tmp_path: Path) -> None:
 def test_no_arm_takes_the_colours_of_the_maps_and_one_that_leaves_them_says_how_far(
     tmp_path: Path,
 ) -> None:
-    for placement, last in (("pre_ln", 0.5), ("post_ln", 0.4), ("no_norm", 1e6), ("b2t", 0.1)):
+    for placement, last in (("pre_ln", 0.5), ("post_ln", 0.4), ("no_norm", 1e6), ("b2t", 1e-6)):
         make_run(tmp_path, placement, placement=placement, last_block=last)
     chart = gradients.gradient_maps(arms_of(tmp_path)[0])
     assert chart is not None
     assert chart.colours is not None
     assert chart.colours.limits == (0.4, 1.0)
     titles = {panel.title for panel in chart.panels}
-    assert titles == {"Pre-LN", "Post-LN", "No norm: up to 1e6", "B2T: down to 0.1"}
+    assert titles == {"Pre-LN", "Post-LN", "No norm: up to 1e6", "B2T: down to 1e-6"}
     assert "A panel whose values go further says how far" in chart.caption
+
+
+def test_few_maps_share_all_their_colours_if_these_span_few_decades(tmp_path: Path) -> None:
+    """Else an arm whose first blocks starve looks as dark as one beside it that does not."""
+    for placement, last in (("pre_ln", 0.5), ("b2t", 0.6), ("post_ln", 3e-4)):
+        make_run(tmp_path, placement, placement=placement, last_block=last)
+    chart = gradients.gradient_maps(arms_of(tmp_path)[0])
+    assert chart is not None
+    assert chart.colours is not None
+    assert chart.colours.limits == pytest.approx((3e-4, 1.0))
+    assert [panel.title for panel in chart.panels] == ["Pre-LN", "Post-LN", "B2T"]
 
 
 def test_arms_at_their_best_rates_are_named_with_them(tmp_path: Path) -> None:
