@@ -156,9 +156,7 @@ def first_update(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
         return None if row is None else 100 * float(np.median(row))
 
     found = compared(stuck, learned, share)
-    words = (
-        f"The first update changes each block's weights by {found[0]} % of their norm{found[1]}."
-    )
+    words = f"The first update changes a block's weights by {found[0]} % of their norm{found[1]}."
     if learned[0].setting == WARMUP:
         words += " Warm-up lets the learning rate rise over its steps, so the first are small."
     return Moment(words, "update_ratio")
