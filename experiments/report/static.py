@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 
 from experiments.machine.plotting import plain_matplotlib
 from experiments.report.chart import (
+    CROWDED,
     Axis,
     Cells,
     Chart,
@@ -79,7 +80,7 @@ def save_chart(chart: Chart, folder: Path, formats: Sequence[str]) -> list[Path]
 
 
 def draw(chart: Chart) -> Figure:
-    """A chart as a figure of matplotlib, at the step of its slider and, thin, at the first one."""
+    """A chart as a figure of matplotlib, at the step of its slider; thin, see `thin_step`."""
     rows, columns = chart.shape
     width, height = SIZES[min(columns, max(SIZES))]
     figure = Figure(figsize=(width * columns, height * rows + 1.0), facecolor="white")
@@ -115,13 +116,13 @@ def draw_panel(axis: Axes, chart: Chart, panel: Panel) -> None:
         draw_cells(axis, panel.cells, chart.colours)
     else:
         axis.grid(True, alpha=0.25, linewidth=0.6)
-    first, at = min(chart.frames, default=None), chart.at
+    first, at = thin_step(chart), chart.at
     if at is not None and chart.follows(panel):
         axis.axvline(at, color=INK, linewidth=0.8, alpha=0.7)
     for series in panel.series:
         if series.frame in (None, at):
             draw_series(axis, series, 1.0)
-        elif series.frame == first:
+        elif series.frame is not None and series.frame == first:
             draw_series(axis, series, 0.5)
     for name in names(panel, y):
         axis.annotate(
@@ -314,13 +315,20 @@ def draw_arrows(axis: Axes, chart: Chart, panel: Panel, x: Axis, y: Axis) -> Non
         )
 
 
+def thin_step(chart: Chart) -> int | None:
+    """The first step of a slider, which is drawn beside that of the heading; None: in a crowd."""
+    labels = {series.label for panel in chart.panels for series in panel.series}
+    is_other = len(chart.frames) > 1 and chart.at != chart.frames[0]
+    return chart.frames[0] if is_other and len(labels) <= CROWDED else None
+
+
 def add_legend(figure: Figure, chart: Chart) -> None:
     """One entry for each label, and what is pale where a slider's first step is drawn, too."""
     by_label = {s.label: s for panel in reversed(chart.panels) for s in reversed(panel.series)}
     shown = dict.fromkeys(s.label for panel in chart.panels for s in panel.series)
     handles = [legend_key(by_label[label]) for label in shown]
-    if len(chart.frames) > 1 and chart.at != chart.frames[0]:
-        thin = f"thin: step {chart.frames[0]}"
+    if (first := thin_step(chart)) is not None:
+        thin = f"thin: step {first}"
         handles += [
             Line2D([], [], color=INK, linewidth=0.8, alpha=0.5, label=thin),
             Line2D([], [], color=INK, linewidth=1.6, label=f"thick: step {chart.at}"),

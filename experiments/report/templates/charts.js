@@ -308,6 +308,9 @@ function addChart(figure) {
   chart.heading = { steps, note: element("p", "heading-note") };
   chart.heading.note.setAttribute("role", "status");
   figure.prepend(chart.heading.note);
+  chart.same = element("p", "heading-note");
+  chart.same.setAttribute("role", "status");
+  box.before(chart.same);
   chart.none = element("p", "note", "Nothing is selected. Tick an entry of the legend.");
   box.before(chart.none);
   addKey(chart);
@@ -463,7 +466,10 @@ function sayWhatIsShown(chart) { // beside the figure: what its heading means, w
   ];
   const isNothing = panels.every(isEmpty);
   const text = speaksOf.length && !isNothing ? `The heading speaks of ${speaksOf.join(" and of ")}.` : "";
-  if (note.textContent !== text) note.textContent = text;
+  const same = panels.flatMap((panel) => coinciding(chart, panel)).join("; ");
+  for (const [place, words] of [[note, text], [chart.same, same && `One line hides the other: ${same}.`]]) {
+    if (place.textContent !== words) place.textContent = words;
+  }
   chart.none.hidden = !isNothing;
   if (chart.bar) chart.bar.hidden = isNothing;
   if (!chart.key) return;
@@ -475,6 +481,18 @@ function sayWhatIsShown(chart) { // beside the figure: what its heading means, w
 // ---- Values, zoom, keyboard ----
 function visible(chart, panel) {
   return panel.series.filter(({ keys, frame }) => !isOff(keys) && (frame === null || frame === chart.frame));
+}
+function coinciding(chart, panel) { // lines of which one hides the other, where few are shown
+  const lines = visible(chart, panel).filter(({ kind }) => kind === "line");
+  if (lines.length > 6) return [];
+  const [low, high] = panel.y.limits.map(heightOn(panel.y));
+  const heights = lines.map(({ x, y, low: from, high: to }) => x.map((_, i) => (heightOn(panel.y)(y[i] ?? (from[i] + to[i]) / 2) - low) / (high - low)));
+  const pairs = lines.flatMap((one, i) => lines.slice(i + 1).map((other, j) => [one, other, heights[i], heights[i + 1 + j]]));
+  return pairs.filter(([one, other, a, b]) => one.label !== other.label && String(one.x) === String(other.x) && a.every((height, i) => Math.abs(height - b[i]) < 0.006))
+    .map(([one, other]) => `${panel.title ? `${panel.title}, ` : ""}${one.label} and ${other.label}`);
+}
+function heightOn({ scale }) {
+  return scale === "log" ? Math.log : (value) => value;
 }
 function isOfCounts({ series, cells }) {
   const values = [...series.flatMap(({ y, low, high }) => [y, low, high]), ...(cells?.values ?? [])].flat();

@@ -341,6 +341,18 @@ def test_a_picture_has_the_first_step_and_that_of_its_heading(
     assert [thick, thick] in steps
 
 
+def test_a_picture_of_a_crowd_has_one_step_alone() -> None:
+    series = [
+        Series(f"arm {index}", PRE, [1, 2], [index, step], frame=step)
+        for index in range(7)
+        for step in (0, 50)
+    ]
+    for some, lines in ((series, 7), (series[:12], 12)):
+        with plain_matplotlib(STYLE):
+            (axis,) = draw(chart_of(Panel(some))).axes
+        assert len(axis.lines) == lines
+
+
 def test_a_label_in_a_picture_looks_as_in_the_first_panel() -> None:
     panels = [
         Panel([Series("Post-LN", look, [0, 1], [2, 1])], column=column)
@@ -549,7 +561,7 @@ def test_the_legend_switches_rows_and_columns_of_a_map_off(
         assert words() == "abcdabcd"
         page.get_by_label("Post-LN", exact=True).uncheck()
         assert words() == "abac"
-        note = page.locator("#made .heading-note")
+        note = page.locator("#made .heading-note").first
         assert note.inner_text() == "The heading speaks of all arms."
         page.get_by_label("Pre-LN", exact=True).uncheck()
         assert page.locator("#made .panel:visible").count() == 0
@@ -703,7 +715,7 @@ def test_a_heading_says_when_the_figure_shows_something_else(
     browser: Browser, tmp_path: Path
 ) -> None:
     with shown(browser, tmp_path, lesson()) as page:
-        note, slider = page.locator("#made .heading-note"), page.locator("#made input")
+        note, slider = page.locator("#made .heading-note").first, page.locator("#made input")
         assert note.inner_text() == ""
         slider.press("Home")
         assert note.inner_text() == "The heading speaks of step 50."
@@ -717,6 +729,27 @@ def test_a_heading_says_when_the_figure_shows_something_else(
         assert nothing.is_visible()
         assert note.inner_text() == ""
         assert page.locator("#made .panel:visible").count() == 0
+
+
+def test_a_line_that_another_one_hides_is_named(browser: Browser, tmp_path: Path) -> None:
+    """Two models with the same values at a step: one of them seems to be missing."""
+    series = [
+        Series(label, look, [1, 2], [first, 1.0], keys=(key_of(PLACEMENT, key),), frame=step)
+        for step, other in ((0, 0.5004), (50, 0.9))
+        for label, key, look, first in (
+            ("Pre-LN", "pre_ln", PRE, 0.5),
+            ("Post-LN", "post_ln", POST, other),
+        )
+    ]
+    panel = Panel(series, title="at lr 0.1", y=Axis("norm", limits=(0.0, 1.0)))
+    with shown(browser, tmp_path, chart_of(panel, frame=0)) as page:
+        note = page.locator("#made .heading-note").last
+        assert note.inner_text() == "One line hides the other: At lr 0.1, Pre-LN and Post-LN."
+        page.get_by_label("Pre-LN", exact=True).uncheck()
+        assert note.inner_text() == ""
+        page.get_by_label("Pre-LN", exact=True).check()
+        page.locator("#made input").press("End")
+        assert note.inner_text() == ""
 
 
 def test_a_line_in_the_losses_follows_the_slider(browser: Browser, tmp_path: Path) -> None:
