@@ -490,7 +490,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(
-    params=[(1280, "light"), pytest.param((390, "dark"), marks=pytest.mark.long)],
+    params=[(1280, "light"), (390, "dark")],
     ids=["screen", "phone"],
 )
 def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
