@@ -9,7 +9,7 @@ import numpy as np
 from experiments.analysis.arms import RATE, WARMUP, Layout
 from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import PLACEMENT
-from experiments.analysis.words import capital, setting_words, value_words
+from experiments.analysis.words import setting_words, three_digits, value_words
 from experiments.report.facets import Facet, facets_of
 from experiments.report.gradients import ratios_of
 
@@ -37,10 +37,11 @@ class Rescued:
 
 @dataclass(frozen=True)
 class Failure:
-    """An arm that learned nothing, in words, and what was measured of it in order."""
+    """An arm that learned nothing, what was measured of it in order, and the most runs of one."""
 
     label: str
     moments: list[Moment]
+    runs: int
 
 
 def failure_of(layout: Layout) -> Failure | None:
@@ -52,9 +53,10 @@ def failure_of(layout: Layout) -> Failure | None:
     if not pairs or not layout.unit.comparable:
         return None
     facet, learned = min(pairs, key=lambda pair: distance(pair[0], pair[1][0].facet, layout))
-    makers = (at_start, first_update, when_uneven, way_back, tokens_alike, what_is_left)
+    makers = (at_start, first_update, when_uneven, most_uneven, tokens_alike, what_is_left)
     moments = [moment for make in makers if (moment := make(facet, learned)) is not None]
-    return Failure(facet.label, moments)
+    runs = max(len(each.arm.histories) for each in (facet, *(other.facet for other in learned)))
+    return Failure(facet.label, moments, runs)
 
 
 def rescued_of(stuck: Facet, facets: Sequence[Facet], layout: Layout) -> list[Rescued]:
@@ -106,11 +108,11 @@ def compared(
 
 
 def text(value: float) -> str:
-    """A number with two digits: 0.046, 0.7, 1.0, 18, 3,700."""
+    """A number with two digits, a large one with three: 0.046, 0.7, 1.0, 18, 3,670."""
+    if value >= 100:
+        return three_digits(value)
     short = float(f"{value:.2g}")
-    if short >= 10:
-        return f"{short:,.0f}"
-    return f"{short:.1f}" if short >= 1 else f"{short:g}"
+    return f"{short:.1f}" if 1 <= short < 10 else f"{short:g}"
 
 
 def ratio_at(step: int) -> Callable[[Facet], float | None]:
@@ -137,7 +139,7 @@ def at_start(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     if ratios.empty or ratios.index[0] != 0:
         return None
     found = compared(stuck, learned, ratio_at(0))
-    begins = "It begins even" if 0.5 <= ratios.iloc[0] <= 2 else "It begins uneven"
+    begins = "It begins nearly even" if 0.5 <= ratios.iloc[0] <= 2 else "It begins uneven"
     return Moment(
         f"{begins}: at step 0 the last block gets {found[0]} times the gradient of the first"
         f"{found[1]}.",
@@ -176,41 +178,53 @@ def when_uneven(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
     )
 
 
-def way_back(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
-    """That the same placement went a part of the same way where it learned, and came back."""
-    ratios = ratios_of(learned[0].facet)["shown"]
-    if ratios.empty:
+def most_uneven(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
+    """How uneven the gradients became, and whether they came back."""
+    own = course_of(stuck)
+    if not own:
         return None
-    most, end = float(ratios.max()), float(ratios.iloc[-1])
-    if most < 3 or most < 3 * end:
-        return None
+    courses = [(each.words, course_of(each.facet)) for each in learned]
+    others = "; ".join(f"{words} {course}" for words, course in courses if course)
     return Moment(
-        f"{capital(learned[0].words)} it goes a part of this way, up to {text(most)} times at step "
-        f"{ratios.idxmax()}, and comes back to {text(end)} times.",
+        f"At its most uneven the last block gets {own}{f' ({others})' if others else ''}.",
         "gradient_ratio",
     )
 
 
+def course_of(facet: Facet) -> str:
+    """The ratio farthest from 1, its step, and the last ratio; empty where none was measured."""
+    ratios = ratios_of(facet)["shown"]
+    if ratios.empty:
+        return ""
+    at = np.abs(np.log(ratios)).idxmax()
+    return f"{text(ratios[at])} times at step {at}, then {text(ratios.iloc[-1])} at the last step"
+
+
 def tokens_alike(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:
-    """After which block the states of different tokens are nearly the same at the end."""
+    """After which block the states of different tokens have become nearly the same at the end."""
     own = probed(stuck, "token_cosine")
-    if not own:
+    if len(own) < 2:
         return None
-    step = max(own)
+    first, step = min(own), max(own)
     tables = [probed(each.facet, "token_cosine") for each in learned]
-    others = [table[step] for table in tables if step in table]
-    sizes = {len(row) for row in (own[step], *others)}
-    if len(others) < len(learned) or len(sizes) > 1:
+    others = [t[step] for t in tables if step in t and len(t[step]) == len(own[step])]
+    if not others:
         return None
-    apart = np.where(own[step] >= ALIKE, own[step] - np.max(others, axis=0), -math.inf)
+    before = np.max([own[first], *others], axis=0)
+    apart = np.where(own[step] >= ALIKE, own[step] - before, -math.inf)
     block = int(apart.argmax())
     if apart[block] < 1 - ALIKE:
         return None
-    found = compared(stuck, learned, lambda f: float(probed(f, "token_cosine")[step][block]))
+
+    def cosine(facet: Facet) -> float | None:
+        row = probed(facet, "token_cosine").get(step)
+        return None if row is None or block >= len(row) else float(row[block])
+
+    found = compared(stuck, learned, cosine)
     return Moment(
         f"At step {step} the states of different tokens after block {block + 1} are nearly the "
-        f"same, with a cosine of {found[0]}{found[1]}: the blocks after it cannot tell the tokens "
-        "apart.",
+        f"same: their mean cosine is {found[0]}, at step {first} it was {text(own[first][block])}"
+        f"{found[1]}. What comes after it reads nearly the same for each token.",
         "token_cosine",
     )
 

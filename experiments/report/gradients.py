@@ -255,7 +255,7 @@ def gradient_maps(layout: Layout) -> Chart | None:
         "gradient_maps",
         title_of_maps(maps, facets, limits[1]),
         "Each row is a block, time runs to the right. One colour throughout: nothing changes. A "
-        "dark row: that block gets little of the gradient.",
+        "dark row among brighter ones: that block gets little of the gradient.",
         f"Colours reach from the 1st to the 99th percentile{of_most}.{further} Empty: not measured "
         f"or not finite. {middle_note([f.arm for f in facets])}Before clipping.{note}",
         f"Heat maps of the gradient norm by block and step{for_arms}, on a scale from "

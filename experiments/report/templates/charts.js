@@ -14,7 +14,7 @@ const SHAPES = {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const off = new Set();
 const charts = [];
-const MOST_NAMES = 5; // beside lines that are told apart by these alone
+const MOST_NAMES = 5; // beside lines; more are in a key
 const NARROW = 420; // pixels of a panel that has no room for names beside its lines
 let isPrinting = false;
 
@@ -236,7 +236,7 @@ function specOf(chart, panel) {
     signals: [
       signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("offx", []), signal("offy", []), signal("frame", null),
       signal("dark", false), signal("place", null), signal("isZoomed", false), signal("follows", panel.follows),
-      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW}` },
+      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW} || ${panel.names.length > MOST_NAMES + 1}` }, // or there is a key
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
       signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
@@ -465,7 +465,8 @@ function sayWhatIsShown(chart) { // beside the figure: what its heading means, w
     ...(steps.length && !steps.includes(chart.frame) ? [`step ${steps.join(" and ")}`] : []), ...(keys.some(isOff) ? ["all arms"] : []),
   ];
   const isNothing = panels.every(isEmpty);
-  const text = speaksOf.length && !isNothing ? `The heading speaks of ${speaksOf.join(" and of ")}.` : "";
+  const what = panels.some(({ cells }) => cells?.y_keys.some((own) => own.length)) ? "The heading, the order of rows and asterisks speak" : "The heading speaks";
+  const text = speaksOf.length && !isNothing ? `${what} of ${speaksOf.join(" and of ")}.` : "";
   const same = panels.flatMap((panel) => coinciding(chart, panel)).join("; ");
   for (const [place, words] of [[note, text], [chart.same, same && `One line hides the other: ${same}.`]]) {
     if (place.textContent !== words) place.textContent = words;

@@ -562,7 +562,9 @@ def test_the_legend_switches_rows_and_columns_of_a_map_off(
         page.get_by_label("Post-LN", exact=True).uncheck()
         assert words() == "abac"
         note = page.locator("#made .heading-note").first
-        assert note.inner_text() == "The heading speaks of all arms."
+        assert note.inner_text() == (
+            "The heading, the order of rows and asterisks speak of all arms."
+        )
         page.get_by_label("Pre-LN", exact=True).uncheck()
         assert page.locator("#made .panel:visible").count() == 0
 
