@@ -1,5 +1,6 @@
 """Which command goes on from some runs."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -32,6 +33,23 @@ AFTER = {
     "atlas": "-m experiment=placements seed=0 optimizer.lr=1e-3",
     "gpt2_to_gpt_oss": "-m experiment=gpt2_to_gpt_oss match=flops",
 }
+# What each of these shows.
+SHOWS = {
+    "claims": "what papers claim of placements, measured again",
+    "depth": "what the number of blocks does, from 2 to 16",
+    "gpt2_to_gpt_oss": "the same changes at an equal number of operations",
+    "init_gradients": "the gradient of each block before any training",
+    "lesson": "Post-LN with and without warm-up beside Pre-LN, in a minute or two",
+    "model_sizes": "every size that the project knows, beside what is published",
+    "optimizers": "what AdamW, Muon and SGD do, with and without clipping",
+    "parameters": "the parameters of each component",
+    "placements": "all placements beside each other; takes hours",
+    "shortcut": "a small network with and without shortcuts",
+    "sun_figure_4": "a paper's figure, measured again",
+    "train": "one model's training, step by step",
+    "wang_figure_5": "a paper's figure, measured again",
+    "warmup": "at which learning rates and lengths of warm-up each placement learns",
+}
 RATES = "3e-4,1e-3,3e-3,1e-2"
 HIGHER_RATE = 3e-3  # at which AdamW shows what placement and warm-up do, in the smallest sizes
 SEEDS = 3  # from which a range says something
@@ -63,6 +81,12 @@ def next_command(layout: Layout, arms: Sequence[Arm]) -> str:
 def command(*arguments: str) -> str:
     """What is typed in a shell."""
     return shlex.join(["python", "run.py", *arguments])
+
+
+def shown_by(next_one: str) -> str:
+    """What a command of `next_command` shows; empty where it changes one thing about these runs."""
+    found = re.search(r"experiment=(\w+)", next_one)
+    return SHOWS[found[1]] if found else ""
 
 
 def experiment_of(runs: Sequence[Run]) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from experiments.analysis.arms import RATE, Arm, Layout
 from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
+from experiments.analysis.next_steps import shown_by
 from experiments.analysis.runs import PLACEMENT, UNFINISHED, Run, differing_settings, sort_key
 from experiments.analysis.tuning import TunedArm, describe_grids, tune
 from experiments.machine.console import printable
@@ -132,6 +133,7 @@ def render(
     runs_of_arms, rows = runs_table(named, looks, layout.factors, out)
     leads = [item for item in shown if item.name in LEADS] or shown[:1]
     unfinished = sum(run.status in UNFINISHED for run in runs)
+    next_one = next_command(layout, arms)
     return render_template(
         "page.html.jinja",
         charts,
@@ -139,7 +141,8 @@ def render(
         title=title_of(layout, arms),
         verdict=verdict_of(layout, arms),
         held_equal="" if sizes else held_equal(layout, arms),
-        next_command=next_command(layout, arms),
+        next_command=next_one,
+        next_shows=shown_by(next_one),
         endings=endings(named),
         unfinished=plural(unfinished, "run") if unfinished else "",
         leads=leads,

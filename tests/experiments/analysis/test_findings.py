@@ -13,7 +13,7 @@ from configs import settings_of
 from experiments.analysis.arms import Arm, Layout, factors_of, form_arms
 from experiments.analysis.findings import held_equal, next_command, title_of, verdict_of
 from experiments.analysis.histories import History, read_history
-from experiments.analysis.next_steps import AFTER
+from experiments.analysis.next_steps import AFTER, shown_by
 from experiments.analysis.runs import find_runs, name_models
 from experiments.analysis.titles import factor_phrase
 from experiments.analysis.words import (
@@ -610,6 +610,8 @@ def test_every_experiment_has_a_next_command_that_composes() -> None:
     assert AFTER.keys() == {*experiments}
     for command in AFTER.values():
         composes(f"python run.py {command}")
+        assert shown_by(command)
+    assert shown_by("python run.py norm=post_ln") == ""
 
 
 @pytest.mark.parametrize(

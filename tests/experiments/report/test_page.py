@@ -243,6 +243,11 @@ def test_copying_a_command(page: Page) -> None:
     page.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == "python run.py norm=pre_ln seed=0 threads=1"
+    page.get_by_role("button", name="Copy the next command").click()
+    page.wait_for_function("document.querySelector('.held .copy').textContent === 'Copied'")
+    assert page.evaluate("navigator.clipboard.readText()") == (
+        page.locator(".held code").inner_text()
+    )
 
 
 def reached(page: Page, presses: int) -> list[str]:
