@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis.arms import RATE, Arm, Key, Layout, format_value
-from experiments.analysis.runs import PLACEMENT, Value
+from experiments.analysis.runs import PLACEMENT, Run, Value
 from experiments.analysis.titles import in_order
 from experiments.analysis.tuning import layout_at_best, tune
 from experiments.analysis.words import (
@@ -28,6 +28,7 @@ MOST_PANELS = 12  # of a figure whose panels have several arms each
 MOST_ARMS = 24  # of a figure with a panel for each arm
 MOST_COLUMNS = 3
 MOST_IN_ANSWER = 8  # arms whose curves lead a page
+FAR = 1.25  # times the loss of token frequencies: worse than a model that knows these alone
 MOST_SERIES = 600  # of a slider's steps together
 
 STEP, BLOCK = Axis("step", whole=True), Axis("block", whole=True)
@@ -68,23 +69,33 @@ class Grid:
     columns: tuple[str, ...] = ()
 
 
-def not_diverged(facets: Sequence[Facet]) -> list[Facet]:
-    """The arms of which a run did not diverge; all of them where there is none such.
+def comparable(facets: Sequence[Facet]) -> list[Facet]:
+    """The arms of which a run is not lost; all of them where there is none such.
 
-    What a run measured while it diverged says nothing about its placement beside the others.
+    What a run measured while its values exploded says nothing about its placement beside others.
     """
-    found = [f for f in facets if f.arm.count("diverged") < len(f.arm.histories)]
+    found = [f for f in facets if not all(is_lost(history.run) for history in f.arm.histories)]
     return found or [*facets]
 
 
-def diverged_note(facets: Sequence[Facet]) -> str:
+def is_lost(run: Run) -> bool:
+    """Whether a run diverged, or ended far above the loss of token frequencies alone."""
+    loss, alone = run.summary.val_loss, run.summary.corpus.unigram_validation_loss
+    is_far = loss is not None and alone is not None and loss > FAR * alone
+    return run.status == "diverged" or (run.status == "finished" and is_far)
+
+
+def lost_note(facets: Sequence[Facet]) -> str:
     """A sentence about the arms of which a heading does not speak, where there are some."""
-    spoken_of = not_diverged(facets)
+    spoken_of = comparable(facets)
     silent = [facet.label for facet in facets if facet not in spoken_of]
     if not silent:
         return ""
     few = join_words(silent) if len(silent) < 3 else f"{len(silent)} arms"
-    return f" The heading does not speak of {few}, where every run diverged."
+    return (
+        f" The heading does not speak of {few}, where every run diverged or ended far above the "
+        "loss of token frequencies."
+    )
 
 
 def key_of(factor: str | None, level: Value) -> str:

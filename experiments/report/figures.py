@@ -24,9 +24,9 @@ from experiments.report.facets import (
     by_block,
     dash_of,
     dashed_factor,
-    diverged_note,
     facets_of,
     frames_of,
+    lost_note,
     switched_by_rate,
 )
 from experiments.report.gradients import (
@@ -90,7 +90,7 @@ def answer(layout: Layout) -> Chart | None:
         "same gradient; move the slider to see it change.",
         f"{seeds_note([f.arm for f in facets])} Loss: line, training (a running median); dots, "
         f"validation. Gradient norms: {GRAD_NORM.axis}, before clipping.{most.range_note}"
-        f"{diverged_note(facets)}{note}"
+        f"{lost_note(facets)}{note}"
         f"{unit_note(layout.unit)}",
         f"Loss against steps, and gradient norm by block. {ends_of(told)}",
         [left, right],

@@ -43,13 +43,13 @@ from experiments.report.facets import (
     Facet,
     Grid,
     by_block,
-    diverged_note,
+    comparable,
     each_alone,
     facets_of,
     fit_for_panels,
     frames_of,
     grid_of,
-    not_diverged,
+    lost_note,
     switched_by_rate,
 )
 from experiments.report.headings import (
@@ -92,7 +92,7 @@ def gradients_by_layer(layout: Layout) -> Chart | None:
         "A flat line: every block gets the same gradient. Move the slider to see how training "
         "changes it.",
         f"{GRAD_NORM.axis.capitalize()}, before clipping. {scale}"
-        f"{seeds_note([f.arm for f in facets])}{most.range_note}{diverged_note(facets)}"
+        f"{seeds_note([f.arm for f in facets])}{most.range_note}{lost_note(facets)}"
         f"{left_out_note(layout)}",
         f"Gradient norm by block. Last block over the first at step {frames[-1]}: "
         f"{name_extremes(ratios_at(facets, frames[-1]))}.",
@@ -215,10 +215,10 @@ def ratios_at(facets: Sequence[Facet], step: int) -> list[tuple[float, str]]:
 def most_uneven(facets: Sequence[Facet]) -> Uneven:
     """At which arm and step, of all steps, the last and the first block differ most.
 
-    Arms that diverged count only among such.
+    Arms that are lost count only among such.
     """
     found = []
-    for facet in not_diverged(facets):
+    for facet in comparable(facets):
         ratios = ratios_of(facet)
         if not ratios.empty:
             step = np.abs(np.log(ratios["shown"])).idxmax()
@@ -395,7 +395,7 @@ def gradient_ratio(layout: Layout) -> Chart | None:
         "gradient_ratio",
         most.words() or "Last block against the first",
         "Above 1 the last block gets the larger gradient, below 1 the first.",
-        f"{scale}{ratio_note([f.arm for f in facets])}{most.range_note}{diverged_note(facets)}"
+        f"{scale}{ratio_note([f.arm for f in facets])}{most.range_note}{lost_note(facets)}"
         f"{left_out_note(layout)}",
         "Gradient norm of the last block over the first's; at the last step: "
         f"{name_extremes(ratios_at(facets, steps[-1]))}.",

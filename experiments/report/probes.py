@@ -23,11 +23,11 @@ from experiments.report.facets import (
     BLOCK,
     MOST_PANELS,
     Facet,
-    diverged_note,
+    comparable,
     facets_of,
     frames_of,
     grid_of,
-    not_diverged,
+    lost_note,
 )
 from experiments.report.gradients import blocks_panels
 from experiments.report.headings import (
@@ -83,18 +83,18 @@ def inside(layout: Layout, statistic: Statistic) -> Chart | None:
     if without:
         note += f" {without} of {len(whole.panels)} panels have nothing to measure and are "
         note += "left out."
-    rule = (
-        " The heading compares arms that differ in one setting." if len(layout.factors) > 1 else ""
-    )
+    rule = ""
+    if len(layout.factors) > 1:
+        rule = " The heading names two arms that differ in one setting, and those like either."
     panels, frame = blocks_panels(facets, grid, tables, frames), frames[-1]
     if statistic.name in FIRST:
         frame = frames[0]
     ends = ends_by_block(panels, facets, frame)
     return Chart(
         statistic.name,
-        title_of_statistic(statistic, series_at(panels, named(not_diverged(facets)), frame), frame),
+        title_of_statistic(statistic, series_at(panels, named(comparable(facets)), frame), frame),
         READ.get(statistic.name, "One point for each block; the first block is on the left."),
-        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{diverged_note(facets)}{rule}"
+        f"{statistic.axis}. {seeds_note([f.arm for f in facets])}{lost_note(facets)}{rule}"
         f"{left_out_note(layout)}{note}",
         f"{statistic.title}. First to last block at step {frame}, {statistic.words}: "
         f"{name_extremes(ends)}.",

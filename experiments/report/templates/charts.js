@@ -14,7 +14,7 @@ const SHAPES = {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const off = new Set();
 const charts = [];
-const MOST_NAMES = 5; // beside lines; more are in a key
+const MOST_NAMES = 5; // beside lines
 const NARROW = 420; // pixels of a panel that has no room for names beside its lines
 let isPrinting = false;
 
@@ -236,7 +236,7 @@ function specOf(chart, panel) {
     signals: [
       signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("offx", []), signal("offy", []), signal("frame", null),
       signal("dark", false), signal("place", null), signal("isZoomed", false), signal("follows", panel.follows),
-      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW} || ${panel.names.length > MOST_NAMES + 1}` }, // or there is a key
+      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW} || ${hasTooManyNames(panel)}` },
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
       signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
@@ -455,6 +455,9 @@ function setSignals(chart) {
   chart.reset.hidden = !chart.zoom.size;
   return Promise.all(running);
 }
+function hasTooManyNames({ names }) { // beside its lines: there is a key in their place
+  return names.filter(({ series }) => series !== null).length > MOST_NAMES;
+}
 function isEmpty({ series, cells }) {
   return cells ? isOff(cells.keys) || cells.x_keys.every(isOff) || cells.y_keys.every(isOff) : series.length > 0 && series.every(({ keys }) => isOff(keys));
 }
@@ -474,8 +477,8 @@ function sayWhatIsShown(chart) { // beside the figure: what its heading means, w
   chart.none.hidden = !isNothing;
   if (chart.bar) chart.bar.hidden = isNothing;
   if (!chart.key) return;
-  const hasNames = chart.key.children.length <= MOST_NAMES;
-  chart.key.hidden = hasNames && !chart.views.some(({ plot }) => plot.clientWidth && plot.clientWidth < NARROW);
+  const hasTooMany = panels.some(hasTooManyNames);
+  chart.key.hidden = !hasTooMany && !chart.views.some(({ plot }) => plot.clientWidth && plot.clientWidth < NARROW);
   for (const entry of chart.key.children) entry.hidden = entry.keysOf.every(isOff);
 }
 

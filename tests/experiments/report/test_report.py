@@ -260,16 +260,20 @@ def test_a_heading_names_all_of_three_arms(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("lost", [{"status": "diverged"}, {"val_losses": (48.0, 30.0, 13.0)}])
 @pytest.mark.usefixtures("unrendered")
-def test_a_heading_does_not_compare_with_what_diverged(tmp_path: Path) -> None:
+def test_a_heading_does_not_compare_with_what_is_lost(tmp_path: Path, lost: dict[str, Any]) -> None:
     """It would be about the run that exploded; the figure shows it, and its caption names it."""
     make_run(tmp_path, "pre_ln", last_block=0.2)
     make_run(tmp_path, "post_ln", placement="post_ln", last_block=6.0)
-    run = make_run(tmp_path, "none", placement="no_norm", status="diverged", last_block=1e-9)
+    run = make_run(tmp_path, "none", placement="no_norm", last_block=1e-9, **lost)
     rows = (run / "gradients.csv").read_text()
     (run / "gradients.csv").write_text(rows.replace("activation_rms,", "activation_rms,9000"))
     drawn = drawings(*arms_of(tmp_path))
-    note = " The heading does not speak of No norm, where every run diverged."
+    note = (
+        " The heading does not speak of No norm, where every run diverged or ended far above the "
+        "loss of token frequencies."
+    )
     for name, words in (
         ("gradients_by_layer", "Post-LN: the last block gets up to 6 times the first's gradient"),
         ("gradient_ratio", "Post-LN: the last block gets up to 6 times the first's gradient"),
