@@ -11,7 +11,7 @@ from experiments.analysis.numbers import loss_text, median
 from experiments.analysis.runs import PLACEMENT
 from experiments.analysis.words import setting_words, three_digits, value_words
 from experiments.report.facets import Facet, facets_of
-from experiments.report.gradients import ratios_of
+from experiments.report.gradients import medians_of, ratios_of
 
 UNEVEN = 10.0  # times as much gradient in the last block as in the first, or as little
 ALIKE = 0.9  # cosine between different tokens whose states are nearly the same
@@ -128,9 +128,11 @@ def ratio_at(step: int) -> Callable[[Facet], float | None]:
 def probed(facet: Facet, name: str) -> Values:
     """The median over the runs of a statistic, by step and block."""
     tables = [h.probes[name] for h in facet.arm.histories if name in h.probes]
-    steps = set.intersection(*(set(table.index) for table in tables)) if tables else set()
-    values = {int(s): np.median([t.loc[s].to_numpy(float) for t in tables], axis=0) for s in steps}
-    return {step: row for step, row in sorted(values.items()) if np.isfinite(row).all()}
+    if not tables:
+        return {}
+    medians = medians_of(tables)
+    rows = zip(medians.index, medians.to_numpy(float), strict=True)
+    return {int(step): row for step, row in rows if np.isfinite(row).all()}
 
 
 def at_start(stuck: Facet, learned: Sequence[Rescued]) -> Moment | None:

@@ -236,7 +236,7 @@ def gradient_maps(layout: Layout) -> Chart | None:
     if not facets:
         return None
     facets = with_rates(facets, layout)
-    tables = [medians_of(facet) for facet in facets]
+    tables = [medians_of(with_blocks(facet.arm)) for facet in facets]
     grid = each_alone(facets, layout)
     limits = colours_of_most(tables)
     beyond = [beyond_colours(table, limits) for table in tables]
@@ -347,9 +347,8 @@ def middle_note(arms: Sequence[Arm]) -> str:
     return f"{'Mean of two runs' if most == 2 else 'Median over the runs'}{of_each}. "
 
 
-def medians_of(facet: Facet) -> pd.DataFrame:
-    """The median gradient norm over runs by step and block, at every step."""
-    tables = with_blocks(facet.arm)
+def medians_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The median over the runs that were measured, by step and block; runs may differ in both."""
     steps = sorted(set().union(*(table.index for table in tables)))
     layers = sorted(set().union(*(table.columns for table in tables)))
     values = np.stack([t.reindex(index=steps, columns=layers).to_numpy() for t in tables])

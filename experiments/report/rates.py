@@ -122,8 +122,7 @@ def ranking(layout: Layout) -> Chart | None:
 
     None where curves tell them apart, or `rate_maps` shows them.
     """
-    has_maps = all(len(numeric(layout.levels.get(name, []))) > 1 for name in (RATE, WARMUP))
-    if len(layout.colour_levels) <= MOST_IN_ANSWER or has_maps:
+    if not is_ranked(layout):
         return None
     layout = layout.thinned(MOST_PANELS)
     arms = {
@@ -182,6 +181,12 @@ def ranking(layout: Layout) -> Chart | None:
             high=f"worst{', or not all runs learned' if is_cut else ''}",
         ),
     )
+
+
+def is_ranked(layout: Layout) -> bool:
+    """Whether there are too many colours for curves, and no maps of learning rate and warm-up."""
+    has_maps = all(len(numeric(layout.levels.get(name, []))) > 1 for name in (RATE, WARMUP))
+    return len(layout.colour_levels) > MOST_IN_ANSWER and not has_maps
 
 
 def not_learned_note(arms: Sequence[Arm]) -> str:
@@ -395,7 +400,7 @@ def rate_sensitivity(layout: Layout) -> Chart | None:
     where `ranking` has all of that in a row for each arm.
     """
     curves = curves_of(layout)
-    if not curves or (len(curves) > MOST_IN_ANSWER and ranking(layout) is not None):
+    if not curves or (len(curves) > MOST_IN_ANSWER and is_ranked(layout)):
         return None
     rates = numeric(layout.levels[RATE])
     inner = layout.without(RATE).thinned(MOST_PANELS)

@@ -187,7 +187,7 @@ function marksOf(panel) {
         text: { field: "label" }, x: { value: 6 }, y: { signal: "(datum.y1 === null ? 0 : scale('y', datum.y1)) + 14" }, fill: { signal: "soft" },
       } }),
       haloed({ from: { data: "references" }, encode: {
-        text: { signal: "datum.isNamed && !isNarrow ? '' : datum.label" }, align: { signal: "datum.is_right || (datum.x1 !== null && datum.x0 !== datum.x1) ? 'right' : 'left'" },
+        text: { signal: "datum.isNamed && !isUnnamed ? '' : datum.label" }, align: { signal: "datum.is_right || (datum.x1 !== null && datum.x0 !== datum.x1) ? 'right' : 'left'" },
         x: { signal: "datum.x1 === null ? (datum.is_right ? width - 5 : 5) : scale('x', datum.x1) + (datum.x0 === datum.x1 ? 4 : -4)" },
         y: { signal: "datum.y1 === null ? 14 : scale('y', datum.y1) + (datum.is_below ? 14 : -5)" }, fill: { signal: "soft" },
       } }),
@@ -236,7 +236,7 @@ function specOf(chart, panel) {
     signals: [
       signal("xdom", x.limits), signal("ydom", y.limits), signal("off", []), signal("offx", []), signal("offy", []), signal("frame", null),
       signal("dark", false), signal("place", null), signal("isZoomed", false), signal("follows", panel.follows),
-      signal("room", 0), { name: "isNarrow", update: `room < ${NARROW} || ${hasTooManyNames(panel)}` },
+      signal("room", 0), { name: "isUnnamed", update: `room < ${NARROW} || ${hasTooManyNames(panel)}` },
       signal("xticks", x.ticks), signal("xwords", x.words), signal("yticks", y.ticks), signal("ywords", y.words),
       signal("xround", null), signal("yround", null),
       signal("yscale", y.scale), signal("lights", series.map((s) => s.light)), signal("darks", series.map((s) => s.dark)),
@@ -252,7 +252,7 @@ function specOf(chart, panel) {
       { name: "bars", source: "shown", transform: [{ type: "filter", expr: "kinds[datum.s] === 'bars'" }] },
       { name: "cells", values: cellRows(chart, panel), transform: [{ type: "filter", expr: "indexof(offx, datum.i) < 0 && indexof(offy, datum.j) < 0" }] },
       { name: "arrows", values: panel.arrows, transform: [onSeries("series")] },
-      { name: "names", values: panel.names, transform: [{ type: "filter", expr: `!isNarrow && (datum.series === null || ${isOn("series")})` }] },
+      { name: "names", values: panel.names, transform: [{ type: "filter", expr: `!isUnnamed && (datum.series === null || ${isOn("series")})` }] },
       { name: "references", values: panel.references.map(({ label, x: at, y: height, points, is_right, is_below }) => ({
         label, is_right, is_below, isNamed: panel.names.length > 0 && height !== null, x0: points ? points[0][0] : at, x1: points ? points[1][0] : at, y0: points ? points[0][1] : height, y1: points ? points[1][1] : height,
       })) },

@@ -13,9 +13,9 @@ from made_runs import make_run
 STUCK, LEARNED = 3.0, 2.4  # token frequencies alone give 3.0
 
 
-def failure_in(folder: Path) -> Failure | None:
+def failure_in(folder: Path, by: Sequence[str] | None = None) -> Failure | None:
     runs = find_runs(folder)
-    factors = factors_of(runs, None)
+    factors = factors_of(runs, by)
     arms = form_arms([read_history(run) for run in runs], factors)
     return failure_of(Layout(arms, factors))
 
@@ -120,6 +120,20 @@ def test_numbers_are_medians_over_the_runs(tmp_path: Path) -> None:
     failure = failure_in(tmp_path)
     assert failure is not None
     assert "by 2.0 % of their norm. Warm-up lets" in failure.moments[1].words
+
+
+def test_runs_of_an_arm_may_have_different_numbers_of_blocks(tmp_path: Path) -> None:
+    """Depths that are pooled: each block has the median of the runs that have it."""
+    probes = {"update_ratio": 0.02, "token_cosine": 0.99}
+    for layers in (2, 3):
+        made(tmp_path, "post_ln", 0, STUCK, probes=probes, seed=layers, n_layers=layers)
+        made(tmp_path, "post_ln", 60, LEARNED, probes={"token_cosine": 0.1}, seed=layers)
+    extra = next(tmp_path.glob("post_ln-0-3")) / "gradients.csv"
+    rows = "0,2,block,update_ratio,0.02\n0,2,output,token_cosine,0.1\n2,2,output,token_cosine,0.9\n"
+    extra.write_text(extra.read_text() + rows)
+    failure = failure_in(tmp_path, ["norm.placement", "schedule.warmup_steps"])
+    assert failure is not None
+    assert "by 2.0 % of their norm" in failure.moments[1].words
 
 
 def test_an_arm_without_a_like_one_that_learned_has_no_steps(tmp_path: Path) -> None:
