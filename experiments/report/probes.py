@@ -121,8 +121,9 @@ def are_alike(
     facets: Sequence[Facet], tables: dict[tuple[str, ...], list[pd.DataFrame]], step: int
 ) -> bool:
     """Whether several arms have the same values at a step, within SAME."""
-    rows = [[t.loc[step].to_numpy() for t in tables[f.keys] if step in t.index] for f in facets]
-    means = [np.mean(each, axis=0) for each in rows if each]
+    rows = [[t.loc[step] for t in tables[f.keys] if step in t.index] for f in facets]
+    # Runs of an arm may have different numbers of blocks: each has the mean of those that have it.
+    means = [pd.concat(each, axis=1).mean(axis=1).to_numpy() for each in rows if each]
     if len(means) < 2 or len({len(mean) for mean in means}) > 1:
         return False
     return all(bool(np.allclose(mean, means[0], rtol=SAME, atol=0)) for mean in means[1:])

@@ -21,7 +21,7 @@ from experiments.analysis.arms import Layout, factors_of, form_arms
 from experiments.analysis.findings import verdict_of
 from experiments.analysis.histories import read_history
 from experiments.analysis.numbers import fit_power
-from experiments.analysis.runs import Run, find_runs
+from experiments.analysis.runs import PLACEMENT, Run, find_runs
 from experiments.analysis.scaling import MOST_MISS, Scaling, scalings
 from experiments.analysis.tuning import describe_grids, tune
 from experiments.jobs.sweep import write_runs_csv
@@ -258,6 +258,17 @@ def test_a_heading_names_all_of_three_arms(tmp_path: Path) -> None:
     assert chart.title == (
         "Pre-LN ends at a validation loss of 2.30 nats, B2T at 2.33, Post-LN at 2.90"
     )
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_runs_of_an_arm_may_have_different_numbers_of_blocks(tmp_path: Path) -> None:
+    for placement, layers in itertools.product(("pre_ln", "post_ln"), (2, 3)):
+        make_run(tmp_path, f"{placement}{layers}", placement=placement, n_layers=layers)
+    runs = [read_history(run) for run in find_runs(tmp_path)]
+    arms = form_arms(runs, [PLACEMENT])
+    drawn = drawings(Layout(arms, [PLACEMENT]), arms)
+    (panel,) = drawn["activation_rms"].panels
+    assert [s.x for s in panel.series] == [[1, 2, 3]] * 4  # two arms; alike at the first of 3 steps
 
 
 @pytest.mark.parametrize("lost", [{"status": "diverged"}, {"val_losses": (48.0, 30.0, 13.0)}])
